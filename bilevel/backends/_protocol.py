@@ -1,0 +1,139 @@
+"""What a backend is: everything that the Array API standard leaves to the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+#: An array of any library that array-api-compat knows.
+Array: TypeAlias = Any
+
+#: Row numbers: always on the host, since they choose what is sent to a device.
+HostIndex: TypeAlias = npt.NDArray[np.intp]
+
+
+class BackendUnavailableError(RuntimeError):
+    """The library or its device is not usable here; the message says what to do."""
+
+
+@runtime_checkable
+class SparseKernel(Protocol):
+    """A CSR matrix that lives on a backend and multiplies dense arrays from both sides."""
+
+    #: How many right-hand sides one product should carry: 1 where several columns at once
+    #: cost as much as one after the other, more where the kernel reads the matrix once for all.
+    columns_per_pass: int
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def nnz(self) -> int: ...
+
+    def matmul(self, v: Array) -> Array:
+        """Return X @ v for v of shape (p,) or (p, k)."""
+        ...
+
+    def rmatmul(self, r: Array) -> Array:
+        """Return Xᵀ @ r for r of shape (n,) or (n, k)."""
+        ...
+
+    def square_rmatmul(self, r: Array) -> Array:
+        """Return (X∘X)ᵀ @ r for r of shape (n,) or (n, k)."""
+        ...
+
+    def square_matmul(self, v: Array) -> Array:
+        """Return (X∘X) @ v for v of shape (p,) or (p, k)."""
+        ...
+
+    def values(self) -> Array:
+        """Return the stored entries, shape (nnz,)."""
+        ...
+
+    def rows(self, index: HostIndex) -> SparseKernel:
+        """Return the sub-matrix of these rows, in this order."""
+        ...
+
+
+class Backend(Protocol):
+    """One array library on one device.
+
+    The core calls ``backend.xp`` for all that the standard has, and the methods below for
+    what it lacks. Nothing outside ``bilevel/backends`` knows which library it is.
+    """
+
+    name: str
+    xp: Any
+    device: Any
+
+    def asarray(self, value: Any, dtype: Any = None) -> Array:
+        """Copy or wrap host data (or an array of this backend) as an array on this device."""
+        ...
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """Copy an array to the host: the explicit transfer."""
+        ...
+
+    def scalars(self, *values: Array) -> tuple[float, ...]:
+        """Read 0-d arrays to the host in one transfer: the only scalar read of the core."""
+        ...
+
+    def expit(self, t: Array) -> Array:
+        """1 / (1 + e^-t), without overflow."""
+        ...
+
+    def softplus(self, t: Array) -> Array:
+        """log(1 + e^t), without overflow."""
+        ...
+
+    def logsumexp(self, t: Array, axis: int = -1) -> Array:
+        """log Σ e^t over one axis, without overflow."""
+        ...
+
+    def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
+        """Sum ``values`` (p,) over equal entries of ``segments`` (p,) to (n_segments,)."""
+        ...
+
+    def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
+        """Return y + alpha x, overwriting y where the library allows it.
+
+        ``work`` is scratch of the shape of x, for libraries that need it to avoid an allocation.
+        """
+        ...
+
+    def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
+        """Return x + alpha y, overwriting y where the library allows it."""
+        ...
+
+    def normal(self, seed: int | Sequence[int], shape: tuple[int, ...], dtype: Any) -> Array:
+        """Standard normal numbers, the same on every backend for the same seed."""
+        ...
+
+    def csr(
+        self,
+        data: npt.NDArray[Any],
+        indices: npt.NDArray[Any],
+        indptr: npt.NDArray[Any],
+        shape: tuple[int, int],
+        dtype: Any,
+    ) -> SparseKernel:
+        """Build a CSR matrix on this backend from its three host arrays."""
+        ...
+
+    def sparse_kernel(self, matrix: Any) -> SparseKernel:
+        """Wrap a sparse matrix of the backend's own library."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished all that was asked of it."""
+        ...
+
+    def describe(self) -> str:
+        """One line for ``bilevel info``: version, device, sparse kernel."""
+        ...

@@ -1,0 +1,77 @@
+"""Design matrices: dense, CSR, with an intercept, standardised; every product is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ._protocol import Design, Passes
+from .csr import CSRDesign
+from .dense import DenseDesign
+from .intercept import WithIntercept
+from .standardized import Standardized
+
+__all__ = [
+    "CSRDesign",
+    "DenseDesign",
+    "Design",
+    "Passes",
+    "Standardized",
+    "WithIntercept",
+    "as_design",
+]
+
+
+def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Design:
+    """Wrap a dense or sparse matrix of any library as a design matrix.
+
+    Parameters
+    ----------
+    X : array or sparse matrix, shape (n, p), real floating, or Design
+        The matrix; a design is returned as it is.
+    name : str
+        How the argument is called in an error message.
+    backend : Backend, optional
+        Refuse a matrix that lives elsewhere.
+
+    Returns
+    -------
+    Design
+        The matrix with counted products.
+
+    Raises
+    ------
+    ValueError
+        If X is not two-dimensional, is empty, holds NaN or infinity, or lives on another backend.
+    TypeError
+        If X is no array, or not of a real floating dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> bilevel.as_design(np.ones((3, 2))).shape
+    (3, 2)
+    """
+    if isinstance(X, (CSRDesign, DenseDesign, WithIntercept, Standardized)):
+        return X
+    found = backend_of(**{name: X})
+    if backend is not None and found != backend:
+        raise ValueError(
+            f"{name} is on {found.name} ({found.device}), expected {backend.name} "
+            f"({backend.device}): move it first."
+        )
+    if X.ndim != 2:
+        raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")
+    if X.shape[0] == 0 or X.shape[1] == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(X.shape)}.")
+    if is_sparse(X):
+        kernel = found.sparse_kernel(X)
+        design: Design = CSRDesign(kernel, found)
+        finite = found.xp.all(found.xp.isfinite(kernel.values()))
+    else:
+        common_dtype(found, **{name: X})
+        design = DenseDesign(X, found)
+        finite = found.xp.all(found.xp.isfinite(X))
+    if not bool(finite):
+        raise ValueError(f"{name} holds NaN or infinite values; every entry must be finite.")
+    return design

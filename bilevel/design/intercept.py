@@ -1,0 +1,64 @@
+"""An intercept column, appended without copying the matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends import Array, Backend, HostIndex
+from ._protocol import Design, Passes
+
+
+@dataclass(frozen=True)
+class WithIntercept:
+    """[X 1], shape (n, p + 1): the last coefficient is the intercept.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> X = WithIntercept(bilevel.as_design(np.zeros((2, 1))))
+    >>> X.matmul(np.array([1.0, 5.0]))
+    array([5., 5.])
+    """
+
+    base: Design
+
+    @property
+    def backend(self) -> Backend:
+        return self.base.backend
+
+    @property
+    def passes(self) -> Passes:
+        return self.base.passes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, p = self.base.shape
+        return n, p + 1
+
+    @property
+    def dtype(self) -> Any:
+        return self.base.dtype
+
+    @property
+    def columns_per_pass(self) -> int:
+        return self.base.columns_per_pass
+
+    def matmul(self, v: Array) -> Array:
+        return self.base.matmul(v[:-1, ...]) + v[-1, ...]
+
+    def rmatmul(self, r: Array) -> Array:
+        return self._append_sum(self.base.rmatmul(r), r)
+
+    def gram_diag(self, d: Array) -> Array:
+        return self._append_sum(self.base.gram_diag(d), d)
+
+    def _append_sum(self, top: Array, r: Array) -> Array:
+        xp = self.backend.xp
+        return xp.concat([top, xp.sum(r, axis=0, keepdims=True)], axis=0)
+
+    def square_matmul(self, v: Array) -> Array:
+        return self.base.square_matmul(v[:-1, ...]) + v[-1, ...]
+
+    def rows(self, index: HostIndex) -> WithIntercept:
+        return WithIntercept(self.base.rows(index))

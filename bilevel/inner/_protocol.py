@@ -1,0 +1,132 @@
+"""What an inner objective h(x, λ) is, and a point on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..backends import Array, Backend
+
+
+@dataclass(frozen=True)
+class InnerConstants:
+    """Constants of h(., λ) that hold for every x; None where the objective states none.
+
+    Attributes
+    ----------
+    mu : float or None
+        Strong convexity: ∂²_{xx} h ⪰ μ I. It turns a gradient into a distance,
+        ‖x - X(λ)‖ ≤ ‖∇_x h(x, λ)‖ / μ.
+    smoothness : float or None
+        Upper bound of ‖∂²_{xx} h‖.
+    hessian_lipschitz : float or None
+        Lipschitz constant of x ↦ ∂²_{xx} h (spectral norm).
+    cross_lipschitz : float or None
+        Lipschitz constant of x ↦ ∂²_{xλ} h (spectral norm).
+    """
+
+    mu: float | None = None
+    smoothness: float | None = None
+    hessian_lipschitz: float | None = None
+    cross_lipschitz: float | None = None
+
+
+class InnerPoint(Protocol):
+    """h and its derivatives at one (x, λ): an immutable snapshot.
+
+    Each quantity is computed when first asked for, once. ``x`` has the shape of the inner
+    variable; directions have that shape, or one more trailing axis that counts several.
+    """
+
+    @property
+    def x(self) -> Array: ...
+
+    @property
+    def lam(self) -> Array: ...
+
+    @property
+    def value(self) -> Array:
+        """h(x, λ), 0-d."""
+        ...
+
+    @property
+    def grad(self) -> Array:
+        """∂_x h, the shape of x."""
+        ...
+
+    def hvp(self, v: Array) -> Array:
+        """∂²_{xx} h · v, for one direction or several."""
+        ...
+
+    def cross_vjp(self, q: Array) -> Array:
+        """(∂²_{xλ} h)ᵀ q, shape (m,), or (m, k) for several q."""
+        ...
+
+    def cross_jvp(self, d: Array) -> Array:
+        """(∂²_{xλ} h) d for d of shape (m,), the shape of x."""
+        ...
+
+    @property
+    def carry(self) -> Array | None:
+        """What the pass at x produced and λ does not change (the margins); None if nothing.
+
+        Handed to :meth:`Inner.at` it makes the same x at another λ cost no pass, and a resumed
+        run equal to an unbroken one to the last bit.
+        """
+        ...
+
+    def diag(self) -> Array | None:
+        """diag ∂²_{xx} h, the shape of x, or None where it is not to be had."""
+        ...
+
+    def ray(self, d: Array) -> Ray:
+        """The half-line x + t d, t ≥ 0."""
+        ...
+
+
+class Ray(Protocol):
+    """h(., λ) along x + t d. A linear model needs one product with X for the whole of it."""
+
+    def at(self, t: float) -> InnerPoint:
+        """The point at x + t d."""
+        ...
+
+    def slope(self, point: InnerPoint) -> Array:
+        """d/dt h at a point of this ray, 0-d."""
+        ...
+
+
+class Inner(Protocol):
+    """h(x, λ), to be minimised over x.
+
+    A new objective is one class with these members.
+    """
+
+    backend: Backend
+
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def n_hyperparameters(self) -> int: ...
+
+    def at(self, x: Array, lam: Array, carry: Array | None = None) -> InnerPoint:
+        """The point (x, λ); ``carry`` is that of another point with this x."""
+        ...
+
+    def constants(self, lam: Array) -> InnerConstants:
+        """Constants that hold for every x at this λ."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Passes over the data (or evaluations, where there is no matrix) until now."""
+        ...
+
+    @property
+    def column_passes(self) -> int:
+        """The same, each right-hand side counted on its own."""
+        ...

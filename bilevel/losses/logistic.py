@@ -1,0 +1,43 @@
+"""The logistic loss log(1 + e^(-y t)), labels y in {-1, +1}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..backends import Array, Backend
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """ℓ(y, t) = log(1 + e^(-y t)), the negative log-likelihood of logistic regression.
+
+    With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, |ℓ'''| = |s (1 - s)(1 - 2s)| ≤ 1/(6√3).
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> y, t = np.array([1.0, -1.0]), np.array([0.0, 0.0])
+    >>> Logistic().value(y, t, backend).round(4)
+    array([0.6931, 0.6931])
+    """
+
+    curvature_bound: ClassVar[float] = 0.25
+    third_bound: ClassVar[float] = 1 / (6 * 3**0.5)
+
+    def validate(self, y: Array, backend: Backend, name: str) -> None:
+        xp = backend.xp
+        if not bool(xp.all((y == 1) | (y == -1))):
+            found = backend.to_numpy(xp.unique_values(y))[:5].tolist()
+            raise ValueError(f"{name} must hold the labels -1 and +1 alone, got {found}.")
+
+    def value(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.softplus(-(y * t))
+
+    def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
+        return -y * backend.expit(-(y * t))
+
+    def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
+        s = backend.expit(-(y * t))
+        return s * (1 - s)

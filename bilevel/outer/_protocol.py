@@ -1,0 +1,56 @@
+"""What an outer criterion g(x, λ) is, and a point on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..backends import Array
+
+
+@dataclass(frozen=True)
+class OuterConstants:
+    """Constants of g that hold for every x; None where the criterion states none.
+
+    Attributes
+    ----------
+    grad_x_lipschitz : float or None
+        Lipschitz constant of x ↦ ∂_x g.
+    grad_lam_lipschitz : float or None
+        Lipschitz constant of x ↦ ∂_λ g; 0 where g does not depend on λ.
+    """
+
+    grad_x_lipschitz: float | None = None
+    grad_lam_lipschitz: float | None = None
+
+
+class OuterPoint(Protocol):
+    """g and its derivatives at one (x, λ), each computed when first asked for, once."""
+
+    @property
+    def value(self) -> Array:
+        """g(x, λ), 0-d."""
+        ...
+
+    @property
+    def grad_x(self) -> Array:
+        """∂_x g, the shape of x."""
+        ...
+
+    @property
+    def grad_lam(self) -> Array:
+        """∂_λ g, shape (m,)."""
+        ...
+
+
+class Outer(Protocol):
+    """g(x, λ), to be minimised over λ at x = X(λ)."""
+
+    def at(self, x: Array, lam: Array) -> OuterPoint: ...
+
+    def constants(self) -> OuterConstants: ...
+
+    @property
+    def passes(self) -> int:
+        """Passes over the criterion's own data until now."""
+        ...
