@@ -1,0 +1,32 @@
+"""Files in, host arrays out: LIBSVM, .npz and CSV, with errors that name file, line and cure.
+
+>>> import numpy as np, tempfile, pathlib
+>>> path = pathlib.Path(tempfile.mkdtemp()) / "two.csv"
+>>> _ = path.write_text("height,label\\n1.5,0\\n2.5,1\\n")
+>>> read(path).train.X
+array([[1.5],
+       [2.5]])
+"""
+
+from __future__ import annotations
+
+from ._read import Format, ReadOptions, read
+from ._table import BadFileError, Dataset, Table
+from .labels import BinaryLabels
+from .log import JSONLines
+from .model import load_model, save_model
+from .split import split
+
+__all__ = [
+    "BadFileError",
+    "BinaryLabels",
+    "Dataset",
+    "Format",
+    "JSONLines",
+    "ReadOptions",
+    "Table",
+    "load_model",
+    "read",
+    "save_model",
+    "split",
+]

@@ -1,0 +1,72 @@
+"""The iterations as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+
+def plain(value: Any, to_numpy: Any = None) -> Any:
+    """Return a value as what JSON knows: arrays as lists, enumerations by name, NaN as null."""
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v, to_numpy) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v, to_numpy) for v in value]
+    return plain((to_numpy(value) if to_numpy else value).tolist())
+
+
+class JSONLines:
+    """Write each record of a run as one line of JSON: a callback of ``minimize``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; it is appended to, so that a resumed run continues its log.
+    backend : Backend
+        Where the arrays of the records live.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, bilevel
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Line:
+    ...     k: int
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.jsonl"
+    >>> with JSONLines(path, bilevel.get_backend("numpy")) as log:
+    ...     log(Line(0))
+    >>> path.read_text()
+    '{"k": 0}\\n'
+    """
+
+    def __init__(self, path: str | Path, backend: Any) -> None:
+        self._backend = backend
+        self._stream: TextIO = Path(path).open("a", encoding="utf-8")
+
+    def __call__(self, record: Any) -> None:
+        line = {f.name: getattr(record, f.name) for f in fields(record) if f.name[0] != "_"}
+        self._stream.write(json.dumps(plain(line, self._backend.to_numpy)) + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> JSONLines:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream.close()
