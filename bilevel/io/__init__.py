@@ -11,10 +11,10 @@ array([[1.5],
 from __future__ import annotations
 
 from ._read import Format, ReadOptions, read
-from ._table import BadFileError, Dataset, Table
+from ._table import BadFileError, Dataset, Table, same_features
 from .labels import BinaryLabels
 from .log import JSONLines
-from .model import load_model, save_model
+from .model import LinearClassifier, load_model, save_model
 from .split import split
 
 __all__ = [
@@ -23,10 +23,12 @@ __all__ = [
     "Dataset",
     "Format",
     "JSONLines",
+    "LinearClassifier",
     "ReadOptions",
     "Table",
     "load_model",
     "read",
+    "same_features",
     "save_model",
     "split",
 ]
