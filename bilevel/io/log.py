@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -13,15 +12,15 @@ from typing import Any, TextIO
 
 
 def plain(value: Any, to_numpy: Any = None) -> Any:
-    """Return a value as what JSON knows: arrays as lists, enumerations by name, NaN as null."""
+    """Return a value as what JSON knows: arrays as lists, enumerations by value, NaN as null."""
     if isinstance(value, Enum):
-        return value.name.lower()
+        return value.value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, Mapping):
-        return {str(k): plain(v, to_numpy) for k, v in value.items()}
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name), to_numpy) for f in fields(value)}
     if isinstance(value, (list, tuple)):
         return [plain(v, to_numpy) for v in value]
     return plain((to_numpy(value) if to_numpy else value).tolist())
@@ -33,7 +32,7 @@ class JSONLines:
     Parameters
     ----------
     path : str or Path
-        The file; it is appended to, so that a resumed run continues its log.
+        The file; it is written anew, and each line reaches it at once.
     backend : Backend
         Where the arrays of the records live.
 
@@ -53,12 +52,15 @@ class JSONLines:
 
     def __init__(self, path: str | Path, backend: Any) -> None:
         self._backend = backend
-        self._stream: TextIO = Path(path).open("a", encoding="utf-8")
+        self._stream: TextIO = Path(path).open("w", encoding="utf-8")
 
     def __call__(self, record: Any) -> None:
-        line = {f.name: getattr(record, f.name) for f in fields(record) if f.name[0] != "_"}
-        self._stream.write(json.dumps(plain(line, self._backend.to_numpy)) + "\n")
+        self._stream.write(json.dumps(plain(record, self._backend.to_numpy)) + "\n")
         self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
     def __enter__(self) -> JSONLines:
         return self
@@ -69,4 +71,4 @@ class JSONLines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        self.close()
