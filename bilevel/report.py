@@ -66,7 +66,7 @@ def render_report(
     title : str
         Heading of the page.
     outcome, settings, versions : mapping of text to text, optional
-        Rows of the three tables.
+        What was found, how, and with which software.
 
     Raises
     ------
@@ -94,10 +94,11 @@ def render_report(
         title=title,
         message=result.message,
         success=result.success,
+        outcome=outcome or {},
         tables=[
-            ("Result", outcome or {}),
-            ("Settings", settings or {}),
-            ("Versions", versions or {}),
+            (caption, rows)
+            for caption, rows in (("Settings", settings), ("Versions", versions))
+            if rows
         ],
         pictures=[_picture(panel, t, f"p{i}") for i, panel in enumerate(PANELS)] if len(t.k) else [],
         columns=_COLUMNS,

@@ -354,7 +354,7 @@ def _write(
         write_report(
             o.report,
             result,
-            title=f"{o.model} on {Path(o.train).name}",
+            title=f"Tuned {o.model} model: {Path(o.train).name}",
             outcome=rows,
             settings=settings,
             versions=versions(),
