@@ -86,7 +86,9 @@ def _missing(name: str, files: tuple[str, ...], cure: str, error: Exception | No
     where = data_folder()
     place = f"the folder {where}" if where else "a folder, and name it in BILEVEL_DATA"
     return BadFileError(
-        name, f"the set is not here and was not fetched{why}", f"{cure} into {place}, as {files[0]}."
+        name,
+        f"the set is not here and was not fetched{why}",
+        f"{cure} into {place}, as {files[0]}.",
     )
 
 

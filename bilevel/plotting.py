@@ -77,7 +77,7 @@ def trace(history: Sequence[Any]) -> Trace:
         tol=column(lambda r: r.tol),
         inner_error=column(lambda r: r.inner_error),
         hypergrad_error=column(lambda r: r.hypergrad_error),
-        lam=np.array([host(r.lam) for r in history]).reshape(len(history), -1),
+        lam=np.stack([host(r.lam) for r in history]) if history else np.empty((0, 0)),
     )
 
 
@@ -225,7 +225,9 @@ def plot(result: Any, panels: Sequence[Panel] = (PANELS[1], PANELS[3], PANELS[4]
     t = trace(result.history)
     with mpl.rc_context({**STYLE, "savefig.transparent": False}):
         figure = Figure(figsize=(3.6 * len(panels), 2.9))
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, panel in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
             if len(t.k):
                 panel.on(axes, t)
     return figure

@@ -43,9 +43,7 @@ def write_report(
     versions: Mapping[str, str] | None = None,
 ) -> None:
     """Write the report of a run; see :func:`render_report`."""
-    html = render_report(
-        result, title=title, outcome=outcome, settings=settings, versions=versions
-    )
+    html = render_report(result, title=title, outcome=outcome, settings=settings, versions=versions)
     Path(path).write_text(html, encoding="utf-8")
 
 
@@ -100,7 +98,9 @@ def render_report(
             for caption, rows in (("Settings", settings), ("Versions", versions))
             if rows
         ],
-        pictures=[_picture(panel, t, f"p{i}") for i, panel in enumerate(PANELS)] if len(t.k) else [],
+        pictures=[_picture(panel, t, f"p{i}") for i, panel in enumerate(PANELS)]
+        if len(t.k)
+        else [],
         columns=_COLUMNS,
         rows=[_row(record, t, i) for i, record in enumerate(result.history)],
     )
@@ -124,7 +124,7 @@ def _row(record: Any, t: Trace, i: int) -> list[str]:
     return [
         str(record.k),
         show_lam(t.lam[i]),
-        f"{record.value:.8g}",
+        f"{record.value:.6f}",
         f"{t.hypergrad[i]:.2e}",
         f"{record.optimality:.2e}",
         f"{record.tol:.1e}",

@@ -12,7 +12,9 @@ problem = bilevel.logistic_regression(X[::2], y[::2], X[1::2], y[1::2])
 
 def show(record: bilevel.Record) -> None:
     """Print an iteration as it happens."""
-    print(f"{record.k:3d}  λ = {record.lam[0]:7.4f}  g = {record.value:.6f}  {record.passes} passes")
+    print(
+        f"{record.k:3d}  λ = {record.lam[0]:7.4f}  g = {record.value:.6f}  {record.passes} passes"
+    )
 
 
 result = bilevel.minimize(problem, method="hoag", callback=show)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import bilevel
-from bilevel import io
+from bilevel import datasets, io
 from bilevel.cli._app import app
 from bilevel.io import load_model
 
@@ -31,13 +31,15 @@ def run(*words: str | Path) -> Result:
 
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
-    """Sixty rows in which the second feature says nothing."""
+    """Eighty noisy rows, for which a strong penalty is best."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((60, 2))
-    y = (X[:, 0] + 0.5 * rng.standard_normal(60) > 0).astype(int)
+    X = rng.standard_normal((80, 6))
+    y = (X[:, 0] + 2 * rng.standard_normal(80) > 0).astype(int)
     path = tmp_path / "train.csv"
-    rows = [f"{a:.17g},{b:.17g},{label}" for (a, b), label in zip(X, y, strict=True)]
-    path.write_text("a,b,y\n" + "\n".join(rows) + "\n")
+    rows = [
+        ",".join(f"{v:.17g}" for v in row) + f",{label}" for row, label in zip(X, y, strict=True)
+    ]
+    path.write_text("a,b,c,d,e,f,y\n" + "\n".join(rows) + "\n")
     return path
 
 
@@ -61,7 +63,7 @@ def test_tune_prints_iterations_and_summary_and_writes_all_files(tmp_path: Path)
 def test_saved_model_is_in_the_units_of_the_file(tmp_path: Path) -> None:
     """Its accuracy on raw rows is the accuracy that the summary prints."""
     result = run(*TUNE, "--save", tmp_path / "m.npz")
-    test = bilevel.datasets.load("breast_cancer").test
+    test = datasets.load("breast_cancer").test
     margins = load_model(tmp_path / "m.npz").margins(test.X)
     accuracy = np.mean((margins > 0) == (test.y == 1))
     assert accuracy > 0.9
@@ -85,7 +87,7 @@ def test_quiet_prints_nothing(csv: Path) -> None:
 def test_held_out_and_test_files(csv: Path, tmp_path: Path) -> None:
     result = run("tune", csv, "--val", csv, "--test", csv, "--max-iter", "2")
     assert result.exit_code == 0
-    assert "60 × 2 dense" in result.output
+    assert "80 × 6 dense" in result.output
     assert "test accuracy" in result.output
 
 
@@ -94,8 +96,8 @@ def test_sparse_and_dense_files_give_the_same_model(csv: Path, tmp_path: Path) -
     svm = tmp_path / "train.svm"
     svm.write_text(
         "".join(
-            f"{label:g} 1:{a:.17g} 2:{b:.17g}\n"
-            for (a, b), label in zip(table.X, table.y, strict=True)
+            f"{label:g} " + " ".join(f"{j}:{v:.17g}" for j, v in enumerate(row, 1)) + "\n"
+            for row, label in zip(table.X, table.y, strict=True)
         )
     )
     options = ("--standardize", "--intercept", "--max-iter", "5", "-q", "--save")
@@ -236,7 +238,7 @@ def test_datasets_lists_every_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("BILEVEL_DATA", str(tmp_path))
     result = run("datasets")
     assert result.exit_code == 0
-    for name in bilevel.datasets.REGISTRY:
+    for name in datasets.REGISTRY:
         assert name in result.output
 
 

@@ -25,9 +25,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_libsvm_gives_rows_labels_and_lines(tmp_path: Path) -> None:
     table = io.read(write(tmp_path / "a.svm", LIBSVM)).train
-    np.testing.assert_array_equal(
-        table.X.toarray(), [[0.5, 0, 2], [0, 1e-3, 0], [-1, 0, 0]]
-    )
+    np.testing.assert_array_equal(table.X.toarray(), [[0.5, 0, 2], [0, 1e-3, 0], [-1, 0, 0]])
     np.testing.assert_array_equal(table.y, [1, -1, 1])
     np.testing.assert_array_equal(table.lines, [1, 3, 5])
 
@@ -126,7 +124,7 @@ def test_csv_errors_name_line_and_cure(
 
 def test_csv_without_the_named_column_lists_those_it_has(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a,b\n1,0\n")
-    with pytest.raises(io.BadFileError, match="no column 'z'. Give --label one of: a, b"):
+    with pytest.raises(io.BadFileError, match=r"no column 'z'\. Give --label one of: a, b"):
         io.read(path, io.ReadOptions(label="z"))
 
 
@@ -176,7 +174,13 @@ def test_npz_as_scipy_saves_it(tmp_path: Path) -> None:
         ({"X": X_DENSE, "y": np.array([0, 1, np.nan])}, "the label of row 3 is nan"),
         ({"X_data": np.ones(1), "y": Y}, "lacks X_indices, X_indptr, X_shape"),
         (
-            {"X_data": np.ones(1), "X_indices": [9], "X_indptr": [0, 1], "X_shape": [1, 2], "y": [1]},
+            {
+                "X_data": np.ones(1),
+                "X_indices": [9],
+                "X_indptr": [0, 1],
+                "X_shape": [1, 2],
+                "y": [1],
+            },
             "do not fit each other",
         ),
         (
@@ -307,7 +311,10 @@ def test_model_round_trip_is_exact(tmp_path: Path) -> None:
 def test_json_writes_what_json_lacks_as_null() -> None:
     from bilevel.io.log import plain
 
-    assert json.dumps(plain([np.array([1.0, np.nan]), float("inf"), None])) == "[[1.0, null], null, null]"
+    assert (
+        json.dumps(plain([np.array([1.0, np.nan]), float("inf"), None]))
+        == "[[1.0, null], null, null]"
+    )
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "digits"])

@@ -67,7 +67,11 @@ def result() -> bilevel.Result:
 @pytest.fixture(scope="module")
 def html(result: bilevel.Result) -> str:
     return render_report(
-        result, title="A <b>run</b>", outcome={"λ": "1"}, settings={"seed": "0"}, versions={"v": "2"}
+        result,
+        title="A <b>run</b>",
+        outcome={"λ": "1"},
+        settings={"seed": "0"},
+        versions={"v": "2"},
     )
 
 

@@ -20,8 +20,8 @@ LIBRARIES = frozenset(
 
 #: First part of the path, inside the package, of what is not the core.
 FREE = frozenset(
-    "backends cli datasets.py distributed estimators io plotting plotting.py report.py testing"
-    .split()
+    "__main__.py backends cli datasets.py distributed estimators io plotting plotting.py report.py"
+    " testing".split()
 )
 
 #: These may import the face (``bilevel``) only, and the core may not import them.

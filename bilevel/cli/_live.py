@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
@@ -41,7 +41,7 @@ class Live:
         self._console, self._backend = console, backend
         self._spinner = Spinner("iteration 1", console=console)
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> Self:
         header = " ".join(f"{name:>{width}}" for name, width in _COLUMNS)
         self._print(Text(header, style="bold"))
         if self._console.is_terminal:

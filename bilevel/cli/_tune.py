@@ -82,7 +82,7 @@ def prepare(
     standardized = Standardized.fit(train) if standardize else None
 
     def design(base: Design) -> Design:
-        found = base
+        found: Design = base
         if standardized is not None:
             found = Standardized(base, standardized.mean, standardized.scale)
         return WithIntercept(found) if intercept else found
@@ -177,7 +177,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if it is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
-def tune(context: click.Context, **options: Any) -> None:
+def tune(context: click.Context, /, **options: Any) -> None:
     """Tune the regularisation of a model on TRAIN, a file or a data set's name.
 
     Files are LIBSVM, .npz or CSV. Ctrl-C ends the run; the best model so far is reported and

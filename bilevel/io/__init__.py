@@ -1,8 +1,8 @@
-"""Files in, host arrays out: LIBSVM, .npz and CSV, with errors that name file, line and cure.
+r"""Files in, host arrays out: LIBSVM, .npz and CSV, with errors that name file, line and cure.
 
 >>> import numpy as np, tempfile, pathlib
 >>> path = pathlib.Path(tempfile.mkdtemp()) / "two.csv"
->>> _ = path.write_text("height,label\\n1.5,0\\n2.5,1\\n")
+>>> _ = path.write_text("height,label\n1.5,0\n2.5,1\n")
 >>> read(path).train.X
 array([[1.5],
        [2.5]])

@@ -96,9 +96,7 @@ def _label_column(path: Path, label: str | None, header: list[str] | None, width
     if label.lstrip("-").isdigit() and -width <= int(label) < width:
         return int(label) % width
     have = ", ".join(names) if names else f"numbers 0 to {width - 1} (there is no header)"
-    raise BadFileError(
-        path, f"there is no column {label!r}", f"Give --label one of: {have}."
-    )
+    raise BadFileError(path, f"there is no column {label!r}", f"Give --label one of: {have}.")
 
 
 def _features(

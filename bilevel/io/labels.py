@@ -122,9 +122,7 @@ def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
             f"Give --positive one of: {', '.join(_show(v) for v in values[:20])}.",
         )
     if len(values) == 1:
-        raise BadFileError(
-            table.source, f"every label is {positive}", "Give rows of both classes."
-        )
+        raise BadFileError(table.source, f"every label is {positive}", "Give rows of both classes.")
     return matching[0]
 
 

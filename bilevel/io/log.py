@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 
 def plain(value: Any, to_numpy: Any = None) -> Any:
@@ -27,7 +27,7 @@ def plain(value: Any, to_numpy: Any = None) -> Any:
 
 
 class JSONLines:
-    """Write each record of a run as one line of JSON: a callback of ``minimize``.
+    r"""Write each record of a run as one line of JSON: a callback of ``minimize``.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ class JSONLines:
     >>> with JSONLines(path, bilevel.get_backend("numpy")) as log:
     ...     log(Line(0))
     >>> path.read_text()
-    '{"k": 0}\\n'
+    '{"k": 0}\n'
     """
 
     def __init__(self, path: str | Path, backend: Any) -> None:
         self._backend = backend
-        self._stream: TextIO = Path(path).open("w", encoding="utf-8")
+        self._stream: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115
 
     def __call__(self, record: Any) -> None:
         self._stream.write(json.dumps(plain(record, self._backend.to_numpy)) + "\n")
@@ -62,7 +62,7 @@ class JSONLines:
         """Close the file."""
         self._stream.close()
 
-    def __enter__(self) -> JSONLines:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

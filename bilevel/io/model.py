@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def save_model(path: str | Path, model: LinearClassifier) -> None:
             lam=model.lam,
             classes=model.classes,
         )
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_model(path: str | Path) -> LinearClassifier:

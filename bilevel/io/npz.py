@@ -40,7 +40,9 @@ def read_npz(path: Path) -> Dataset:
             arrays = {name: archive[name] for name in wanted}
             names = list(archive.files)
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise BadFileError(path, f"it is no .npz archive of plain arrays ({error})", _CONVENTION + ".") from error
+        raise BadFileError(
+            path, f"it is no .npz archive of plain arrays ({error})", _CONVENTION + "."
+        ) from error
     if set(_SCIPY) <= set(arrays):
         return Dataset(Table(_scipy_matrix(path, arrays), _beside(path, arrays), str(path)))
     train = _part(path, arrays, "_train") or _part(path, arrays, "")

@@ -7,7 +7,9 @@ import numpy as np
 from ._table import BadFileError, Table
 
 
-def split(table: Table, fraction: float, seed: int, *, what: str = "held-out") -> tuple[Table, Table]:
+def split(
+    table: Table, fraction: float, seed: int, *, what: str = "held-out"
+) -> tuple[Table, Table]:
     """Split the rows by a random permutation: its first part stays, its last is taken away.
 
     With ``fraction=0.5`` the first half of the permutation trains and the second half is held
