@@ -23,8 +23,8 @@ class BackendUnavailableError(RuntimeError):
 class SparseKernel(Protocol):
     """A CSR matrix that lives on a backend and multiplies dense arrays from both sides."""
 
-    #: How many right-hand sides one product should carry: 1 where several columns at once
-    #: cost as much as one after the other, more where the kernel reads the matrix once for all.
+    #: The number of right-hand sides at which a product costs the least for each of them (1: no
+    #: gain from several). Measured: see the module of each kernel.
     columns_per_pass: int
 
     @property

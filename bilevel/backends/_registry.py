@@ -87,23 +87,27 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
     'numpy'
     """
     if isinstance(like, str):
-        name: str | None = like
         if like not in _CLASSES:
             raise ValueError(f"Unknown backend {like!r}: expected one of {list(_CLASSES)}.")
+        name = like
     else:
-        name = library_of(like)
-        if name is None:
+        found = library_of(like)
+        if found is None:
             raise TypeError(
                 f"No backend for an object of type {type(like).__name__}: expected an array of "
                 f"one of {list(_CLASSES)}."
             )
-        if device is None and name != "numpy":
-            # A sparse matrix is no array-API object, but knows its device all the same.
-            known = is_sparse(like) or not array_api_compat.is_array_api_obj(like)
-            device = getattr(like, "device", None) if known else array_api_compat.device(like)
+        name, device = found, _device_of(like) if device is None else device
     module, cls = _CLASSES[name]
     backend: Backend = getattr(importlib.import_module(f".{module}", __package__), cls)(device)
     return backend
+
+
+def _device_of(array: Any) -> Any:
+    # A sparse matrix is no array-API object, but the ones on a device know it all the same.
+    if array_api_compat.is_array_api_obj(array) and not is_sparse(array):
+        return array_api_compat.device(array)
+    return getattr(array, "device", None)
 
 
 def backend_of(**arrays: Any) -> Backend:

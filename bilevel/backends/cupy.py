@@ -140,10 +140,14 @@ class CuPyCSR:
     CSR matrix by atomic additions, slowly and in no fixed order.
     """
 
-    #: cuSPARSE's product with several columns reads the matrix once for all of them.
-    columns_per_pass = 4
+    #: cuSPARSE's product with several columns reads the matrix once for all of them. The number
+    #: is that of the CPU kernels: not measured on a GPU yet.
+    columns_per_pass = 8
 
     def __init__(self, matrix: Any) -> None:
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()  # the squares of repeated entries would be wrong
         self.matrix = matrix
 
     @property
