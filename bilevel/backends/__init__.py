@@ -6,12 +6,14 @@
 array([0.5])
 """
 
+from ._files import read_npz, write_npz
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
     backend_names,
     backend_of,
     common_dtype,
     get_backend,
+    is_array,
     is_sparse,
     same_backend,
 )
@@ -26,6 +28,9 @@ __all__ = [
     "backend_of",
     "common_dtype",
     "get_backend",
+    "is_array",
     "is_sparse",
+    "read_npz",
     "same_backend",
+    "write_npz",
 ]

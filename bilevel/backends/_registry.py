@@ -44,6 +44,11 @@ def library_of(array: Any) -> str | None:
     return None
 
 
+def is_array(value: Any) -> bool:
+    """Tell whether this is a dense array of a known library."""
+    return library_of(value) is not None and array_api_compat.is_array_api_obj(value)
+
+
 def is_sparse(array: Any) -> bool:
     """Tell whether this is a sparse matrix of SciPy, CuPy or torch."""
     if sparse.issparse(array):

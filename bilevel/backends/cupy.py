@@ -28,7 +28,7 @@ class CuPyBackend(ArrayAPIBackend):
 
     name = "cupy"
     module = "array_api_compat.cupy"
-    install = "pip install cupy-cuda12x` or, for CUDA 13, `pip install cupy-cuda13x"
+    install = "pip install 'bilevel[cuda12]'` or, for CUDA 13, `pip install 'bilevel[cuda13]'"
 
     def _parse_device(self, device: Any) -> Any:
         number = _device_number(device)

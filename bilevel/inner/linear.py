@@ -165,6 +165,12 @@ class LinearPoint:
     def cross_vjp(self, q: Array) -> Array:
         return self.model.penalty.cross_vjp(self._weighted_x, q, self.model.backend)
 
+    @property
+    def cross_norm(self) -> Array:
+        """‖W x‖: the columns of ∂²_{xλ} h have disjoint supports, so none is longer."""
+        wx = self._weighted_x
+        return self.model.backend.xp.sqrt(self.model.backend.xp.vecdot(wx, wx))
+
     def cross_jvp(self, d: Array) -> Array:
         return self.model.penalty.spread(d, self.model.backend) * self._weighted_x
 
