@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 @click.command()
 def info() -> None:
     """List the backends and whether each is usable here, and the versions."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     grid = Grid("backend", "usable", "what it is, or what to do", box=None, pad_edge=False)
     for name in backend_names():
         try:
@@ -61,7 +61,7 @@ def info() -> None:
 @click.command()
 def datasets() -> None:
     """List the data sets that `bilevel tune` knows by name."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     folder = registry.data_folder()
     grid = Grid("name", "what it is", "rows × features", "here", box=None, pad_edge=False)
     for entry in registry.REGISTRY.values():
