@@ -80,6 +80,12 @@ def test_readme_python_runs() -> None:
     exec(compile(code, "README.md", "exec"), {})
 
 
+def test_quickstart_runs() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, "quickstart.md", "exec"), {})
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_examples_run(path: Path) -> None:
     done = subprocess.run(
