@@ -11,6 +11,7 @@ from ..backends import Array, Backend
 from ..inner import InnerPoint
 from ._protocol import Step
 from .linesearch import WolfeSearch
+from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class LBFGS:
         pairs: deque[tuple[Array, Array, Array]] = deque(maxlen=self.history)
         gamma: Array | float = 1.0
         value, square = backend.scalars(point.value, _dot(backend, point.grad, point.grad))
+        progress = Progress(float(backend.xp.finfo(point.x.dtype).eps))
         yield Step(point, math.sqrt(square))
-        while square > 0:
+        while square > 0 and not progress.ended(value, math.sqrt(square)):
             d = _two_loops(backend, pairs, gamma, point.grad)
             (slope,) = backend.scalars(_dot(backend, d, point.grad))
             t0 = 1.0 if pairs else min(1.0, 1 / math.sqrt(square))

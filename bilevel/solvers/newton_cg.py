@@ -17,6 +17,7 @@ from ..linalg import cg, jacobi
 from ..status import Status
 from ._protocol import Step
 from .linesearch import WolfeSearch
+from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class NewtonCG:
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
         value, norm = backend.scalars(point.value, _norm(backend, point.grad))
         forcing = _LOOSEST
+        progress = Progress(float(backend.xp.finfo(point.x.dtype).eps))
         yield Step(point, norm)
-        while norm > 0:
+        while norm > 0 and not progress.ended(value, norm):
             d = self._direction(point, max(forcing * norm, target / 4))
             (slope,) = backend.scalars(backend.xp.sum(d * point.grad))
             if not slope < 0:
