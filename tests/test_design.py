@@ -70,7 +70,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("k", [None, 1, 3, 11])
+@pytest.mark.parametrize("k", [None, 3])
 def test_products_are_those_of_the_dense_matrix(backend, dtype, assert_close, kind, k):
     design, X = build(kind, matrix(), backend, dtype)
     rng = np.random.default_rng(1)
