@@ -127,9 +127,7 @@ def test_segment_sum(backend, dtype, assert_close, columns):
     segments = np.array([0, 3, 1, 0, 3, 3, 1])
     expected = np.zeros((4, *values.shape[1:]))
     np.add.at(expected, segments, values)
-    actual = backend.segment_sum(
-        backend.asarray(values, dtype=dtype), backend.asarray(segments), 4
-    )
+    actual = backend.segment_sum(backend.asarray(values, dtype=dtype), backend.asarray(segments), 4)
     assert_close(actual, expected, dtype=dtype)
 
 

@@ -151,7 +151,9 @@ def test_a_mean_far_above_the_spread_does_no_harm(backend, dtype, assert_close):
     assert_close(design.scale, X.std(axis=0), dtype=dtype, rtol=rtol)
     d = np.linspace(0.1, 1.0, 40)
     expected = (standardise(X) ** 2).T @ d
-    assert_close(design.gram_diag(backend.asarray(d, dtype=dtype)), expected, dtype=dtype, rtol=rtol)
+    assert_close(
+        design.gram_diag(backend.asarray(d, dtype=dtype)), expected, dtype=dtype, rtol=rtol
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -1 / 3])

@@ -126,7 +126,10 @@ def test_torch_autodiff_agrees(groups):
 
     point = model.at(x, lam)
     rng = np.random.default_rng(3)
-    v, d = torch.from_numpy(rng.standard_normal(P)), torch.from_numpy(rng.standard_normal(M[groups]))
+    v, d = (
+        torch.from_numpy(rng.standard_normal(P)),
+        torch.from_numpy(rng.standard_normal(M[groups])),
+    )
     grad = torch.func.grad(h)
     torch.testing.assert_close(point.value, h(x, lam), rtol=1e-6, atol=0)
     torch.testing.assert_close(point.grad, grad(x, lam), rtol=1e-6, atol=1e-12)

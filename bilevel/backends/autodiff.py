@@ -126,7 +126,7 @@ def _hand_back(result: Any, engine: Engine, backend: Backend) -> Array:
         result = result.detach()
     if backend.name == engine:
         return result
-    array = backend.xp.from_dlpack(result)
+    array = backend.asarray(backend.xp.from_dlpack(result))
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         return array.copy()  # JAX owns its memory and lends it for reading alone
     return array
