@@ -129,7 +129,7 @@ def test_wrong_rows_are_refused(index):
         as_design(matrix()).rows(np.array(index))
 
 
-# -- standardisation --------------------------------------------------------------------------------
+# -- standardisation -----------------------------------------------------------------------------
 
 
 def test_standardised_columns_have_mean_0_and_spread_1(backend, dtype, assert_close):
@@ -168,7 +168,7 @@ def test_a_constant_column_of_a_sparse_matrix_keeps_scale_1():
     assert Standardized.fit(as_design(X)).scale[0] == 1.0
 
 
-# -- adjointness, on any matrix ------------------------------------------------------------------------
+# -- adjointness, on any matrix ------------------------------------------------------------------
 
 entries = st.floats(-100, 100, allow_subnormal=False, width=32)
 #: Few shapes: JAX compiles anew for each.
@@ -205,7 +205,7 @@ def _largest_shift(design: Design) -> float:
     return largest
 
 
-# -- host CSR ----------------------------------------------------------------------------------------
+# -- host CSR ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["default", "SciPy"])
@@ -263,7 +263,7 @@ def test_the_number_of_threads_is_checked(monkeypatch):
         _host_csr._n_threads()
 
 
-# -- errors at the door ----------------------------------------------------------------------------------
+# -- errors at the door --------------------------------------------------------------------------
 
 
 def test_wrong_matrices_are_refused_by_name(backend):

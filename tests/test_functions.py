@@ -118,7 +118,7 @@ def test_wrong_returns_are_refused_by_name(backend):
     single = inner.from_functions(
         lambda x, lam: (1.0, backend.xp.astype(x, backend.xp.float32)), **arguments
     )
-    with pytest.raises(TypeError, match="must return dtype .*float64, got .*float32"):
+    with pytest.raises(TypeError, match=r"must return dtype .*float64, got .*float32"):
         _ = single.at(x, lam).grad
     nothing = inner.from_functions(lambda x, lam: (1.0, x), hvp=lambda x, lam, v: None, **arguments)
     with pytest.raises(ValueError, match="hvp must return an array"):
@@ -139,7 +139,7 @@ def test_wrong_shapes_are_refused(change, message):
         inner.from_functions(lambda x, lam: (1.0, x), **arguments)
 
 
-# -- autodiff --------------------------------------------------------------------------------------------
+# -- autodiff ------------------------------------------------------------------------------------
 
 
 def written_in(engine: str) -> Any:
@@ -208,7 +208,7 @@ def test_an_unknown_engine_is_refused():
         outer.from_autodiff(lambda x, lam: 0.0, engine="tapenade", like=np.ones(1))
 
 
-# -- outer criteria ----------------------------------------------------------------------------------------
+# -- outer criteria ------------------------------------------------------------------------------
 
 
 def test_outer_from_functions(backend, dtype, assert_close):

@@ -149,7 +149,7 @@ def test_gradient_on_every_backend(backend, groups, assert_close):
     assert_close(model.at(x, lam).grad, expected)
 
 
-# -- rays and carry --------------------------------------------------------------------------------------
+# -- rays and carry ------------------------------------------------------------------------------
 
 
 def test_a_ray_is_the_function_along_a_line(backend, groups, assert_close):
@@ -199,7 +199,7 @@ def test_carry_changes_no_bit(backend, groups):
     assert backend.scalars(fresh.value) == backend.scalars(carried.value)
 
 
-# -- constants ---------------------------------------------------------------------------------------------
+# -- constants -----------------------------------------------------------------------------------
 
 
 def spectral(matrix: Any) -> float:
@@ -247,7 +247,7 @@ def test_constants_of_wrapped_designs(wrap):
     assert np.linalg.eigvalsh(H)[-1] <= constants.smoothness
 
 
-# -- the held-out loss ---------------------------------------------------------------------------------------
+# -- the held-out loss ---------------------------------------------------------------------------
 
 
 def test_held_out_loss(backend, dtype, assert_close):
@@ -275,7 +275,7 @@ def test_held_out_lipschitz_constant_holds():
         assert np.linalg.norm(change) <= constants.grad_x_lipschitz * np.linalg.norm(x - z)
 
 
-# -- errors at the door ----------------------------------------------------------------------------------------
+# -- errors at the door --------------------------------------------------------------------------
 
 
 def test_wrong_input_is_refused_by_name(backend):

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from ..backends import Array, Backend, HostIndex
 
 
@@ -94,7 +91,7 @@ class Design(Protocol):
         ...
 
     def rows(self, index: HostIndex) -> Design:
-        """The design of these rows, in this order, with a counter of its own.
+        """Return the design of these rows, in this order, with a counter of its own.
 
         Raises
         ------
@@ -102,21 +99,6 @@ class Design(Protocol):
             If ``index`` does not hold integers in 0, ..., n-1 along one axis.
         """
         ...
-
-
-def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
-    """Refuse row numbers that are no integers in 0, ..., n-1."""
-    found = np.asarray(index)
-    if found.ndim != 1 or found.dtype.kind not in "iu":
-        raise ValueError(
-            f"index must hold integers along one axis, got dtype {found.dtype} and shape "
-            f"{found.shape}; np.flatnonzero turns a mask into numbers."
-        )
-    if found.size and (found.min() < 0 or found.max() >= n):
-        raise ValueError(
-            f"index must lie in 0, ..., {n - 1}, got numbers from {found.min()} to {found.max()}."
-        )
-    return found.astype(np.intp, copy=False)
 
 
 def per_column(a: Array, v: Array) -> Array:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends import Array, Backend, HostIndex, SparseKernel
-from ._protocol import Passes, check_rows, per_column
+from ..backends import Array, Backend, HostIndex, SparseKernel, check_rows
+from ._protocol import Passes, per_column
 
 
 @dataclass(frozen=True)

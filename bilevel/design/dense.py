@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends import Array, Backend, HostIndex
-from ._protocol import Passes, check_rows
+from ..backends import Array, Backend, HostIndex, check_rows
+from ._protocol import Passes
 
 #: Entries of a block whose square is formed at once (8 MiB in float64).
 _BLOCK_ENTRIES = 1 << 20
@@ -35,7 +35,8 @@ class DenseDesign:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.array.shape
+        n, p = self.array.shape
+        return int(n), int(p)
 
     @property
     def dtype(self) -> Any:

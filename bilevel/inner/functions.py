@@ -58,7 +58,7 @@ class FunctionInner:
     cross_vjp: Product | None
     cross_jvp: Product | None
     derivatives: Derivatives
-    declared: Constants = InnerConstants()
+    declared: Constants
     _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
 
     @property
@@ -78,7 +78,7 @@ class FunctionInner:
         return FunctionPoint(self, x, lam)
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
-        """h and ∂_x h, checked and counted."""
+        """H and ∂_x h, checked and counted."""
         self._calls[0] += 1
         result = self.value_and_grad(x, lam)
         return check_value_and_grad(result, self.x_shape, self.backend, self.dtype)
@@ -105,7 +105,7 @@ def check_result(name: str, result: Array, shape: tuple[int, ...], dtype: Any) -
 def check_value_and_grad(
     result: tuple[Any, Array], shape: tuple[int, ...], backend: Backend, dtype: Any
 ) -> tuple[Array, Array]:
-    """The same for a value, which may be a Python number, and its gradient."""
+    """Refuse the same of a value, which may be a Python number, and its gradient."""
     value, grad = result
     if isinstance(value, (int, float)):
         value = backend.asarray(float(value), dtype=dtype)

@@ -30,7 +30,7 @@ class FunctionOuter:
     value_and_grad: Callable[[Array, Array], tuple[Any, Array]]
     grad_lam: Callable[[Array, Array], Array] | None
     derivatives: OuterDerivatives
-    declared: OuterConstants = OuterConstants()
+    declared: OuterConstants
     _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
 
     @property
@@ -45,7 +45,7 @@ class FunctionOuter:
         return FunctionOuterPoint(self, x, lam)
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
-        """g and ∂_x g, checked and counted."""
+        """G and ∂_x g, checked and counted."""
         self._calls[0] += 1
         result = self.value_and_grad(x, lam)
         return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
