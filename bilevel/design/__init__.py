@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ._host import from_host
 from ._protocol import Design, Passes
 from .csr import CSRDesign
 from .dense import DenseDesign
@@ -19,6 +20,7 @@ __all__ = [
     "Standardized",
     "WithIntercept",
     "as_design",
+    "from_host",
 ]
 
 
