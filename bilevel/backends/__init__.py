@@ -198,4 +198,3 @@ def common_dtype(backend: Backend, **arrays: Any) -> Any:
                 f"{name} has dtype {found} but {first_name} has dtype {dtype}: convert one."
             )
     return dtype
-
