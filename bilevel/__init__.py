@@ -1,8 +1,28 @@
 """Bilevel optimisation of continuous hyperparameters by approximate gradients, on any array."""
 
-from .backends import BackendUnavailableError, get_backend
+from .backends import BackendUnavailableError, backend_names, get_backend
 from .design import as_design
+from .domains import Ball, Box
+from .loop import iterate, minimize
+from .problem import Problem, logistic_regression
+from .record import Costs, Record, Result
+from .status import Status
 
 __version__ = "0.1.0"
 
-__all__ = ["BackendUnavailableError", "as_design", "get_backend"]
+__all__ = [
+    "BackendUnavailableError",
+    "Ball",
+    "Box",
+    "Costs",
+    "Problem",
+    "Record",
+    "Result",
+    "Status",
+    "as_design",
+    "backend_names",
+    "get_backend",
+    "iterate",
+    "logistic_regression",
+    "minimize",
+]

@@ -142,6 +142,9 @@ def check_constants(inner: Any, lam: np.ndarray, *, seed: int = 0, scale: float 
         x = scale * rng.standard_normal(shape)
         y = x + scale * rng.choice([1e-3, 1.0]) * rng.standard_normal(shape)
         (hx, bx), (hy, by) = matrices(x), matrices(y)
+        cross_norm = inner.at(send(x), send(lam)).cross_norm
+        if cross_norm is not None:
+            assert np.linalg.norm(bx, 2) <= backend.scalars(cross_norm)[0] * slack
         eigenvalues = np.linalg.eigvalsh(hx)
         distance = np.linalg.norm(x - y)
         if constants.mu is not None:

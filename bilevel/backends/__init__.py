@@ -9,7 +9,8 @@ array([0.5])
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import array_api_compat
 import numpy as np
@@ -27,7 +28,10 @@ __all__ = [
     "backend_of",
     "common_dtype",
     "get_backend",
+    "is_array",
     "is_sparse",
+    "read_npz",
+    "write_npz",
 ]
 
 
@@ -86,6 +90,11 @@ def _library_of(array: Any) -> str | None:
         if name is not None:
             return name
     return None
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether this is a dense array of a known library."""
+    return _library_of(value) is not None and array_api_compat.is_array_api_obj(value)
 
 
 def is_sparse(array: Any) -> bool:
@@ -198,3 +207,16 @@ def common_dtype(backend: Backend, **arrays: Any) -> Any:
                 f"{name} has dtype {found} but {first_name} has dtype {dtype}: convert one."
             )
     return dtype
+
+
+
+def write_npz(file: IO[bytes], text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Write host arrays and a text beside them as an .npz file."""
+    np.savez(file, allow_pickle=False, text=np.array(text), **arrays)
+
+
+def read_npz(path: str | Path) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
+    """Read back what :func:`write_npz` wrote."""
+    with np.load(path, allow_pickle=False) as content:
+        arrays = {name: content[name] for name in content.files}
+    return str(arrays.pop("text")), arrays

@@ -1,4 +1,4 @@
-"""Inner objectives h(x, λ): what the model's parameters x minimise."""
+"""Inner objectives h(x, λ): what the parameters x minimise."""
 
 from ._protocol import Inner, InnerConstants, InnerPoint, Ray
 from .elastic_net import SmoothedElasticNet

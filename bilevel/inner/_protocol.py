@@ -75,6 +75,11 @@ class InnerPoint(Protocol):
         """
         ...
 
+    @property
+    def cross_norm(self) -> Array | None:
+        """An upper bound of ‖∂²_{xλ} h‖ (spectral norm), 0-d; None where there is none."""
+        ...
+
     def diag(self) -> Array | None:
         """diag ∂²_{xx} h, the shape of x, or None where it is not to be had."""
         ...

@@ -104,6 +104,12 @@ class SmoothedElasticNetPoint:
     def cross_jvp(self, d: Array) -> Array:
         return d[0] * self._l1_grad + d[1] * self._l2_grad
 
+    @property
+    def cross_norm(self) -> Array:
+        """The Frobenius norm of the two columns."""
+        squares = [dot(grad, grad, self.backend) for grad in (self._l1_grad, self._l2_grad)]
+        return self.backend.xp.sqrt(squares[0] + squares[1])
+
     def diag(self) -> Array:
         return self._diag
 

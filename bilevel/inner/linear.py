@@ -218,6 +218,10 @@ class LinearPoint:
     def cross_vjp(self, q: Array) -> Array:
         return self.penalty.cross_vjp(q)
 
+    @property
+    def cross_norm(self) -> Array | None:
+        return self.penalty.cross_norm
+
     def cross_jvp(self, d: Array) -> Array:
         return self.penalty.cross_jvp(d)
 

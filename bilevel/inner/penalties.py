@@ -36,6 +36,11 @@ class PenaltyPoint(Protocol):
 
     def cross_jvp(self, d: Array) -> Array: ...
 
+    @property
+    def cross_norm(self) -> Array | None:
+        """An upper bound of ‖∂²_{xλ} r‖, 0-d; None where there is none."""
+        ...
+
     def diag(self) -> Array | None:
         """diag ∂²_{xx} r, broadcastable to x, or None where it is not to be had."""
         ...
@@ -119,6 +124,12 @@ class WeightedL2Point:
 
     def cross_jvp(self, d: Array) -> Array:
         return self.penalty.spread(d, self.x.ndim, self.backend) * self.grad
+
+    @property
+    def cross_norm(self) -> Array:
+        """The longest column: the columns of ∂²_{xλ} r have disjoint supports."""
+        xp = self.backend.xp
+        return xp.sqrt(xp.max(self.penalty.gather(self.grad, self.grad, self.backend)))
 
     def diag(self) -> Array:
         return self.weights
@@ -338,6 +349,10 @@ class FreeLastPoint:
 
     def cross_jvp(self, d: Array) -> Array:
         return self._padded(self.base.cross_jvp(d))
+
+    @property
+    def cross_norm(self) -> Array | None:
+        return self.base.cross_norm
 
     def diag(self) -> Array | None:
         diag = self.base.diag()

@@ -150,6 +150,12 @@ class TikhonovPoint:
     def cross_jvp(self, d: Array) -> Array:
         return _sum(tuple(d[j] * grad for j, grad in enumerate(self._grads)))
 
+    @property
+    def cross_norm(self) -> Array:
+        """The Frobenius norm of the columns."""
+        squares = tuple(dot(grad, grad, self.backend) for grad in self._grads)
+        return self.backend.xp.sqrt(_sum(squares))
+
     def diag(self) -> Array | None:
         return None
 

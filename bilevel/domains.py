@@ -1,0 +1,117 @@
+"""The sets D that hyperparameters are kept in, each with its projection."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from .backends import Array, Backend
+
+
+class Domain(Protocol):
+    """A closed convex set of R^m."""
+
+    def project(self, lam: Array, backend: Backend) -> Array:
+        """The nearest point of the set, of the shape and dtype of lam."""
+        ...
+
+
+@dataclass(frozen=True)
+class Box:
+    """{λ : lower ≤ λ ≤ upper}.
+
+    Parameters
+    ----------
+    lower, upper : float or sequence of float of length m
+        Bounds, the same for all hyperparameters or one for each.
+
+    Raises
+    ------
+    ValueError
+        If a bound is NaN, or a lower one exceeds its upper one.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> Box(-1, 1).project(np.array([3.0, 0.5]), bilevel.get_backend("numpy"))
+    array([1. , 0.5])
+    """
+
+    lower: float | tuple[float, ...] = -12.0
+    upper: float | tuple[float, ...] = 12.0
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            bound = getattr(self, name)
+            value = float(bound) if _is_number(bound) else tuple(float(b) for b in bound)
+            object.__setattr__(self, name, value)
+        lower, upper = _bounds(self.lower), _bounds(self.upper)
+        if len(lower) != len(upper) and 1 not in (len(lower), len(upper)):
+            raise ValueError(f"lower has {len(lower)} bounds but upper has {len(upper)}.")
+        n = max(len(lower), len(upper))
+        for j in range(n):
+            low, high = lower[j % len(lower)], upper[j % len(upper)]
+            if math.isnan(low) or math.isnan(high):
+                raise ValueError("lower and upper must not be NaN.")
+            if low > high:
+                raise ValueError(
+                    f"lower must not exceed upper, got lower {low} > upper {high} at index {j}."
+                )
+
+    def project(self, lam: Array, backend: Backend) -> Array:
+        low, high = (self._array(b, lam, backend) for b in (self.lower, self.upper))
+        xp = backend.xp
+        return xp.minimum(xp.maximum(lam, low), high)
+
+    def _array(self, bound: float | tuple[float, ...], lam: Array, backend: Backend) -> Array:
+        values = list(_bounds(bound))
+        if len(values) not in (1, lam.shape[0]):
+            raise ValueError(
+                f"The box has {len(values)} bounds but there are {lam.shape[0]} hyperparameters."
+            )
+        return backend.xp.asarray(values, dtype=lam.dtype, device=backend.device)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """{λ : ‖λ - center‖ ≤ radius}.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> Ball(0.0, 5.0).project(np.array([6.0, 8.0]), bilevel.get_backend("numpy"))
+    array([3., 4.])
+    """
+
+    center: float | tuple[float, ...]
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise ValueError(f"radius must be positive, got {self.radius}.")
+        if not _is_number(self.center):
+            object.__setattr__(self, "center", tuple(float(c) for c in self.center))
+
+    def project(self, lam: Array, backend: Backend) -> Array:
+        xp = backend.xp
+        values = list(_bounds(self.center))
+        center = xp.asarray(values, dtype=lam.dtype, device=backend.device)
+        away = lam - center
+        norm = xp.sqrt(xp.vecdot(away, away))
+        inside = norm <= self.radius
+        scale = xp.where(inside, xp.ones_like(norm), self.radius / xp.where(inside, 1 + norm, norm))
+        return xp.where(inside, lam, center + scale * away)
+
+
+def _is_number(bound: object) -> bool:
+    return isinstance(bound, (int, float)) or (hasattr(bound, "__float__") and _size(bound) == 1)
+
+
+def _size(bound: object) -> int:
+    shape = getattr(bound, "shape", ())
+    return math.prod(shape) if shape else 1
+
+
+def _bounds(bound: float | tuple[float, ...]) -> tuple[float, ...]:
+    return bound if isinstance(bound, tuple) else (bound,)

@@ -1,0 +1,237 @@
+"""The outer loop: a stream of records, and the small loop that drains it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint as checkpoints
+from .backends import Array
+from .methods import Method, State, get_method
+from .problem import Problem
+from .record import Costs, Record, Result
+from .status import Status
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run after some iteration: what a checkpoint holds."""
+
+    state: State
+    history: tuple[Record, ...]
+    best: Record | None
+    best_x: Array | None
+    costs: Costs
+
+
+def iterate(
+    problem: Problem,
+    lam0: Any = 0.0,
+    *,
+    method: str | Method = "hoag",
+    x0: Array | None = None,
+) -> Iterator[Record]:
+    """Yield a record for each outer iteration, without end unless the method stops itself.
+
+    Parameters
+    ----------
+    problem : Problem
+        What to solve.
+    lam0 : float or array of shape (m,)
+        Where to start; projected on the domain.
+    method : str or Method
+        The outer method.
+    x0 : array, optional
+        Where the first inner solve starts, zero when omitted.
+
+    Yields
+    ------
+    Record
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X = np.array([[1.0], [2.0], [-1.0], [0.5]])
+    >>> y = np.array([1.0, -1.0, -1.0, 1.0])
+    >>> problem = bilevel.logistic_regression(X, y, X, y)
+    >>> for record in bilevel.iterate(problem, method="hoag"):
+    ...     if record.k == 2:
+    ...         break
+    >>> record.passes > 0
+    True
+    """
+    for snapshot in _snapshots(problem, get_method(method), _start(problem, lam0, method, x0)):
+        yield snapshot.history[-1]
+
+
+def _start(problem: Problem, lam0: Any, method: str | Method, x0: Array | None) -> Snapshot:
+    state = get_method(method).init(problem, problem.lam(lam0), problem.x(x0))
+    return Snapshot(state, (), None, None, Costs())
+
+
+def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator[Snapshot]:
+    while snapshot.state.status is Status.RUNNING:
+        before, clock = _counts(problem), time.perf_counter()
+        state = method.step(problem, snapshot.state)
+        problem.backend.synchronize()
+        spent = _counts(problem)
+        costs = snapshot.costs + Costs(
+            spent.passes - before.passes,
+            spent.column_passes - before.column_passes,
+            spent.outer_passes - before.outer_passes,
+            time.perf_counter() - clock,
+        )
+        assert state.record is not None
+        record = replace(state.record, costs=costs, status=state.status)
+        better = snapshot.best is None or _rank(record) <= _rank(snapshot.best)
+        snapshot = Snapshot(
+            state,
+            (*snapshot.history, record),
+            record if better else snapshot.best,
+            state.x if better else snapshot.best_x,
+            costs,
+        )
+        yield snapshot
+
+
+def _counts(problem: Problem) -> Costs:
+    return Costs(problem.inner.passes, problem.inner.column_passes, problem.outer.passes)
+
+
+def _rank(record: Record) -> float:
+    """What is certain of f at this iterate; without a bound the later one is the better.
+
+    A loosely fitted x has a validation loss below f(λ), so the loss alone would prefer it.
+    """
+    if record.value_error is None:
+        return -float(record.k)
+    return record.value + record.value_error
+
+
+def minimize(
+    problem: Problem,
+    lam0: Any = 0.0,
+    *,
+    method: str | Method = "hoag",
+    x0: Array | None = None,
+    max_iter: int = 50,
+    tol: float = 1e-4,
+    max_passes: int | None = None,
+    max_seconds: float | None = None,
+    callback: Callable[[Record], Any] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> Result:
+    """Minimise f(λ) = g(X(λ), λ) over the domain.
+
+    Parameters
+    ----------
+    problem : Problem
+        What to solve.
+    lam0 : float or array of shape (m,)
+        Where to start; projected on the domain.
+    method : str or Method
+        The outer method.
+    x0 : array, optional
+        Where the first inner solve starts, zero when omitted.
+    max_iter : int
+        Outer iterations at most.
+    tol : float
+        Stop where ‖P_D(λ - p) - λ‖ ≤ tol · |g(x, λ)|; 0 turns the rule off.
+    max_passes : int, optional
+        Stop after the iteration that reaches this many passes over the training data.
+    max_seconds : float, optional
+        Stop after the iteration that reaches this much time.
+    callback : callable, optional
+        Called with each record; a true answer ends the run.
+    checkpoint : path, optional
+        A file that holds the whole state after each iteration.
+    resume : bool
+        Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
+        broken off, to the last bit on the same machine.
+
+    Returns
+    -------
+    Result
+        The best iterate; after Ctrl-C too, with the status INTERRUPTED.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit the problem.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X = np.array([[1.0], [2.0], [-1.0], [0.5]])
+    >>> y = np.array([1.0, -1.0, -1.0, 1.0])
+    >>> problem = bilevel.logistic_regression(X, y, X, y)
+    >>> bilevel.minimize(problem, 1.0, method="hoag", max_iter=5).status.value
+    'max_iter'
+    """
+    if max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {max_iter!r}.")
+    if not tol >= 0:
+        raise ValueError(f"tol must not be negative, got {tol!r}.")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
+    chosen = get_method(method)
+    snapshot = _start(problem, lam0, chosen, x0)
+    if resume and checkpoint is not None and Path(checkpoint).exists():
+        snapshot = checkpoints.load(checkpoint, problem, chosen)
+    lam, x = snapshot.state.lam, snapshot.state.x
+    status = Status.MAX_ITER
+
+    def verdict(record: Record) -> Status | None:
+        """Why the run ends after this record, or None."""
+        if record.status is not Status.RUNNING:
+            return record.status
+        if record.optimality <= tol * abs(record.value):
+            return Status.CONVERGED
+        if record.k >= max_iter:
+            return Status.MAX_ITER
+        if max_passes is not None and record.passes >= max_passes:
+            return Status.MAX_PASSES
+        if max_seconds is not None and record.seconds >= max_seconds:
+            return Status.MAX_SECONDS
+        return None
+
+    try:
+        ended = verdict(snapshot.history[-1]) if snapshot.history else None
+        if ended is not None:
+            return _result(snapshot, ended, lam, x)
+        for snapshot in _snapshots(problem, chosen, snapshot):
+            record = snapshot.history[-1]
+            if checkpoint is not None:
+                checkpoints.save(checkpoint, snapshot, problem, chosen)
+            asked = callback is not None and callback(record)
+            ended = Status.INTERRUPTED if asked else verdict(record)
+            if ended is not None:
+                status = ended
+                break
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
+    return _result(snapshot, status, lam, x)
+
+
+def _result(snapshot: Snapshot, status: Status, lam: Array, x: Array) -> Result:
+    best = snapshot.best
+    if status is Status.CONVERGED:
+        best = snapshot.history[-1]
+        x = snapshot.state.x
+    elif best is not None:
+        assert snapshot.best_x is not None
+        x = snapshot.best_x
+    return Result(
+        lam=lam if best is None else best.lam,
+        x=x,
+        fun=float("nan") if best is None else best.value,
+        jac=None if best is None else best.hypergrad,
+        status=status,
+        nit=len(snapshot.history),
+        history=snapshot.history,
+        costs=snapshot.costs,
+    )

@@ -1,0 +1,35 @@
+"""Outer loops: each is a rule that leads from one state to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+from . import hoag
+from ._protocol import Method, State
+from .hoag import HOAG, AdaptiveStep, FixedStep
+
+__all__ = ["HOAG", "METHODS", "AdaptiveStep", "FixedStep", "Method", "State", "get_method", "state_modules"]
+
+#: The methods by name, for ``minimize(..., method=name)`` and the command line.
+METHODS: dict[str, Callable[[], Method]] = {"hoag": HOAG}
+
+
+def get_method(method: str | Method) -> Method:
+    """Return a method by its name, or the method itself.
+
+    Raises
+    ------
+    ValueError
+        If no method has this name.
+    """
+    if not isinstance(method, str):
+        return method
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {sorted(METHODS)} or a Method, got {method!r}.")
+    return METHODS[method]()
+
+
+def state_modules() -> tuple[ModuleType, ...]:
+    """The modules whose dataclasses a checkpoint may hold."""
+    return (hoag,)

@@ -1,0 +1,52 @@
+"""What an outer method is: a start, and a step from one state to the next."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..backends import Array, Backend
+from ..domains import Domain
+from ..problem import Problem
+from ..record import Record
+from ..status import Status
+
+
+class State(Protocol):
+    """All that a method needs to go on, a frozen dataclass of arrays and numbers.
+
+    A run that is resumed from its state makes the same steps to the last bit.
+    """
+
+    @property
+    def record(self) -> Record | None:
+        """The iteration that led here, None at the start."""
+        ...
+
+    @property
+    def lam(self) -> Array:
+        """Where the next iteration works."""
+        ...
+
+    @property
+    def x(self) -> Array:
+        """The model of the last iteration."""
+        ...
+
+    @property
+    def status(self) -> Status:
+        """RUNNING, or why the method stopped."""
+        ...
+
+
+class Method(Protocol):
+    """An outer loop, one iteration at a time; it can be stepped by hand."""
+
+    def init(self, problem: Problem, lam0: Array, x0: Array) -> State: ...
+
+    def step(self, problem: Problem, state: State) -> State: ...
+
+
+def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Array:
+    """‖P_D(λ - p) - λ‖, 0-d: zero exactly where ⟨p, α - λ⟩ ≥ 0 for all α in D."""
+    moved = domain.project(lam - hypergrad, backend) - lam
+    return backend.xp.sqrt(backend.xp.vecdot(moved, moved))

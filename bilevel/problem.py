@@ -1,0 +1,156 @@
+"""A bilevel problem: an inner objective, an outer criterion, and the domain of λ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .backends import Array, Backend, backend_of
+from .domains import Box, Domain
+from .inner import Inner, linear_model
+from .losses import Logistic
+from .outer import Outer, OuterConstants, held_out
+
+
+@dataclass(frozen=True)
+class Problem:
+    """min over λ in D of g(X(λ), λ), X(λ) = argmin over x of h(x, λ).
+
+    Attributes
+    ----------
+    inner : Inner
+        h.
+    outer : Outer
+        g.
+    domain : Domain
+        D, a box when omitted: [-12, 12] for each hyperparameter, as in the paper (section 4).
+    """
+
+    inner: Inner
+    outer: Outer
+    domain: Domain = Box()
+
+    @property
+    def backend(self) -> Backend:
+        return self.inner.backend
+
+    @property
+    def dtype(self) -> Any:
+        return self.inner.dtype
+
+    @cached_property
+    def outer_constants(self) -> OuterConstants:
+        """The constants of g; they hold for every x and λ, so they are computed once."""
+        return self.outer.constants()
+
+    def lam(self, value: Any, name: str = "lam0") -> Array:
+        """Check hyperparameters and bring a number to the shape (m,), without projecting.
+
+        Raises
+        ------
+        ValueError
+            If they are not finite, or not of shape (m,), or live on another backend or device.
+        TypeError
+            If an array is not of the dtype of the problem.
+        """
+        backend, m = self.backend, self.inner.n_hyperparameters
+        xp = backend.xp
+        if isinstance(value, (int, float)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value!r}.")
+            return xp.full((m,), float(value), dtype=self.dtype, device=backend.device)
+        if isinstance(value, (list, tuple)):
+            value = backend.asarray([float(v) for v in value], dtype=self.dtype)
+        self._check_array(value, (m,), name)
+        return value
+
+    def x(self, value: Array | None, name: str = "x0") -> Array:
+        """Check an inner variable; zeros where there is none."""
+        backend = self.backend
+        if value is None:
+            return backend.xp.zeros(
+                self.inner.x_shape, dtype=self.dtype, device=backend.device
+            )
+        self._check_array(value, tuple(self.inner.x_shape), name)
+        return value
+
+    def _check_array(self, value: Array, shape: tuple[int, ...], name: str) -> None:
+        backend = self.backend
+        found = backend_of(**{name: value})
+        if found != backend:
+            raise ValueError(
+                f"{name} is on {found.name} ({found.device}) but the problem is on "
+                f"{backend.name} ({backend.device}): move it first."
+            )
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}.")
+        if value.dtype != self.dtype:
+            raise TypeError(
+                f"{name} has dtype {value.dtype} but the problem has dtype {self.dtype}."
+            )
+        if not bool(backend.xp.all(backend.xp.isfinite(value))):
+            raise ValueError(f"{name} must be finite, got NaN or infinite values.")
+
+
+def logistic_regression(
+    X: Any,
+    y: Array,
+    X_val: Any,
+    y_val: Array,
+    *,
+    groups: Any = None,
+    domain: Domain | None = None,
+) -> Problem:
+    """The ℓ2 regularisation of a logistic regression, chosen on held-out rows.
+
+    h(x, λ) = Σ log(1 + e^(-y_i a_iᵀ x)) + ½ Σ_j e^{λ_g(j)} x_j², and g the sum of the same loss
+    over the held-out rows (Pedregosa 2016, section 4).
+
+    Parameters
+    ----------
+    X, X_val : array, sparse matrix or Design, shape (n, p) and (n_val, p)
+        Features of the training and of the held-out rows, float32 or float64, of any library.
+    y, y_val : array, shape (n,) and (n_val,)
+        Labels, -1 and +1.
+    groups : None, array of integers of shape (p,), or "each"
+        One λ for all coefficients, one for each group of them, or one for each.
+    domain : Domain, optional
+        Box(-12, 12) when omitted.
+
+    Returns
+    -------
+    Problem
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the arrays do not fit each other; the message names them.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, -1.0, -1.0])
+    >>> bilevel.logistic_regression(X, y, X, y).inner.x_shape
+    (1,)
+    """
+    loss = Logistic()
+    inner = linear_model(X, y, loss, groups=groups)
+    outer = held_out(X_val, y_val, loss, X_name="X_val", y_name="y_val")
+    return Problem(check_same_features(inner, outer), outer, domain or Box())
+
+
+def check_same_features(inner: Any, outer: Any) -> Any:
+    """Refuse training and held-out rows that do not live in one space."""
+    train, val = inner.design, outer.design
+    if train.backend != val.backend:
+        raise ValueError(
+            f"X_val is on {val.backend.name} ({val.backend.device}) but X is on "
+            f"{train.backend.name} ({train.backend.device}): move one of them first."
+        )
+    if train.dtype != val.dtype:
+        raise TypeError(f"X_val has dtype {val.dtype} but X has dtype {train.dtype}: convert one.")
+    if train.shape[1] != val.shape[1]:
+        raise ValueError(f"X_val has {val.shape[1]} features but X has {train.shape[1]}.")
+    return inner

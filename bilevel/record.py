@@ -1,0 +1,188 @@
+"""What an outer iteration says of itself, and what a run returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .backends import Array
+from .status import Status
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run has spent until now.
+
+    Attributes
+    ----------
+    passes : int
+        Products with the training data, X @ V or Xᵀ @ R, each with any number of columns.
+    column_passes : int
+        The same, each column counted.
+    outer_passes : int
+        Products with the data of the outer criterion.
+    seconds : float
+        Wall-clock seconds inside the method; what the consumers of the stream do is not counted.
+    """
+
+    passes: int = 0
+    column_passes: int = 0
+    outer_passes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs(
+            self.passes + other.passes,
+            self.column_passes + other.column_passes,
+            self.outer_passes + other.outer_passes,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One outer iteration.
+
+    Attributes
+    ----------
+    k : int
+        Its number, from 1.
+    lam : array, shape (m,)
+        λ_k.
+    value : float
+        g(x_k, λ_k), an approximation of f(λ_k).
+    value_error : float or None
+        A proven bound of |g(x_k, λ_k) - f(λ_k)|, where one is to be had.
+    hypergrad : array, shape (m,)
+        p_k.
+    hypergrad_error : float or None
+        A proven bound of ‖p_k - ∇f(λ_k)‖, where one is to be had.
+    tol : float
+        The tolerance ε_k that was asked of x_k and q_k.
+    inner_error : float or None
+        A proven bound of ‖x_k - X(λ_k)‖.
+    cg_residual : float or None
+        ‖H q_k - ∂_x g‖.
+    optimality : float
+        ‖P_D(λ_k - p_k) - λ_k‖, zero at a stationary point.
+    step : float
+        ‖λ_{k+1} - λ_k‖.
+    n_inner, n_cg : int
+        Iterations of the inner solver and of CG.
+    inner_status, cg_status : Status
+        How the two solves ended.
+    status : Status
+        RUNNING, or why the method itself has stopped.
+    costs : Costs
+        What the run has spent until now.
+    """
+
+    k: int
+    lam: Array
+    value: float
+    value_error: float | None
+    hypergrad: Array
+    hypergrad_error: float | None
+    tol: float
+    inner_error: float | None
+    cg_residual: float | None
+    optimality: float
+    step: float
+    n_inner: int
+    n_cg: int
+    inner_status: Status
+    cg_status: Status
+    status: Status = Status.RUNNING
+    costs: Costs = Costs()
+
+    @property
+    def passes(self) -> int:
+        return self.costs.passes
+
+    @property
+    def column_passes(self) -> int:
+        return self.costs.column_passes
+
+    @property
+    def outer_passes(self) -> int:
+        return self.costs.outer_passes
+
+    @property
+    def seconds(self) -> float:
+        return self.costs.seconds
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What :func:`bilevel.minimize` found, in the manner of SciPy's ``OptimizeResult``.
+
+    Attributes
+    ----------
+    lam : array, shape (m,)
+        The hyperparameters.
+    x : array
+        The model at lam.
+    fun : float
+        g(x, lam).
+    jac : array, shape (m,) or None
+        The hypergradient at lam.
+    success : bool
+        Whether the tolerance was reached.
+    status : Status
+        Why the run ended.
+    message : str
+        The same in a sentence.
+    nit : int
+        Outer iterations.
+    history : tuple of Record
+        All of them.
+    costs : Costs
+        What the run has spent.
+    """
+
+    lam: Array
+    x: Array
+    fun: float
+    jac: Array | None
+    status: Status
+    nit: int
+    history: tuple[Record, ...]
+    costs: Costs
+
+    @property
+    def success(self) -> bool:
+        return self.status.success
+
+    @property
+    def message(self) -> str:
+        return self.status.message
+
+    @property
+    def passes(self) -> int:
+        return self.costs.passes
+
+    @property
+    def column_passes(self) -> int:
+        return self.costs.column_passes
+
+    @property
+    def outer_passes(self) -> int:
+        return self.costs.outer_passes
+
+    @property
+    def seconds(self) -> float:
+        return self.costs.seconds
+
+    def __repr__(self) -> str:
+        rows = {
+            "message": self.message,
+            "success": self.success,
+            "status": self.status.value,
+            "fun": self.fun,
+            "lam": self.lam if self.lam.shape[0] <= 10 else f"array of shape {self.lam.shape}",
+            "x": f"array of shape {tuple(self.x.shape)}",
+            "nit": self.nit,
+            "passes": self.passes,
+            "column_passes": self.column_passes,
+            "seconds": round(self.seconds, 3),
+        }
+        return "\n".join(f"{name:>14}: {value}" for name, value in rows.items())

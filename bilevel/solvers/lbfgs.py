@@ -1,0 +1,89 @@
+"""Limited-memory BFGS: Liu and Nocedal (1989), Nocedal and Wright (2006), algorithm 7.4."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..backends import Array, Backend
+from ..inner import InnerPoint
+from ._protocol import Step
+from .linesearch import WolfeSearch
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS with a strong Wolfe search.
+
+    An iteration on a linear model costs two passes, however many trials the search needs.
+    Host reads an iteration: one for each trial of the line search, and one of three numbers.
+
+    Parameters
+    ----------
+    history : int
+        How many pairs (s, y) are kept.
+    search : WolfeSearch
+        The line search.
+    """
+
+    history: int = 10
+    search: WolfeSearch = WolfeSearch()
+
+    def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
+        pairs: deque[tuple[Array, Array, Array]] = deque(maxlen=self.history)
+        gamma: Array | float = 1.0
+        value, square = backend.scalars(point.value, _dot(backend, point.grad, point.grad))
+        yield Step(point, math.sqrt(square))
+        while square > 0:
+            d = _two_loops(backend, pairs, gamma, point.grad)
+            (slope,) = backend.scalars(_dot(backend, d, point.grad))
+            t0 = 1.0 if pairs else min(1.0, 1 / math.sqrt(square))
+            found = None
+            if slope < 0:
+                found = self.search(point.ray(d), value, slope, t0, backend, point.x.dtype)
+            if found is None:
+                if not pairs:
+                    return  # not even the gradient descends: rounding is reached
+                pairs.clear()
+                gamma = 1.0
+                continue
+            s, y = found.x - point.x, found.grad - point.grad
+            sy, yy = _dot(backend, s, y), _dot(backend, y, y)
+            value, square, sy_host = backend.scalars(
+                found.value, _dot(backend, found.grad, found.grad), sy
+            )
+            if sy_host > 0:
+                pairs.append((s, y, 1 / sy))
+                gamma = sy / yy
+            point = found
+            yield Step(point, math.sqrt(square) if square >= 0 else math.nan)
+            if not math.isfinite(square):
+                return
+
+
+def _dot(backend: Backend, u: Array, v: Array) -> Array:
+    return backend.xp.vecdot(backend.xp.reshape(u, (-1,)), backend.xp.reshape(v, (-1,)))
+
+
+def _two_loops(
+    backend: Backend,
+    pairs: deque[tuple[Array, Array, Array]],
+    gamma: Array | float,
+    grad: Array,
+) -> Array:
+    """-H ∇h, H the inverse Hessian that the pairs imply; no number leaves the device."""
+    xp = backend.xp
+    d = -grad
+    work = xp.empty_like(d)
+    alphas = []
+    for s, y, rho in reversed(pairs):
+        alpha = rho * _dot(backend, s, d)
+        alphas.append(alpha)
+        d = backend.axpy(-alpha, y, d, work)
+    d = d * gamma
+    for (s, y, rho), alpha in zip(pairs, reversed(alphas), strict=True):
+        beta = rho * _dot(backend, y, d)
+        d = backend.axpy(alpha - beta, s, d, work)
+    return d

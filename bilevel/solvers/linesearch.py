@@ -1,0 +1,66 @@
+"""A line search for the strong Wolfe conditions.
+
+Nocedal and Wright (2006), section 3.5: bracket, then shrink the bracket. The steps are secant
+steps on the slope, and near the minimum, where differences of values are rounding, the
+approximate condition of Hager and Zhang (2005, equation 4.1) takes over from the decrease.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..backends import Array, Backend
+from ..inner import InnerPoint, Ray
+
+
+@dataclass(frozen=True)
+class WolfeSearch:
+    """Find t with h(x + t d) ≤ h(x) + c₁ t s and |s_t| ≤ c₂ |s|, s the slope at t = 0.
+
+    Each trial reads one pair of numbers (value and slope) to the host.
+    """
+
+    c1: float = 1e-4
+    c2: float = 0.9
+    max_trials: int = 40
+
+    def __call__(
+        self, ray: Ray, value: float, slope: float, t: float, backend: Backend, dtype: Array
+    ) -> InnerPoint | None:
+        """Return the point found, or None where no step descends."""
+        slack = 10 * float(backend.xp.finfo(dtype).eps) * abs(value)
+        low, low_slope = 0.0, slope
+        high, high_slope = math.inf, math.inf
+        fallback = None
+        for _ in range(self.max_trials):
+            point = ray.at(t)
+            value_t, slope_t = backend.scalars(point.value, ray.slope(point))
+            finite = math.isfinite(value_t) and math.isfinite(slope_t)
+            descends = finite and (
+                value_t <= value + self.c1 * t * slope
+                or (value_t <= value + slack and slope_t <= (2 * self.c1 - 1) * slope)
+            )
+            if not descends:
+                high, high_slope = t, slope_t if finite else math.inf
+            elif slope_t < self.c2 * slope:
+                low, low_slope, fallback = t, slope_t, point
+            elif slope_t > -self.c2 * slope:
+                high, high_slope, fallback = t, slope_t, point
+            else:
+                return point
+            t = _next_trial(low, low_slope, high, high_slope)
+            if not t > low or t >= high:
+                break
+        return fallback
+
+
+def _next_trial(low: float, low_slope: float, high: float, high_slope: float) -> float:
+    """Secant step on the slope, kept inside the bracket; doubling while there is none."""
+    if math.isinf(high):
+        return 4 * low if low > 0 else 1.0
+    width = high - low
+    if math.isfinite(high_slope) and high_slope > low_slope:
+        share = -low_slope / (high_slope - low_slope)
+        return low + width * min(max(share, 0.1), 0.9)
+    return low + width / 2

@@ -1,0 +1,46 @@
+"""How a solve ended: one enumeration for every solver and every method."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Status(Enum):
+    """The state of a solve; ``message`` says it in a sentence.
+
+    Examples
+    --------
+    >>> Status.MAX_ITER.success, Status.MAX_ITER.message
+    (False, 'The iteration limit was reached.')
+    """
+
+    RUNNING = "running"
+    CONVERGED = "converged"
+    MAX_ITER = "max_iter"
+    MAX_PASSES = "max_passes"
+    MAX_SECONDS = "max_seconds"
+    STALLED = "stalled"
+    NEGATIVE_CURVATURE = "negative_curvature"
+    NON_FINITE = "non_finite"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self]
+
+    @property
+    def success(self) -> bool:
+        return self is Status.CONVERGED
+
+
+_MESSAGES = {
+    Status.RUNNING: "The run goes on.",
+    Status.CONVERGED: "The tolerance was reached.",
+    Status.MAX_ITER: "The iteration limit was reached.",
+    Status.MAX_PASSES: "The budget of passes over the data was spent.",
+    Status.MAX_SECONDS: "The time budget was spent.",
+    Status.STALLED: "No further progress is possible at this precision.",
+    Status.NEGATIVE_CURVATURE: "The Hessian has negative curvature here.",
+    Status.NON_FINITE: "A value became NaN or infinite.",
+    Status.INTERRUPTED: "The run was interrupted.",
+}
