@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import Array
+from ..linalg import norm
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
-from .surrogate import certified, norm
+from .surrogate import certified
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class InformationBuffer:
     >>> buffer = InformationBuffer(np.zeros(1, dtype=np.int64))
     >>> c = buffer.multiply(np.array([-7]), Fraction(9, 10))
     >>> c, buffer.divide(c, Fraction(9, 10))
-    (array([-9]), array([-7]))
+    (array([-6]), array([-7]))
     """
 
     low: Array
@@ -140,7 +140,7 @@ class Reversible:
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
     ) -> HypergradResult:
-        backend, xp, lam = problem.backend, problem.backend.xp, inner.point.lam
+        xp, lam = problem.backend.xp, inner.point.lam
         eta = self._step(problem, lam)
         walk = _Walk(self, problem, lam, eta)
         first = walk.integers(inner.point.x)

@@ -19,19 +19,14 @@ from __future__ import annotations
 
 import math
 
-from ..backends import Array, Backend
+from ..backends import Array
 from ..inner import InnerConstants, InnerPoint
+from ..linalg import norm
 from ..outer import OuterConstants, OuterPoint
 from ..problem import Problem
 from ..status import Status
 from ._protocol import HypergradResult
 from .bound import hypergradient_bound
-
-
-def norm(a: Array, backend: Backend) -> Array:
-    """‖a‖ of an array of any shape, 0-d."""
-    flat = backend.xp.reshape(a, (-1,))
-    return backend.xp.sqrt(backend.xp.vecdot(flat, flat))
 
 
 def certified(

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 from ..backends import Array
 from ..inner import InnerPoint
+from ..linalg import norm
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
 from .neumann import check_step, step_length
-from .surrogate import certified, distance_bound, norm, tangent_bound
+from .surrogate import certified, distance_bound, tangent_bound
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 from ..backends import Array, Backend
 from ..inner import InnerPoint
+from ..linalg import dot, norm
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
-from .surrogate import certified, norm
+from .surrogate import certified
 from .unrolled import check_steps
 
 #: A pair enters the memory where sᵀy ≥ this ‖s‖ ‖y‖: the curvature is positive beyond rounding.
@@ -57,26 +58,21 @@ class TwoLoop:
     r: Array
 
 
-def _dot(u: Array, v: Array, backend: Backend) -> Array:
-    xp = backend.xp
-    return xp.vecdot(xp.reshape(u, (-1,)), xp.reshape(v, (-1,)))
-
-
 def two_loop(pairs: tuple[Pair, ...], g: Array, backend: Backend) -> TwoLoop:
     """Apply the approximate inverse Hessian of these pairs (oldest first) to g."""
     q, a, q_before = g, [], []
     for pair in reversed(pairs):
         q_before.insert(0, q)
-        a.insert(0, pair.rho * _dot(pair.s, q, backend))
+        a.insert(0, pair.rho * dot(pair.s, q, backend))
         q = q - a[0] * pair.y
     gamma = None
     if pairs:
         newest = pairs[-1]
-        gamma = 1 / (newest.rho * _dot(newest.y, newest.y, backend))
+        gamma = 1 / (newest.rho * dot(newest.y, newest.y, backend))
     r, b, r_before = (q if gamma is None else gamma * q), [], []
     for pair, a_i in zip(pairs, a, strict=True):
         r_before.append(r)
-        b.append(pair.rho * _dot(pair.y, r, backend))
+        b.append(pair.rho * dot(pair.y, r, backend))
         r = r + (a_i - b[-1]) * pair.s
     return TwoLoop(pairs, tuple(a), tuple(b), tuple(q_before), tuple(r_before), q, gamma, r)
 
@@ -92,24 +88,24 @@ def two_loop_vjp(
     rho_bar: list[Array] = [None] * n
     for i in range(n - 1, -1, -1):  # the second loop, newest pair first
         pair, r = loop.pairs[i], loop.r_before[i]
-        a_bar[i] = _dot(pair.s, r_bar, backend)
+        a_bar[i] = dot(pair.s, r_bar, backend)
         s_bar[i] = s_bar[i] + (loop.a[i] - loop.b[i]) * r_bar
-        rho_bar[i] = -a_bar[i] * _dot(pair.y, r, backend)
+        rho_bar[i] = -a_bar[i] * dot(pair.y, r, backend)
         y_bar[i] = y_bar[i] - a_bar[i] * pair.rho * r
         r_bar = r_bar - a_bar[i] * pair.rho * pair.y
     q_bar = r_bar
     if loop.gamma is not None:
         newest, gamma = loop.pairs[-1], loop.gamma
-        square = _dot(newest.y, newest.y, backend)
-        gamma_bar = _dot(r_bar, loop.q, backend) / square
+        square = dot(newest.y, newest.y, backend)
+        gamma_bar = dot(r_bar, loop.q, backend) / square
         s_bar[-1] = s_bar[-1] + gamma_bar * newest.y
         y_bar[-1] = y_bar[-1] + gamma_bar * (newest.s - 2 * gamma * newest.y)
         q_bar = gamma * r_bar
     for i in range(n):  # the first loop, oldest pair first
         pair, q = loop.pairs[i], loop.q_before[i]
-        slope = a_bar[i] - _dot(pair.y, q_bar, backend)
+        slope = a_bar[i] - dot(pair.y, q_bar, backend)
         y_bar[i] = y_bar[i] - loop.a[i] * q_bar
-        total = rho_bar[i] + slope * _dot(pair.s, q, backend)
+        total = rho_bar[i] + slope * dot(pair.s, q, backend)
         s_bar[i] = s_bar[i] + slope * pair.rho * q - total * pair.rho * pair.rho * pair.y
         y_bar[i] = y_bar[i] - total * pair.rho * pair.rho * pair.s
         q_bar = q_bar + slope * pair.rho * pair.s
@@ -202,7 +198,7 @@ class ReverseLBFGS:
     def _remember(
         self, pairs: tuple[Pair, ...], t: int, s: Array, y: Array, backend: Backend
     ) -> tuple[Pair, ...]:
-        sy = _dot(s, y, backend)
+        sy = dot(s, y, backend)
         found, floor = backend.scalars(sy, norm(s, backend) * norm(y, backend))
         if not found > _CURVATURE * floor:
             return pairs
@@ -250,7 +246,7 @@ class ReverseLBFGS:
 def _backtrack(point: InnerPoint, d: Array, length: float, backend: Backend) -> float:
     """Halve the step until it satisfies Armijo's condition; 0 where none does."""
     ray = point.ray(d)
-    value, slope = backend.scalars(point.value, _dot(point.grad, d, backend))
+    value, slope = backend.scalars(point.value, dot(point.grad, d, backend))
     for _ in range(40):
         (ahead,) = backend.scalars(ray.at(length).value)
         if ahead <= value + _ARMIJO * length * slope:
