@@ -27,6 +27,7 @@ from .reference import (
     Reference,
     host,
     norm,
+    solve,
     spectral,
 )
 
@@ -57,6 +58,9 @@ class KnownProblem:
 
     def __repr__(self) -> str:
         return f"KnownProblem({self.name}, lam={self.lam[:4]}{'...' if self.lam[4:] else ''})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001
+        printer.text(repr(self))
 
     @property
     def m(self) -> int:
@@ -190,34 +194,78 @@ def quadratic(
         "center": rng.standard_normal(m),
     }
     weight = 0.5 if coupled else 0.0
-    found = get_backend(backend) if isinstance(backend, str) else backend
     domain = domain or Box(-2.0, 2.0)
-    point = draw_lam(rng, m, domain, dtype) if lam is None else _rounded(lam, dtype)
-    inner, h = _both(parts, found, dtype)
-    outer, g = _both(outer_parts, found, dtype)
-    reference = Reference(QuadraticReference(**h), QuadraticOuterReference(**g, weight=weight))
+    return quadratic_from(
+        parts,
+        outer_parts,
+        weight=weight,
+        domain=domain,
+        lam=draw_lam(rng, m, domain, dtype) if lam is None else lam,
+        backend=backend,
+        dtype=dtype,
+        name=f"quadratic {kind}, seed={seed}, p={p}, m={m}, condition {condition:.2g}, "
+        f"scaling {scaling:.2g}, {'coupled, ' if coupled else ''}{domain}",
+    )
+
+
+def quadratic_from(
+    inner: dict[str, npt.NDArray[np.float64]],
+    outer: dict[str, npt.NDArray[np.float64]],
+    *,
+    weight: float = 0.0,
+    domain: Domain,
+    lam: Sequence[float],
+    backend: str | Backend = "numpy",
+    dtype: str = "float64",
+    name: str = "quadratic",
+) -> KnownProblem:
+    """Build a quadratic problem from its arrays.
+
+    Parameters
+    ----------
+    inner : dict of array
+        The ``matrix``, ``offset``, ``slope`` and ``groups`` of :class:`Quadratic`.
+    outer : dict of array
+        The ``matrix``, ``target``, ``coupling`` and ``center`` of :class:`QuadraticOuter`.
+    weight : float
+        ρ of the criterion.
+    domain, lam, backend, dtype
+        As for :func:`quadratic`.
+    name : str
+        What it is, for messages.
+
+    Examples
+    --------
+    >>> one, zero = np.eye(1), np.zeros((1, 1))
+    >>> inner = {"matrix": one, "offset": np.zeros(1), "slope": one, "groups": zero}
+    >>> outer = {"matrix": one, "target": np.ones(1), "coupling": zero, "center": np.zeros(1)}
+    >>> known = quadratic_from(inner, outer, domain=Box(-2.0, 2.0), lam=[0.0])
+    >>> float(known.hypergradient[0])  # f = ½ (λ - 1)²
+    -1.0
+    """
+    found = get_backend(backend) if isinstance(backend, str) else backend
+    arrays, h = _both(inner, found, dtype)
+    outer_arrays, g = _both(outer, found, dtype)
     problem = Problem(
-        Quadratic(**inner, backend=found),
-        QuadraticOuter(**outer, weight=weight, backend=found),
+        Quadratic(**arrays, backend=found),
+        QuadraticOuter(**outer_arrays, weight=weight, backend=found),
         domain,
     )
-    known = KnownProblem(
-        problem, reference, point, f"quadratic {kind}, p={p}, m={m}, condition {condition:.0e}"
-    )
-    return known if kind == "penalty" else _with_curvature(known)
+    reference = Reference(QuadraticReference(**h), QuadraticOuterReference(**g, weight=weight))
+    curvature = None
+    if not np.any(inner["groups"]) and np.linalg.matrix_rank(inner["matrix"]) == len(h["offset"]):
+        curvature = _curvature(reference.inner, reference.outer)
+    name = f"{name}, {found.name} {dtype}"
+    return KnownProblem(problem, reference, _rounded(lam, dtype), name, curvature)
 
 
-def _with_curvature(known: KnownProblem) -> KnownProblem:
+def _curvature(h: Any, g: Any) -> Host:
     """∂²f of the affine family: X(λ) = H⁻¹ (b + C λ), so f is a quadratic."""
-    h, g = known.reference.inner, known.reference.outer
-    assert isinstance(h, QuadraticReference)
-    assert isinstance(g, QuadraticOuterReference)
-    inverse = np.linalg.inv(h.matrix.astype(np.float64))
-    tangent = host(inverse) @ h.slope
+    tangent = np.stack([solve(h.matrix, column) for column in h.slope.T], axis=1)
     mixed = g.coupling @ tangent
     moved = g.matrix @ tangent
-    curvature = moved.T @ moved + mixed + mixed.T + g.weight * np.eye(known.m)
-    return KnownProblem(known.problem, known.reference, known.lam, known.name, curvature)
+    m = h.slope.shape[1]
+    return np.asarray(moved.T @ moved + mixed + mixed.T + g.weight * np.eye(m))
 
 
 def linear(
@@ -277,8 +325,9 @@ def linear(
     )
     domain = domain or Box(-3.0, 3.0)
     point = draw_lam(rng, m, domain, dtype) if lam is None else _rounded(lam, dtype)
+    name = f"{loss}, seed={seed}, n={n}, p={p}, m={m}, scaling {scaling:.2g}, {domain}"
     return KnownProblem(
-        Problem(inner, outer, domain), reference, point, f"{loss}, n={n}, p={p}, m={m}"
+        Problem(inner, outer, domain), reference, point, f"{name}, {found.name} {dtype}"
     )
 
 

@@ -84,8 +84,9 @@ class Quadratic:
         matrix = np.asarray(self.backend.to_numpy(self.matrix), dtype=np.float64)
         values = np.linalg.eigvalsh(matrix + np.diag(groups @ weights))
         rounding = 4 * len(values) * float(np.finfo(np.float64).eps) * abs(float(values[-1]))
+        lowest = float(values[0]) - rounding
         return InnerConstants(
-            mu=max(float(values[0]) - rounding, 0.0),
+            mu=lowest if lowest > 0 else None,
             smoothness=float(values[-1]) + rounding,
             hessian_lipschitz=0.0,
             cross_lipschitz=float(np.max(groups * weights)),
