@@ -29,7 +29,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--backend", default="numpy", choices=backend_names())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("paper_repro_out"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("paper_repro/results"), metavar="DIR")
     parser.add_argument("--redraw", action="store_true", help="draw stored results again, run none")
     chosen = parser.parse_args(words)
     unknown = [name for name in chosen.experiment if name not in EXPERIMENTS]
@@ -54,8 +54,9 @@ def show(experiment: Experiment, out: Path, *, draw: bool) -> Entry:
         return Entry(experiment)
     results, record = stored
     if draw:
-        for name, figure in experiment.draw(results).items():
-            style.save(figure, out / experiment.name / name)
+        with style.in_style():
+            for name, figure in experiment.draw(results).items():
+                style.save(figure, out / experiment.name / name)
     figures = tuple(sorted(path.stem for path in (out / experiment.name).glob("*.png")))
     return Entry(experiment, results, record, experiment.verdict(results), figures)
 

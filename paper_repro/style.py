@@ -51,6 +51,11 @@ _RC = {
 }
 
 
+def in_style() -> Any:
+    """The settings of Matplotlib that every figure is drawn under, as a context."""
+    return mpl.rc_context(_RC)
+
+
 def look(name: str) -> dict[str, Any]:
     """Matplotlib's keywords for a method."""
     colour, dash, marker = LOOKS.get(name, _OWN)
@@ -71,16 +76,14 @@ def label(name: str) -> str:
 
 def panels(rows: int, columns: int, width: float = 5.0, height: float = 3.4) -> tuple[Figure, Any]:
     """A figure with its grid of axes, always two-dimensional."""
-    with mpl.rc_context(_RC):
-        figure = Figure(figsize=(width * columns, height * rows))
-        return figure, figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width * columns, height * rows))
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def save(figure: Figure, stem: Any) -> None:
     """Write SVG and PNG; the files do not depend on the day."""
-    with mpl.rc_context(_RC):
-        figure.savefig(f"{stem}.svg", metadata={"Date": None})
-        figure.savefig(f"{stem}.png", dpi=140)
+    figure.savefig(f"{stem}.svg", metadata={"Date": None})
+    figure.savefig(f"{stem}.png", dpi=140)
 
 
 def legend_below(figure: Figure, axes: Any, columns: int = 5) -> None:

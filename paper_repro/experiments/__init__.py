@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..contract import Experiment
-from . import tolerance
+from . import comparison, misprint, tolerance
 
 #: In the order of the index page.
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (tolerance.EXPERIMENT,)}
+EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (tolerance.EXPERIMENT, comparison.EXPERIMENT, misprint.EXPERIMENT)}
