@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
 from ._protocol import Design, Passes
+from ._recount import recounted
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -19,6 +20,7 @@ __all__ = [
     "Standardized",
     "WithIntercept",
     "as_design",
+    "recounted",
 ]
 
 
