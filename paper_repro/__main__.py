@@ -86,7 +86,7 @@ def main(words: Sequence[str] | None = None) -> int:
     entries = []
     for name, experiment in EXPERIMENTS.items():
         entry = show(experiment, chosen.out, draw=name in names and name not in missing)
-        if entry.verdict is not None:
+        if entry.verdict is not None and name in names:
             print(f"{name}: {OUTCOMES[entry.verdict.outcome]}")
             for check in entry.verdict.checks:
                 print(f"  [{'x' if check.holds else ' '}] {check.statement}: {check.measured}")

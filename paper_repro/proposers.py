@@ -43,7 +43,7 @@ def gp(m: int, seed: int) -> Proposer:
     import optuna
 
     # Optuna calls the class experimental at each use.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     import warnings
 
     with warnings.catch_warnings():
@@ -56,7 +56,7 @@ def _optuna(sampler: object, m: int) -> Proposer:
     """Ask and tell; the first trial is λ = 0, as for the gradient methods."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)  # type: ignore[arg-type]
     study.enqueue_trial({f"lam{j}": 0.0 for j in range(m)})
     while True:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from ..contract import Experiment
-from . import comparison, misprint, tolerance
+from . import comparison, comparison_kernel, deladalle, misprint, multiclass, tolerance
 
 #: In the order of the index page.
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (tolerance.EXPERIMENT, comparison.EXPERIMENT, misprint.EXPERIMENT)}
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (tolerance, comparison, comparison_kernel, multiclass, misprint, deladalle)
+}
