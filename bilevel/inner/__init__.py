@@ -5,11 +5,14 @@ from .elastic_net import SmoothedElasticNet
 from .kernel_ridge import KernelRidge, kernel_ridge
 from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, UserKernel
 from .linear import LinearModel, linear_model
+from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
 from .penalties import EachL2, GroupL2, Penalty, SingleL2
 from .tikhonov import FunctionOperator, Tikhonov
 
 __all__ = [
+    "MLP",
     "RBF",
+    "Curvature",
     "EachL2",
     "FunctionOperator",
     "GroupL2",
@@ -24,10 +27,14 @@ __all__ = [
     "Penalty",
     "Polynomial",
     "Ray",
+    "Sigmoid",
     "SingleL2",
     "SmoothedElasticNet",
+    "Tanh",
     "Tikhonov",
     "UserKernel",
     "kernel_ridge",
     "linear_model",
+    "mlp",
+    "negative_curvature",
 ]

@@ -6,6 +6,7 @@ from .gcv import GCV, gcv
 from .held_out import HeldOut, held_out
 from .kernel import KernelPredictor, held_out_kernel
 from .marginal_likelihood import MarginalLikelihood, marginal_likelihood
+from .mlp import MLPPredictor, held_out_mlp
 from .sure import SURE, MonteCarloSURE, monte_carlo_sure, perturbed_targets, sure
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "HeldOut",
     "KernelPredictor",
     "LinearPredictor",
+    "MLPPredictor",
     "MarginalLikelihood",
     "MonteCarloSURE",
     "Outer",
@@ -24,6 +26,7 @@ __all__ = [
     "gcv",
     "held_out",
     "held_out_kernel",
+    "held_out_mlp",
     "marginal_likelihood",
     "monte_carlo_sure",
     "perturbed_targets",
