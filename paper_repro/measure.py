@@ -25,10 +25,22 @@ def own_methods() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run ends."""
+    """When a run ends: at so many passes, which do not depend on the machine.
 
+    The seconds are a safeguard, far above what the passes should take.
+    """
+
+    passes: int
     seconds: float
     iterations: int = 1000
+
+    def spent(self, row: Row) -> bool:
+        """Whether a run is over after this row."""
+        return (
+            row["passes"] >= self.passes
+            or row["seconds"] >= self.seconds
+            or row["k"] >= self.iterations
+        )
 
 
 def host(problem: bilevel.Problem, array: Any) -> list[float]:
@@ -127,11 +139,15 @@ class Truth:
 
 
 def trace(
-    problem: bilevel.Problem, method: str | Method, budget: Budget, lam0: float = 0.0
+    problem: bilevel.Problem,
+    method: str | Method,
+    budget: Budget,
+    lam0: float = 0.0,
+    x0: Any = None,
 ) -> list[Row]:
     """Run an outer method and return a row for each iteration."""
     rows: list[Row] = []
-    for r in bilevel.iterate(problem, lam0, method=method):
+    for r in bilevel.iterate(problem, lam0, method=method, x0=x0):
         rows.append(
             {
                 "k": r.k,
@@ -144,7 +160,7 @@ def trace(
             }
         )
         settled = r.optimality <= 1e-9 * abs(r.value)
-        if settled or r.seconds >= budget.seconds or r.k >= budget.iterations:
+        if settled or budget.spent(rows[-1]):
             break
     return rows
 
@@ -189,7 +205,7 @@ def search(
                 "column_passes": problem.inner.column_passes - columns0,
             }
         )
-        if seconds >= budget.seconds or len(rows) >= budget.iterations:
+        if budget.spent(rows[-1]):
             return rows
         try:
             lam_host = proposer.send(value)  # type: ignore[attr-defined]

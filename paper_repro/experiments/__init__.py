@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from ..contract import Experiment
-from . import comparison, comparison_kernel, deladalle, misprint, multiclass, tolerance
+from . import (
+    comparison,
+    comparison_kernel,
+    deladalle,
+    larsen,
+    misprint,
+    multiclass,
+    tolerance,
+)
 
 #: In the order of the index page.
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (tolerance, comparison, comparison_kernel, multiclass, misprint, deladalle)
+    for module in (
+        tolerance,
+        comparison,
+        comparison_kernel,
+        multiclass,
+        misprint,
+        larsen,
+        deladalle,
+    )
 }

@@ -102,7 +102,9 @@ def _descend(
 ) -> Row:
     """Follow the SUGAR gradient from λ = 0."""
     problem = sure_problem(y, A, seed, operators, settings.backend)
-    budget = Budget(settings.pick(30.0, 2.0, 0.3), settings.pick(200, 60, 3))
+    budget = Budget(
+        settings.pick(20_000, 4_000, 300), settings.pick(60.0, 10.0, 1.0), settings.pick(200, 60, 3)
+    )
     path = trace(problem, HOAG() if method == "hoag" else method, budget)
     sure, risk = risks(problem, path[-1]["lam"], clean, A)
     return {

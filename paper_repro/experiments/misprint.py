@@ -135,7 +135,6 @@ class Adversary:
     sign: float = 1.0
 
     def walk(self, point: Any, backend: Any, target: float) -> Iterator[Step]:
-        yield Step(point, backend.scalars(backend.xp.linalg.vector_norm(point.grad))[0])
         yield Step(replace(point, x=point.lam), 0.0)
 
     def __call__(
@@ -234,7 +233,8 @@ def draw(results: Results) -> dict[str, Any]:
             else:
                 y = style.positive([abs(row["lam1"]) for row in rows], 1e-12)
             summable = "Σ ε < ∞" if rows[0]["summable"] else "Σ ε = ∞"
-            ax.plot(k, y, color=colour, linestyle=dash, label=f"{name} ({summable})")
+            faint = {"alpha": 0.55, "linewidth": 1.0} if name == "constant" else {}
+            ax.plot(k, y, color=colour, linestyle=dash, label=f"{name} ({summable})", **faint)
         ax.set(xscale="log", xlabel="iteration k", title=f"Errors {push}")
     axes[0, 0].set_ylabel("λ₂ (every value is stationary)")
     axes[0, 1].set(yscale="log", ylabel="‖∇f(λ)‖ = |λ₁|")

@@ -38,7 +38,11 @@ def run(settings: Settings) -> Results:
     train = datasets.Data("MNIST", drawn.X[:n], drawn.y[:n])
     val = datasets.Data("MNIST", drawn.X[n:], drawn.y[n:])
     test = test_rows.subset(settings.pick(10_000, 2_000, 100), settings.seed)
-    budget = Budget(settings.pick(1800.0, 25.0, 0.5), settings.pick(200, 60, 3))
+    budget = Budget(
+        settings.pick(100_000, 8_000, 500),
+        settings.pick(3600.0, 30.0, 3.0),
+        settings.pick(200, 60, 3),
+    )
     rows: list[Row] = []
     facts: dict[str, Any] = {"rows": n}
     weights: list[Row] = []

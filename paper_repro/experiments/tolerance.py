@@ -24,15 +24,16 @@ def run(settings: Settings) -> Results:
     rows: list[Row] = []
     facts: dict[str, Any] = {}
     data = (
-        (datasets.real_sim(), settings.pick(120.0, 6.0, 0.3)),
-        (datasets.news(), settings.pick(600.0, 24.0, 0.3)),
+        (datasets.real_sim(), settings.pick(40_000, 8_000, 500)),
+        (datasets.news(), settings.pick(40_000, 6_000, 500)),
     )
     notes = tuple(d.note for d, _ in data if d.note)
     n_rows = settings.pick(None, None, 240)
-    iterations = settings.pick(100, 40, 3)
-    for d, seconds in data:
+    iterations = settings.pick(100, 60, 3)
+    for d, passes in data:
         for seed in range(settings.seed, settings.seed + settings.pick(5, 1, 1)):
-            rows += _one(d.subset(n_rows), seed, Budget(seconds, iterations), settings, facts)
+            budget = Budget(passes, settings.pick(3600.0, 90.0, 5.0), iterations)
+            rows += _one(d.subset(n_rows), seed, budget, settings, facts)
     return Results({"trace": rows}, facts, notes)
 
 
