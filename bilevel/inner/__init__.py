@@ -5,6 +5,7 @@ from .elastic_net import SmoothedElasticNet
 from .kernel_ridge import KernelRidge, kernel_ridge
 from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, UserKernel
 from .linear import LinearModel, linear_model
+from .minibatch import minibatches
 from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
 from .penalties import EachL2, GroupL2, Penalty, SingleL2
 from .tikhonov import FunctionOperator, Tikhonov
@@ -35,6 +36,7 @@ __all__ = [
     "UserKernel",
     "kernel_ridge",
     "linear_model",
+    "minibatches",
     "mlp",
     "negative_curvature",
 ]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..backends import Array, Backend
+from ..linalg import dot, dots
 from ._protocol import InnerConstants
-from .penalties import dot, dots, exp_or_inf
+from .penalties import exp_or_inf
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from typing import Any
 
 from ..backends import Array, Backend, backend_of
 from ..design import Design, WithIntercept, as_design
+from ..linalg import dot
 from ..losses import Loss
 from ._protocol import InnerConstants
-from .penalties import FreeLast, Penalty, PenaltyPoint, dot, l2_penalty
+from .penalties import FreeLast, Penalty, PenaltyPoint, l2_penalty
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from typing import Any, Protocol
 
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
+from ..linalg import dot
 from ..losses import Loss
 from ._protocol import InnerConstants
 from .kernel_ridge import check_rows
-from .penalties import GroupL2, PenaltyPoint, dot
+from .penalties import GroupL2, PenaltyPoint
 
 
 class Activation(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import Array, Backend
+from ..linalg import dot, dots
 from ._protocol import InnerConstants
 
 
@@ -136,20 +137,6 @@ class WeightedL2Point:
 
     def moved(self, x: Array) -> WeightedL2Point:
         return WeightedL2Point(self.penalty, x, self.weights, self.backend)
-
-
-def dot(a: Array, b: Array, backend: Backend) -> Array:
-    """⟨a, b⟩ of two arrays of one shape, 0-d."""
-    xp = backend.xp
-    return xp.vecdot(xp.reshape(a, (-1,)), xp.reshape(b, (-1,)))
-
-
-def dots(a: Array, q: Array, backend: Backend) -> Array:
-    """⟨a, q⟩ for q of the shape of a, 0-d; (k,) where q has one more axis."""
-    xp = backend.xp
-    if q.ndim == a.ndim:
-        return dot(a, q, backend)
-    return xp.matmul(xp.reshape(a, (-1,)), xp.reshape(q, (-1, q.shape[-1])))
 
 
 def columns(d: Array, ndim: int) -> Array:

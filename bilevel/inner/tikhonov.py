@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from ..backends import Array, Backend
+from ..linalg import dot, dots
 from ._protocol import InnerConstants
-from .penalties import dot, dots, exp_or_inf
+from .penalties import exp_or_inf
 
 
 class LinearOperator(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
 from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_rows
-from ..inner.penalties import dot
+from ..linalg import dot
 from ..losses import Loss
 from .held_out import HeldOut
 
