@@ -20,7 +20,7 @@ from bilevel.backends import backend_names, backend_of, common_dtype, is_sparse,
 EXTREME = np.array([-1e4, -800.0, -100.0, -1.0, 0.0, 1.0, 100.0, 800.0, 1e4])
 
 
-# -- arrays in and out -----------------------------------------------------------------------------
+# -- arrays in and out ---------------------------------------------------------------------------
 
 
 def test_a_round_trip_changes_nothing(backend, dtype):
@@ -60,7 +60,7 @@ def test_scalars_are_python_floats(backend, dtype):
 def test_true_device_arrays_refuse_implicit_conversion(backend):
     if backend.name not in ("dpnp", "cupy"):
         pytest.skip("this library converts to NumPy when asked to")
-    with pytest.raises(TypeError, match="[Ii]mplicit conversion"):
+    with pytest.raises(TypeError, match=r"[Ii]mplicit conversion"):
         np.asarray(backend.asarray(np.ones(2)))
 
 
@@ -86,7 +86,7 @@ def test_jax_without_x64_says_what_to_do():
     assert "JAX_ENABLE_X64=1" in run.stdout
 
 
-# -- special functions -----------------------------------------------------------------------------
+# -- special functions ---------------------------------------------------------------------------
 
 
 def test_special_functions_at_extremes(backend, dtype, assert_close):
@@ -127,13 +127,11 @@ def test_segment_sum(backend, dtype, assert_close, columns):
     segments = np.array([0, 3, 1, 0, 3, 3, 1])
     expected = np.zeros((4, *values.shape[1:]))
     np.add.at(expected, segments, values)
-    actual = backend.segment_sum(
-        backend.asarray(values, dtype=dtype), backend.asarray(segments), 4
-    )
+    actual = backend.segment_sum(backend.asarray(values, dtype=dtype), backend.asarray(segments), 4)
     assert_close(actual, expected, dtype=dtype)
 
 
-# -- vector updates --------------------------------------------------------------------------------
+# -- vector updates ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("columns", [None, 3])
@@ -155,7 +153,7 @@ def test_axpy_takes_a_float(backend, assert_close):
     assert_close(backend.axpy(0.5, x, y), np.arange(3.0) + 0.5)
 
 
-# -- random numbers ---------------------------------------------------------------------------------
+# -- random numbers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [0, (3, 1, 4)])
@@ -166,7 +164,7 @@ def test_normal_numbers_are_equal_on_every_backend(backend, dtype, assert_close,
     assert not np.array_equal(expected, host.normal(7, (4, 2), np.float64))
 
 
-# -- dense linear algebra ----------------------------------------------------------------------------
+# -- dense linear algebra ------------------------------------------------------------------------
 
 
 def test_factorisations_solve(backend, dtype, assert_close):
@@ -187,7 +185,7 @@ def test_factorisations_solve(backend, dtype, assert_close):
     assert_close(column, expected, dtype=dtype, rtol=rtol)
 
 
-# -- devices, names, refusals ------------------------------------------------------------------------
+# -- devices, names, refusals --------------------------------------------------------------------
 
 
 def test_a_backend_is_equal_to_itself_alone(backend):

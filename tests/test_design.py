@@ -70,7 +70,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("k", [None, 1, 3, 11])
+@pytest.mark.parametrize("k", [None, 3])
 def test_products_are_those_of_the_dense_matrix(backend, dtype, assert_close, kind, k):
     design, X = build(kind, matrix(), backend, dtype)
     rng = np.random.default_rng(1)
@@ -129,7 +129,7 @@ def test_wrong_rows_are_refused(index):
         as_design(matrix()).rows(np.array(index))
 
 
-# -- standardisation --------------------------------------------------------------------------------
+# -- standardisation -----------------------------------------------------------------------------
 
 
 def test_standardised_columns_have_mean_0_and_spread_1(backend, dtype, assert_close):
@@ -151,7 +151,9 @@ def test_a_mean_far_above_the_spread_does_no_harm(backend, dtype, assert_close):
     assert_close(design.scale, X.std(axis=0), dtype=dtype, rtol=rtol)
     d = np.linspace(0.1, 1.0, 40)
     expected = (standardise(X) ** 2).T @ d
-    assert_close(design.gram_diag(backend.asarray(d, dtype=dtype)), expected, dtype=dtype, rtol=rtol)
+    assert_close(
+        design.gram_diag(backend.asarray(d, dtype=dtype)), expected, dtype=dtype, rtol=rtol
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -1 / 3])
@@ -166,7 +168,7 @@ def test_a_constant_column_of_a_sparse_matrix_keeps_scale_1():
     assert Standardized.fit(as_design(X)).scale[0] == 1.0
 
 
-# -- adjointness, on any matrix ------------------------------------------------------------------------
+# -- adjointness, on any matrix ------------------------------------------------------------------
 
 entries = st.floats(-100, 100, allow_subnormal=False, width=32)
 #: Few shapes: JAX compiles anew for each.
@@ -203,7 +205,7 @@ def _largest_shift(design: Design) -> float:
     return largest
 
 
-# -- host CSR ----------------------------------------------------------------------------------------
+# -- host CSR ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["default", "SciPy"])
@@ -261,7 +263,7 @@ def test_the_number_of_threads_is_checked(monkeypatch):
         _host_csr._n_threads()
 
 
-# -- errors at the door ----------------------------------------------------------------------------------
+# -- errors at the door --------------------------------------------------------------------------
 
 
 def test_wrong_matrices_are_refused_by_name(backend):

@@ -28,6 +28,7 @@ at run time. Creating MKL's handle at each call, as sparse_dot_mkl does, costs 0
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -53,7 +54,7 @@ _MIN_COLUMNS_AT_ONCE = 4
 
 
 def _n_threads() -> int:
-    """The cores this process may use; BILEVEL_NUM_THREADS overrides."""
+    """Count the cores this process may use; BILEVEL_NUM_THREADS overrides."""
     asked = os.environ.get("BILEVEL_NUM_THREADS")
     if asked is not None:
         if not asked.isdigit() or int(asked) < 1:
@@ -104,7 +105,7 @@ def _row_blocks(matrix: sparse.csr_array, n_blocks: int) -> list[sparse.csr_arra
     cuts = np.searchsorted(indptr, np.linspace(0, indptr[-1], n_blocks + 1)[1:-1])
     edges = np.unique(np.concatenate([[0], cuts, [matrix.shape[0]]]))
     blocks = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         lo, hi = indptr[start], indptr[stop]
         blocks.append(
             sparse.csr_array(
@@ -196,7 +197,8 @@ class HostCSR:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.matrix.shape
+        n, p = self.matrix.shape
+        return int(n), int(p)
 
     @property
     def dtype(self) -> Any:

@@ -96,7 +96,7 @@ class Backend(Protocol):
         ...
 
     def logsumexp(self, t: Array, axis: int = -1) -> Array:
-        """log Σ e^t over one axis, without overflow."""
+        """Log Σ e^t over one axis, without overflow."""
         ...
 
     def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
@@ -127,7 +127,7 @@ class Backend(Protocol):
         ...
 
     def normal(self, seed: int | Sequence[int], shape: tuple[int, ...], dtype: Any) -> Array:
-        """Standard normal numbers, the same on every backend for the same seed."""
+        """Draw standard normal numbers, the same on every backend for the same seed."""
         ...
 
     def csr(

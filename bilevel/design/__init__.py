@@ -7,6 +7,7 @@ from typing import Any
 from ..backends import Backend, backend_of, common_dtype, is_sparse
 from ._host import from_host
 from ._protocol import Design, Passes
+from ._recount import recounted
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -21,6 +22,7 @@ __all__ = [
     "WithIntercept",
     "as_design",
     "from_host",
+    "recounted",
 ]
 
 

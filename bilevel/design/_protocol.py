@@ -91,7 +91,7 @@ class Design(Protocol):
         ...
 
     def rows(self, index: HostIndex) -> Design:
-        """The design of these rows, in this order, with a counter of its own.
+        """Return the design of these rows, in this order, with a counter of its own.
 
         Raises
         ------

@@ -35,7 +35,8 @@ class DenseDesign:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.array.shape
+        n, p = self.array.shape
+        return int(n), int(p)
 
     @property
     def dtype(self) -> Any:
