@@ -10,7 +10,7 @@ import bilevel
 
 project = "bilevel"
 author = "The bilevel developers"
-copyright = author
+copyright = author  # noqa: A001
 release = version = bilevel.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]

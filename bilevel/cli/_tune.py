@@ -183,7 +183,9 @@ def tune(context: click.Context, /, **options: Any) -> None:
     Files are LIBSVM, .npz or CSV. Ctrl-C ends the run; the best model so far is reported and
     saved.
     """
-    status = _run(_Options(**options), Console(quiet=options["quiet"], highlight=False, markup=False))
+    status = _run(
+        _Options(**options), Console(quiet=options["quiet"], highlight=False, markup=False)
+    )
     if status is bilevel.Status.INTERRUPTED:
         context.exit(_EXIT_INTERRUPTED)
     if status not in _OK:

@@ -129,8 +129,10 @@ def cg(
             break
         previous = excess
     norms = xp.sqrt(dot(r, r))
-    values = backend.scalars(*(norms[i] for i in range(n_columns))) if columns else (
-        backend.scalars(norms)
+    values = (
+        backend.scalars(*(norms[i] for i in range(n_columns)))
+        if columns
+        else (backend.scalars(norms))
     )
     return CGResult(x, status, n_iter, values)
 

@@ -9,7 +9,16 @@ from . import hoag
 from ._protocol import Method, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
 
-__all__ = ["HOAG", "METHODS", "AdaptiveStep", "FixedStep", "Method", "State", "get_method", "state_modules"]
+__all__ = [
+    "HOAG",
+    "METHODS",
+    "AdaptiveStep",
+    "FixedStep",
+    "Method",
+    "State",
+    "get_method",
+    "state_modules",
+]
 
 #: The methods by name, for ``minimize(..., method=name)`` and the command line.
 METHODS: dict[str, Callable[[], Method]] = {"hoag": HOAG}

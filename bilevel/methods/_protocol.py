@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..backends import Array, Backend
 from ..domains import Domain
@@ -43,7 +43,9 @@ class Method(Protocol):
 
     def init(self, problem: Problem, lam0: Array, x0: Array) -> State: ...
 
-    def step(self, problem: Problem, state: State) -> State: ...
+    def step(self, problem: Problem, state: Any) -> State:
+        """The next state; ``state`` is one of this method's own."""
+        ...
 
 
 def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Array:
