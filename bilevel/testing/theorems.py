@@ -300,7 +300,7 @@ class Trace:
 def trace(known: KnownProblem, method: HOAG, steps: int, lam0: Sequence[float]) -> Trace:
     """Step the method by hand and compute f and ∇f at each iterate in high precision."""
     problem = known.problem
-    state = method.init(problem, known.array(lam0), problem.x(None))
+    state = method.init(problem, known.array(lam0), problem.x(None), 0.0)
     lam, value, error, lipschitz, accepted = [known.host(state.lam)], [], [], [], []
     records: list[Record] = []
     for _ in range(steps):
