@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ._host import from_host
 from ._protocol import Design, Passes
+from ._recount import recounted
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -19,6 +21,8 @@ __all__ = [
     "Standardized",
     "WithIntercept",
     "as_design",
+    "from_host",
+    "recounted",
 ]
 
 
