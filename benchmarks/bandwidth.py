@@ -229,6 +229,9 @@ def _load() -> str:
     if not hasattr(os, "getloadavg"):
         return "unknown"
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    real_time = hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER
+    if real_time:  # chrt -f 10 python ...: other processes wait
+        return f"{load:.1f} on {cores} cores, measured at real-time priority"
     return f"{load:.1f} on {cores} cores" + (" (busy: measure again)" if load > cores / 2 else "")
 
 
