@@ -32,6 +32,14 @@ class Problem:
     outer: Outer
     domain: Domain = Box()
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.domain, "project"):
+            raise TypeError(
+                "domain must be a Box, a Ball or an object with project, "
+                f"got {type(self.domain).__name__}."
+            )
+        self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
+
     @property
     def backend(self) -> Backend:
         return self.inner.backend
@@ -138,7 +146,7 @@ def logistic_regression(
     loss = Logistic()
     inner = linear_model(X, y, loss, groups=groups)
     outer = held_out(X_val, y_val, loss, X_name="X_val", y_name="y_val")
-    return Problem(check_same_features(inner, outer), outer, domain or Box())
+    return Problem(check_same_features(inner, outer), outer, Box() if domain is None else domain)
 
 
 def check_same_features(inner: Any, outer: Any) -> Any:

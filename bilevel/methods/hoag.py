@@ -188,6 +188,8 @@ class HOAG:
             solver=self.solver,
             tol=tol,
             carry=state.carry,
+            # A start that is near enough already says nothing of X(λ): x = 0 has p = 0.
+            min_iter=1 if state.record is None else 0,
             max_iter=self.max_inner,
         )
         found = self.hypergradient(problem, inner, tol=tol, start=state.adjoint)  # (ii), (iii)
@@ -236,7 +238,8 @@ class HOAG:
             adjoint=found.adjoint,
             anchor_lam=origin,
             anchor_hypergrad=direction,
-            rule=replace(rule, moved=moved),
+            # Without a slope there is nothing to measure L by: the next iteration does it.
+            rule=None if state.rule is None and norm_p == 0 else replace(rule, moved=moved),
             record=record,
             status=Status.RUNNING if finite else Status.NON_FINITE,
         )
