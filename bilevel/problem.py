@@ -53,6 +53,17 @@ class Problem:
         """The constants of g; they hold for every x and λ, so they are computed once."""
         return self.outer.constants()
 
+    @cached_property
+    def probe(self) -> tuple[float, float]:
+        """h and g at an arbitrary point, the same each time: they tell other data apart."""
+        backend = self.backend
+        lam = self.domain.project(self.lam(0.0), backend)
+        x = backend.normal(0, tuple(self.inner.x_shape), self.dtype)
+        value, criterion = backend.scalars(
+            self.inner.at(x, lam).value, self.outer.at(x, lam).value
+        )
+        return value, criterion
+
     def lam(self, value: Any, name: str = "lam0") -> Array:
         """Check hyperparameters and bring a number to the shape (m,), without projecting.
 
