@@ -42,11 +42,11 @@ def save(path: str | Path, snapshot: Snapshot, problem: Problem, method: Method)
     write_npz(buffer, text, arrays)
     target = Path(path)
     partial = target.with_name(target.name + ".part")
-    with open(partial, "wb") as file:
+    with partial.open("wb") as file:
         file.write(buffer.getvalue())
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, target)
+    partial.replace(target)
 
 
 def load(path: str | Path, problem: Problem, method: Method) -> Snapshot:

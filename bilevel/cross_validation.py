@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from .backends import Array, Backend
+from .backends import Array, Backend, HostIndex, check_groups, deal
 from .design import as_design, recounted
 from .domains import Box, Domain
 from .inner import Penalty, linear_model
@@ -23,7 +20,7 @@ from .outer import held_out
 from .problem import Problem
 
 
-def assign_folds(n: int, n_folds: int, seed: int = 0) -> npt.NDArray[np.intp]:
+def assign_folds(n: int, n_folds: int, seed: int = 0) -> HostIndex:
     """Deal n rows to folds at random, as evenly as possible.
 
     Returns
@@ -33,15 +30,16 @@ def assign_folds(n: int, n_folds: int, seed: int = 0) -> npt.NDArray[np.intp]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> np.bincount(assign_folds(7, 3)).tolist()
     [3, 2, 2]
     """
     if not 2 <= n_folds <= n:
         raise ValueError(f"n_folds must be between 2 and the number of rows {n}, got {n_folds}.")
-    return np.random.default_rng(seed).permutation(np.arange(n) % n_folds)
+    return deal(n, n_folds, seed)
 
 
-def fold_weights(folds: npt.ArrayLike, n: int, dtype: Any, backend: Backend) -> tuple[Array, Array]:
+def fold_weights(folds: Any, n: int, dtype: Any, backend: Backend) -> tuple[Array, Array]:
     """Return the training weights and the held-out weights of each fold, (n, K) each.
 
     Raises
@@ -49,16 +47,13 @@ def fold_weights(folds: npt.ArrayLike, n: int, dtype: Any, backend: Backend) -> 
     ValueError
         If ``folds`` does not give each row one of 0, ..., K-1, each used, K ≥ 2.
     """
-    labels = np.asarray(folds)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"folds must be integers of shape ({n},), got {labels.dtype} of shape {labels.shape}."
-        )
-    used = np.unique(labels)
-    if len(used) < 2 or not np.array_equal(used, np.arange(len(used))):
-        raise ValueError(f"folds must use each of 0, ..., K-1, K ≥ 2, got {used[:10].tolist()}.")
-    held = (labels[:, None] == used[None, :]).astype(np.float32)
-    weights = backend.asarray(held, dtype=dtype)
+    labels, n_folds = check_groups(folds, (n,), name="folds")
+    if n_folds < 2:
+        raise ValueError("folds must use each of 0, ..., K-1, K ≥ 2, got one fold.")
+    xp = backend.xp
+    numbers = xp.arange(n_folds, device=backend.device)
+    index = backend.asarray(labels, dtype=numbers.dtype)
+    weights = xp.astype(index[:, None] == numbers[None, :], dtype)
     return 1 - weights, weights
 
 
@@ -67,7 +62,7 @@ def cross_validation(
     y: Array,
     loss: Loss,
     *,
-    folds: int | npt.ArrayLike = 5,
+    folds: Any = 5,
     seed: int = 0,
     groups: Any = None,
     penalty: Penalty | None = None,
@@ -100,6 +95,7 @@ def cross_validation(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from bilevel.losses import Squared
     >>> X, y = np.arange(6.0)[:, None], np.arange(6.0)
     >>> problem = cross_validation(X, y, Squared(), folds=3)

@@ -89,9 +89,7 @@ class Problem:
         """Check an inner variable; zeros where there is none."""
         backend = self.backend
         if value is None:
-            return backend.xp.zeros(
-                self.inner.x_shape, dtype=self.dtype, device=backend.device
-            )
+            return backend.xp.zeros(self.inner.x_shape, dtype=self.dtype, device=backend.device)
         self._check_array(value, tuple(self.inner.x_shape), name)
         return value
 

@@ -49,7 +49,13 @@ def host(problem: bilevel.Problem, array: Any) -> list[float]:
 
 
 def fit(
-    problem: bilevel.Problem, lam: Any, x: Any, *, grad: float, solver: Solver, max_iter: int = 10_000
+    problem: bilevel.Problem,
+    lam: Any,
+    x: Any,
+    *,
+    grad: float,
+    solver: Solver,
+    max_iter: int = 10_000,
 ) -> InnerResult:
     """Minimise h(., λ) until ‖∂_x h‖ ≤ grad."""
     mu = problem.inner.constants(lam).mu

@@ -97,7 +97,8 @@ def test_the_stand_in_is_on_the_first_line_of_the_page(with_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("held", "outcome"), [((True, True), "reproduced"), ((True, False), "partly"), ((False,), "not")]
+    ("held", "outcome"),
+    [((True, True), "reproduced"), ((True, False), "partly"), ((False,), "not")],
 )
 def test_a_verdict_counts_its_checks(held, outcome):
     assert Verdict(tuple(Check("a", "b", h) for h in held)).outcome == outcome

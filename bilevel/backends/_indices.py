@@ -23,29 +23,53 @@ def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
     return found.astype(np.intp, copy=False)
 
 
-def check_groups(groups: npt.ArrayLike, p: int) -> tuple[HostIndex, int]:
-    """Return the group number of each of p coefficients, and how many groups there are.
+def check_groups(
+    groups: npt.ArrayLike, *shapes: tuple[int, ...], name: str = "groups"
+) -> tuple[HostIndex, int]:
+    """Return the group number of each item, and how many groups there are.
 
     Raises
     ------
     ValueError
-        If ``groups`` is not of shape (p,) or does not use each of 0, ..., m-1.
+        If they are not of one of these shapes, or do not use each of 0, ..., m-1.
     TypeError
-        If it does not hold integers.
+        If they are no integers.
 
     Examples
     --------
-    >>> check_groups([0, 1, 0], 3)
+    >>> check_groups([0, 1, 0], (3,))
     (array([0, 1, 0]), 2)
     """
     labels = np.asarray(groups)
-    if labels.shape != (p,):
-        raise ValueError(f"groups must have shape ({p},), got {labels.shape}.")
+    if labels.shape not in shapes:
+        raise ValueError(f"{name} must have shape {shapes[0]}, got {labels.shape}.")
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"groups must be integers, got dtype {labels.dtype}.")
+        raise TypeError(f"{name} must be integers, got dtype {labels.dtype}.")
     used = np.unique(labels)
     if not np.array_equal(used, np.arange(len(used))):
         raise ValueError(
-            f"groups must use each of 0, ..., m-1, got the numbers {used[:10].tolist()}."
+            f"{name} must use each of 0, ..., m-1, got the numbers {used[:10].tolist()}."
         )
-    return labels.astype(np.int64), len(used)
+    return labels.astype(np.intp), len(used)
+
+
+def deal(n: int, n_groups: int, seed: int) -> HostIndex:
+    """Deal n items to groups 0, 1, ... at random, as evenly as possible: the group of each.
+
+    Examples
+    --------
+    >>> np.bincount(deal(7, 3, seed=0)).tolist()
+    [3, 2, 2]
+    """
+    return np.random.default_rng(seed).permutation(np.arange(n) % n_groups)
+
+
+def shuffled_parts(n: int, n_parts: int, seed: int) -> list[HostIndex]:
+    """Split 0, ..., n-1, in random order, into parts of nearly one length.
+
+    Examples
+    --------
+    >>> [len(part) for part in shuffled_parts(7, 3, seed=0)]
+    [3, 2, 2]
+    """
+    return np.array_split(np.random.default_rng(seed).permutation(n), n_parts)

@@ -106,7 +106,7 @@ class LinearModel:
         if isinstance(self.penalty, FreeLast):
             mu = self._mu_with_free_intercept(self.penalty.base.constants(lam, self.backend).mu)
         return InnerConstants(
-            mu=mu if mu else None,
+            mu=mu or None,
             smoothness=_sum(_times(second, data_square), r.smoothness),
             hessian_lipschitz=_sum(_times(third, widest * data_square), r.hessian_lipschitz),
             cross_lipschitz=r.cross_lipschitz,

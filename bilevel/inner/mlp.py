@@ -256,8 +256,10 @@ class MLP:
         return point
 
     def constants(self, lam: Array) -> InnerConstants:
-        """No μ, no smoothness: the loss of a network is not convex, and its curvature grows
-        without bound with x. Only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ."""
+        """No μ, no smoothness: only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ.
+
+        The loss of a network is not convex, and its curvature grows without bound with x.
+        """
         top = self.penalty.constants(lam, self.backend).cross_lipschitz
         return InnerConstants(None, None, None, top)
 
@@ -340,7 +342,7 @@ class MLPPoint:
 
     def diag(self) -> None:
         """None: the diagonal of an indefinite Hessian preconditions nothing."""
-        return None
+        return
 
     def ray(self, d: Array) -> MLPRay:
         return MLPRay(self, d)

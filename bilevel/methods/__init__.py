@@ -10,7 +10,17 @@ from ._protocol import Method, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
 from .path import PathFollowing
 
-__all__ = ["HOAG", "METHODS", "AdaptiveStep", "FixedStep", "Method", "PathFollowing", "State", "get_method", "state_modules"]
+__all__ = [
+    "HOAG",
+    "METHODS",
+    "AdaptiveStep",
+    "FixedStep",
+    "Method",
+    "PathFollowing",
+    "State",
+    "get_method",
+    "state_modules",
+]
 
 #: The methods by name, for ``minimize(..., method=name)`` and the command line.
 METHODS: dict[str, Callable[[], Method]] = {"path": PathFollowing, "hoag": HOAG}

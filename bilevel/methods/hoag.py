@@ -221,7 +221,11 @@ class HOAG:
             if state.rule is None
             else self.step_rule.next(state.rule, value, tol)
         )
-        origin, direction = (lam, p) if accepted else (state.anchor_lam, state.anchor_hypergrad)
+        origin, direction = lam, p
+        if not accepted:
+            assert state.anchor_lam is not None
+            assert state.anchor_hypergrad is not None
+            origin, direction = state.anchor_lam, state.anchor_hypergrad
         lam_next = domain.project(origin - direction / rule.lipschitz, backend)  # (iv)
         away = lam_next - origin
         (moved,) = backend.scalars(xp.sqrt(xp.vecdot(away, away)))

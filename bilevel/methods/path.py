@@ -28,7 +28,18 @@ from typing import Any
 from ..backends import Array
 from ..hypergrad import self_concordant_bound, value_bound
 from ..inner import InnerPoint, Pushable
-from ..linalg import Accuracy, CGResult, Energy, Preconditioner, Residual, cg, dot, dots, jacobi, norm
+from ..linalg import (
+    Accuracy,
+    CGResult,
+    Energy,
+    Preconditioner,
+    Residual,
+    cg,
+    dot,
+    dots,
+    jacobi,
+    norm,
+)
 from ..outer import BoundsCurvature, OuterPoint
 from ..problem import Problem
 from ..record import Record
@@ -120,9 +131,7 @@ class PathFollowing:
             lam = _strongly_regularised(problem, lam, self.first_condition)
         x = problem.x(x0)
         n_tangents = m if m <= self.max_tangents else 0
-        vectors = backend.xp.zeros(
-            (*x.shape, 1 + n_tangents), dtype=x.dtype, device=backend.device
-        )
+        vectors = backend.xp.zeros((*x.shape, 1 + n_tangents), dtype=x.dtype, device=backend.device)
         rule: SecantState | ProjectedState = (
             SecantState(self.trust) if m == 1 else ProjectedState(self.trust / 2)
         )
@@ -237,9 +246,7 @@ class PathFollowing:
             return rule_m, True, None if estimate.norm > 0 else 0.0
         return rule_m, True, decrement * (1 + estimate.error / estimate.norm) ** 2
 
-    def _certain(
-        self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate
-    ) -> bool:
+    def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
         """Whether the proven bound agrees that the decrease left is small."""
         if estimate.bound is None or not isinstance(rule, SecantState):
             return False
@@ -422,9 +429,7 @@ def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None
     if isinstance(problem.outer, BoundsCurvature):
         curved = problem.outer.curvature_squares(vectors[..., 1:])
     rhs = [look.outer.grad_x, *(-look.cross[..., j] for j in range(look.cross.shape[-1]))]
-    squares = [
-        dot(vectors[..., j], b - residuals[..., j], backend) for j, b in enumerate(rhs)
-    ]
+    squares = [dot(vectors[..., j], b - residuals[..., j], backend) for j, b in enumerate(rhs)]
     flat = [] if curved is None else [curved[j] for j in range(curved.shape[0])]
     host = backend.scalars(*squares, *flat)
     energies = [math.sqrt(max(v, 0.0)) for v in host[: len(squares)]]
@@ -510,8 +515,7 @@ def _estimate(
     left = errors[0] + ratio * decrement if moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
-        e * max(1.0, b / a) if a > 0 else e
-        for e, a, b in zip(errors[1:], old, new, strict=True)
+        e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
     ]
     if width > 2:
         # The errors of q and t_j met at this angle before the solve; they rarely align.
@@ -575,7 +579,7 @@ def _preconditioner(
         return None, mu
     diagonal = point.diag()
     if diagonal is None:
-        return None, mu if mu else None
+        return None, mu or None
     if not mu:
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))

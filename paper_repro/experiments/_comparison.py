@@ -77,7 +77,9 @@ def draw_comparison(rows: Sequence[Row]) -> Any:
 
 def _zoom(ax: Any, methods: Mapping[str, Mapping[int, list[Row]]]) -> None:
     """Show the test loss from its lowest value to a third of the start's way up."""
-    values = [row["test_loss"] for seeds in methods.values() for rows in seeds.values() for row in rows]
+    values = [
+        row["test_loss"] for seeds in methods.values() for rows in seeds.values() for row in rows
+    ]
     low, high = min(values), float(np.quantile(values, 0.9))
     ax.set_ylim(low - 0.05 * (high - low), high)
 

@@ -38,9 +38,7 @@ def problem_of(train: Any, val: Any, test: Any, backend: Any) -> tuple[bilevel.P
 def run(settings: Settings) -> Results:
     patients = datasets.parkinsons().subset(settings.pick(None, 1500, 150))
     recordings = datasets.Data("Parkinsons, split by recording", patients.X, patients.y)
-    named = datasets.Data(
-        "Parkinsons, split by patient", patients.X, patients.y, patients.group
-    )
+    named = datasets.Data("Parkinsons, split by patient", patients.X, patients.y, patients.group)
     rows: list[Row] = []
     facts: dict[str, Any] = {}
     for data in (recordings, named):

@@ -6,14 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from bilevel.losses import Logistic
 from bilevel.methods import HOAG
 from bilevel.outer import held_out
-from bilevel.losses import Logistic
 
 from .. import datasets, style
 from ..contract import Check, Experiment, Results, Row, Settings, Verdict
 from ..measure import (
-    Budget, Truth, cost_to_reach, judge, own_methods, subtract_optimum, trace,
+    Budget,
+    Truth,
+    cost_to_reach,
+    judge,
+    own_methods,
+    subtract_optimum,
+    trace,
 )  # fmt: skip
 
 SEQUENCES = ("quadratic", "cubic", "exponential", "exact")
