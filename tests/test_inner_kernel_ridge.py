@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backend_list import every_backend
 from derivatives import central, check_constants, check_inner, close
 
 import bilevel
@@ -50,11 +49,9 @@ def start(inner, seed=1):
     return rng.standard_normal(inner.x_shape), rng.uniform(-1, 0.5, inner.n_hyperparameters)
 
 
-@every_backend
 @every_kernel
 @pytest.mark.parametrize("targets", [None, 2])
-def test_derivatives(make_backend, name, targets):
-    backend = make_backend()
+def test_derivatives(backend, name, targets):
     y = Y if targets is None else np.stack([Y, 2 * Y], axis=1)
     # Blocks of two rows, never kept: the path of bounded memory.
     inner = kernel_ridge(

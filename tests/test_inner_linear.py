@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backend_list import every_backend
 from derivatives import check_constants, check_inner, close
 from scipy import optimize
 
@@ -86,10 +85,9 @@ def start(inner, seed=1):
     return 0.5 * rng.standard_normal(inner.x_shape), lam
 
 
-@every_backend
 @every_problem
-def test_derivatives(make_backend, name):
-    inner = build(name, make_backend())
+def test_derivatives(backend, name):
+    inner = build(name, backend)
     # A short step where the curvature jumps: no kink may lie between the points.
     step = 1e-5 if "hinge" in name or "huber" in name else 1e-3
     check_inner(inner, *start(inner), step=step)
