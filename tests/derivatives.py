@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 RELATIVE = 1e-6
 
@@ -16,6 +18,16 @@ def close(actual: Any, expected: Any, rtol: float = RELATIVE, atol: float = 0.0)
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     error = np.linalg.norm(actual - expected)
     assert error <= rtol * np.linalg.norm(expected) + atol, (error, np.linalg.norm(expected))
+
+
+def one_of_each_kind(backend: Any, example: bool) -> None:
+    """Skip all but the examples where each operation is compiled anew, which takes long.
+
+    The environment variable BILEVEL_THOROUGH runs everything everywhere.
+    """
+    slow = backend.name in ("jax", "dpnp") and "BILEVEL_THOROUGH" not in os.environ
+    if slow and not example:
+        pytest.skip("one of each kind is enough here; BILEVEL_THOROUGH=1 runs all")
 
 
 def central(f: Callable[[float], Any], step: float) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from derivatives import check_inner, check_outer, close
+from derivatives import check_inner, check_outer, close, one_of_each_kind
 
 import bilevel
 from bilevel.inner import Sigmoid, Tanh, linear_model, mlp, negative_curvature
@@ -47,6 +47,7 @@ def start(inner):
 
 @every_network
 def test_derivatives(backend, name):
+    one_of_each_kind(backend, name == "weights")
     inner = build(name, backend)
     check_inner(inner, *start(inner))
 
