@@ -7,7 +7,7 @@ array([0.5])
 """
 
 from ._files import read_npz, write_npz
-from ._host import check_rows
+from ._indices import check_groups, check_rows
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
     backend_names,
@@ -27,6 +27,7 @@ __all__ = [
     "SparseKernel",
     "backend_names",
     "backend_of",
+    "check_groups",
     "check_rows",
     "common_dtype",
     "get_backend",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ._host import from_host
 from ._protocol import Design, Passes
 from ._recount import recounted
 from .csr import CSRDesign
@@ -20,6 +21,7 @@ __all__ = [
     "Standardized",
     "WithIntercept",
     "as_design",
+    "from_host",
     "recounted",
 ]
 
