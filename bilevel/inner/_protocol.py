@@ -86,7 +86,7 @@ class InnerPoint(Protocol):
         ...
 
     def diag(self) -> Array | None:
-        """diag ∂²_{xx} h, the shape of x, or None where it is not to be had."""
+        """Diag ∂²_{xx} h, the shape of x, or None where it is not to be had."""
         ...
 
     def ray(self, d: Array) -> Ray:

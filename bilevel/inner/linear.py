@@ -86,7 +86,7 @@ class LinearModel:
         return point
 
     def weigh(self, rows: Array) -> Array:
-        """s times an array of the shape of the margins, or with one more axis."""
+        """S times an array of the shape of the margins, or with one more axis."""
         s = self.sample_weight
         if s is None:
             return rows
@@ -106,7 +106,7 @@ class LinearModel:
         if isinstance(self.penalty, FreeLast):
             mu = self._mu_with_free_intercept(self.penalty.base.constants(lam, self.backend).mu)
         return InnerConstants(
-            mu=mu if mu else None,
+            mu=mu or None,
             smoothness=_sum(_times(second, data_square), r.smoothness),
             hessian_lipschitz=_sum(_times(third, widest * data_square), r.hessian_lipschitz),
             cross_lipschitz=r.cross_lipschitz,
@@ -200,7 +200,7 @@ class LinearPoint:
 
     @cached_property
     def loss_derivative(self) -> Array:
-        """s ℓ' at the margins, shape (n, *tail)."""
+        """S ℓ' at the margins, shape (n, *tail)."""
         model = self.model
         return model.weigh(model.loss.derivative(model.y, self.margins, model.backend))
 

@@ -24,7 +24,7 @@ from ..design import Passes
 from ..linalg import dot
 from ..losses import Loss
 from ._protocol import InnerConstants
-from .kernel_ridge import check_rows
+from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
 
 
@@ -257,7 +257,8 @@ class MLP:
 
     def constants(self, lam: Array) -> InnerConstants:
         """No μ, no smoothness: the loss of a network is not convex, and its curvature grows
-        without bound with x. Only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ."""
+        without bound with x. Only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ.
+        """
         top = self.penalty.constants(lam, self.backend).cross_lipschitz
         return InnerConstants(None, None, None, top)
 
@@ -340,7 +341,7 @@ class MLPPoint:
 
     def diag(self) -> None:
         """None: the diagonal of an indefinite Hessian preconditions nothing."""
-        return None
+        return
 
     def ray(self, d: Array) -> MLPRay:
         return MLPRay(self, d)
@@ -397,7 +398,7 @@ def mlp(
     """
     backend = backend_of(X=X, y=y, sample_weight=sample_weight)
     dtype = common_dtype(backend, X=X)
-    check_rows(X, "X", backend)
+    check_matrix(X, "X", backend)
     if not all(isinstance(units, int) and units > 0 for units in hidden):
         raise ValueError(f"hidden must hold positive integers, got {list(hidden)}.")
     if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:

@@ -17,7 +17,7 @@ class Loss(Protocol):
 
     @property
     def curvature_bound(self) -> float | None:
-        """sup of the largest eigenvalue of ∂²ℓ/∂t², or None where there is none."""
+        """Sup of the largest eigenvalue of ∂²ℓ/∂t², or None where there is none."""
         ...
 
     @property
@@ -27,12 +27,12 @@ class Loss(Protocol):
 
     @property
     def self_concordance(self) -> float | None:
-        """sup of |∂³ℓ[u, v, v]| / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
+        """Sup of |∂³ℓ[u, v, v]| / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
         ...
 
     @property
     def curvature_lower(self) -> float:
-        """inf of the smallest eigenvalue of ∂²ℓ/∂t²."""
+        """Inf of the smallest eigenvalue of ∂²ℓ/∂t²."""
         ...
 
     @property
@@ -65,7 +65,7 @@ class Loss(Protocol):
         ...
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
-        """diag ∂²ℓ/∂t², the shape of t."""
+        """Diag ∂²ℓ/∂t², the shape of t."""
         ...
 
 

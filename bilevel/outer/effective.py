@@ -29,7 +29,7 @@ class SmootherPoint(Protocol):
 
     @property
     def trace(self) -> Array:
-        """tr S, 0-d."""
+        """Tr S, 0-d."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class SmootherPoint(Protocol):
 
     @property
     def log_det(self) -> Array:
-        """log det of the covariance of y in units of the noise, 0-d."""
+        """Log det of the covariance of y in units of the noise, 0-d."""
         ...
 
     @property

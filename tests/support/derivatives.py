@@ -23,11 +23,11 @@ def close(actual: Any, expected: Any, rtol: float = RELATIVE, atol: float = 0.0)
 def one_of_each_kind(backend: Any, example: bool) -> None:
     """Skip all but the examples where each operation is compiled anew, which takes long.
 
-    The environment variable BILEVEL_THOROUGH runs everything everywhere.
+    HYPOTHESIS_PROFILE=thorough runs everything everywhere.
     """
-    slow = backend.name in ("jax", "dpnp") and "BILEVEL_THOROUGH" not in os.environ
+    slow = backend.name in ("jax", "dpnp") and os.environ.get("HYPOTHESIS_PROFILE") != "thorough"
     if slow and not example:
-        pytest.skip("one of each kind is enough here; BILEVEL_THOROUGH=1 runs all")
+        pytest.skip("one of each kind is enough here; HYPOTHESIS_PROFILE=thorough runs all")
 
 
 def central(f: Callable[[float], Any], step: float) -> Any:
