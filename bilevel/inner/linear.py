@@ -117,7 +117,7 @@ class LinearModel:
         )
 
     def _mu_with_free_intercept(self, w: float | None) -> float | None:
-        """A lower bound of the curvature where the intercept b has no penalty.
+        """Bound the curvature from below where the intercept b has no penalty.
 
         With κ = inf ℓ'' and A the rows of X without the intercept, weighted by s, and any
         θ ≤ κ: κ ‖A v + b 1‖² + w ‖v‖² ≥ θ (½ S b² - ‖A‖² ‖v‖²) + w ‖v‖², S = Σ s_i. For
@@ -281,7 +281,7 @@ class LinearRay:
 
 
 def _by_columns(product: Any, v: Array, backend: Backend) -> Array:
-    """A product of a design with every axis of v but the first as columns."""
+    """Multiply a design with every axis of v but the first as columns."""
     if v.ndim <= 2:
         return product(v)
     xp = backend.xp

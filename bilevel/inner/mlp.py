@@ -103,7 +103,7 @@ class Network:
         return layers
 
     def join(self, layers: list[tuple[Array, Array]], backend: Backend) -> Array:
-        """The inverse of :meth:`split`."""
+        """Undo :meth:`split`."""
         xp, parts = backend.xp, []
         for W, b in layers:
             lead = W.shape[:-2]
@@ -111,7 +111,7 @@ class Network:
         return xp.concat(parts, axis=-1)
 
     def forward(self, rows: Array, x: Array, backend: Backend) -> list[Array]:
-        """The input of each layer, and the output of the last: [rows, a_1, ..., t]."""
+        """Return the input of each layer, and the output of the last: [rows, a_1, ..., t]."""
         xp, levels = backend.xp, [rows]
         for index, (W, b) in enumerate(self.split(x, backend)):
             z = xp.matmul(levels[-1], W) + b

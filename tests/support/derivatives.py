@@ -166,5 +166,11 @@ def check_constants(inner: Any, lam: np.ndarray, *, seed: int = 0, scale: float 
         if constants.hessian_lipschitz is not None:
             bound = constants.hessian_lipschitz * distance
             assert np.linalg.norm(hx - hy, 2) <= bound * slack + 1e-12 * np.linalg.norm(hx, 2)
+        if constants.self_concordance is not None:
+            # e^{-R‖u‖} H(x) ⪯ H(x + u) ⪯ e^{R‖u‖} H(x)
+            factor = np.exp(min(constants.self_concordance * distance, 600.0)) * slack
+            for low, high in ((hx, hy), (hy, hx)):
+                gap = np.linalg.eigvalsh(factor * high - low)[0]
+                assert gap >= -1e-9 * factor * np.linalg.norm(high, 2)
         if constants.cross_lipschitz is not None:
             assert np.linalg.norm(bx - by, 2) <= constants.cross_lipschitz * distance * slack
