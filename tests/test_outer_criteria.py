@@ -209,7 +209,7 @@ def test_monte_carlo_sure_has_the_right_divergence():
     point = monte_carlo_sure(inner, probes, NOISE, epsilon).at(x, np.array([0.2]))
     assert point.divergence == pytest.approx(np.einsum("ij,ik,kj->", probes, S, probes) / 3)
     # and E δᵀ S δ = tr S
-    many, directions, epsilon = perturbed_targets(Y, NOISE, n_probes=20000, seed=1)
+    _, directions, epsilon = perturbed_targets(Y, NOISE, n_probes=20000, seed=1)
     assert np.mean(np.sum(directions * (S @ directions), axis=0)) == pytest.approx(
         np.trace(S), rel=0.02
     )

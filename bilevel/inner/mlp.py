@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 from ..backends import Array, Backend, backend_of, common_dtype
@@ -84,7 +85,7 @@ class Network:
     @property
     def layer_sizes(self) -> tuple[int, ...]:
         """Weights and biases of each layer."""
-        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        pairs = pairwise(self.sizes)
         return tuple((a + 1) * b for a, b in pairs)
 
     @property
@@ -95,7 +96,7 @@ class Network:
         """(W_l, b_l) of each layer, from x of shape (P,) or directions (k, P)."""
         xp, layers, start = backend.xp, [], 0
         lead = x.shape[:-1]
-        for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+        for a, b in pairwise(self.sizes):
             W = xp.reshape(x[..., start : start + a * b], (*lead, a, b))
             start += a * b
             layers.append((W, x[..., start : start + b][..., None, :]))
@@ -244,7 +245,7 @@ class MLP:
         """Random parameters, W_l ~ N(0, 1/inputs) and b_l = 0; zero is a saddle point."""
         layers = []
         xp, sizes = self.backend.xp, self.network.sizes
-        for index, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (a, b) in enumerate(pairwise(sizes)):
             W = self.backend.normal([seed, index], (a, b), self.dtype) / a**0.5
             layers.append((W, xp.zeros((1, b), dtype=self.dtype, device=self.backend.device)))
         return self.network.join(layers, self.backend)
@@ -256,8 +257,10 @@ class MLP:
         return point
 
     def constants(self, lam: Array) -> InnerConstants:
-        """No μ, no smoothness: the loss of a network is not convex, and its curvature grows
-        without bound with x. Only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ.
+        """State no μ and no smoothness.
+
+        The loss of a network is not convex, and its curvature grows without bound with x. Only
+        ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ.
         """
         top = self.penalty.constants(lam, self.backend).cross_lipschitz
         return InnerConstants(None, None, None, top)

@@ -44,7 +44,7 @@ class PenaltyPoint(Protocol):
         ...
 
     def moved(self, x: Array) -> PenaltyPoint:
-        """The same λ at another x: what belongs to λ alone is not computed again."""
+        """Return the same λ at another x: what belongs to λ alone is not computed again."""
         ...
 
 
