@@ -57,7 +57,7 @@ class Loss(Protocol):
         ...
 
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
-        """Return what :meth:`curvature_product` needs of ∂²ℓ/∂t²: itself, where it is one number."""
+        """Return what :meth:`curvature_product` needs of ∂²ℓ/∂t²: itself, if it is one number."""
         ...
 
     def curvature_product(self, curvature: Array, d: Array, backend: Backend) -> Array:
