@@ -105,7 +105,7 @@ class RidgeSmootherPoint:
     def _weights(self) -> Array:
         xp = self.backend.xp
         w = self.penalty.spread(xp.exp(self.lam), 1, self.backend)
-        return xp.broadcast_to(w, (self.gram.shape[0],))
+        return w * xp.ones_like(self.gram[0, :])
 
     @cached_property
     def _solved(self) -> tuple[Array, Array]:
