@@ -97,6 +97,13 @@ class KnownProblem:
         size = inner.size(self.solution, lam)
         return 4 * (self.inner_terms**0.5 + 4) * self.unit * size / max(mu or 0.0, 1e-300)
 
+    def adjoint_rounding(self) -> float:
+        """The like for the residual ‖H q - ∂_x g‖."""
+        lam, x = host(self.lam), self.solution
+        hessian = spectral(self.reference.inner.hessian(x, lam))
+        adjoint = norm(self.reference.adjoint(lam, x))
+        return 4 * (self.inner_terms + 4) * self.unit * hessian * adjoint
+
     def hypergradient_rounding(self) -> float:
         """The like for p: what rounding may add to ‖p - ∇f(λ)‖ at an exact x and q."""
         lam, x = host(self.lam), self.solution

@@ -156,10 +156,11 @@ def hypergradient_certificate(
     constant = theorem_1_constant(known, tol) if constant is None else constant
     bound = math.inf if found.error_bound is None else found.error_bound
     figures = {"error": error, "bound": bound, "C": constant, "rounding": slack}
+    residual = found.residual or 0.0
     require(
-        found.residual is None or found.residual <= tol + slack,
-        "‖H q - ∂_x g‖ ≤ ε",
-        residual=found.residual or 0.0,
+        residual <= tol + known.adjoint_rounding(),
+        f"‖H q - ∂_x g‖ ≤ ε ({found.status.message})",
+        residual=residual,
         tol=tol,
     )
     require(error <= constant * tol + slack, "Theorem 1, ‖p - ∇f‖ ≤ C ε", tol=tol, **figures)
@@ -232,9 +233,15 @@ def order(
 
 
 def projection(
-    project: Callable[[Host], Host], a: Host, b: Host, inside: Host, *, rounding: float = 1e-12
+    project: Callable[[Host], Host],
+    a: Host,
+    b: Host,
+    inside: Host,
+    *,
+    contains: Callable[[Host], bool] | None = None,
+    rounding: float = 1e-12,
 ) -> Figures:
-    """P is nonexpansive and idempotent, and ⟨a - P a, α - P a⟩ ≤ 0 for α in D.
+    """P maps into D, is nonexpansive and idempotent, and ⟨a - P a, α - P a⟩ ≤ 0 for α in D.
 
     Parameters
     ----------
@@ -244,6 +251,8 @@ def projection(
         Any two points.
     inside : array
         A point of D.
+    contains : callable, optional
+        Whether a point is in D, up to rounding; without it the first part is not tested.
     rounding : float
         Relative allowance.
 
@@ -257,6 +266,7 @@ def projection(
     pa, pb = project(a), project(b)
     scale = 1 + norm(a) + norm(b) + norm(inside)
     slack = rounding * scale
+    require(contains is None or contains(pa), "P a is in D", size=norm(pa))
     moved, apart = norm(pa - pb), norm(a - b)
     require(moved <= apart + slack, "P is nonexpansive", moved=moved, apart=apart)
     again = norm(project(pa) - pa)

@@ -42,6 +42,8 @@ SOLVERS = st.sampled_from([LBFGS(), NewtonCG()])
 ANY = sts.known_problems(
     backends=sts.usable("numpy", "array_api_strict", "torch"), dtypes=("float64", "float32")
 )
+#: At a condition number of 1e8 ten steps of CG for each unknown are not always enough.
+PATIENT = Implicit(max_iter=100_000)
 LARGE = sts.quadratics(max_p=200, max_m=200)
 
 
@@ -49,7 +51,7 @@ def tolerance(known: KnownProblem, digits: float) -> float:
     """ε: so many digits of X(λ), and never nearer to the rounding errors than a factor of 50."""
     assume(norm(known.solution) > 0)
     tol = 10.0**-digits * norm(known.solution)
-    floor = 50 * known.solution_rounding()
+    floor = 50 * max(known.solution_rounding(), known.adjoint_rounding())
     assume(math.isfinite(floor))
     return max(tol, floor)
 
@@ -101,13 +103,13 @@ def test_inner_stop_control_an_unconverged_result() -> None:
 
 @given(ANY, st.floats(1, 10), SOLVERS)
 def test_theorem_1(known: KnownProblem, digits: float, solver: Any) -> None:
-    theorem_1(known, tolerance(known, digits), solver=solver)
+    theorem_1(known, tolerance(known, digits), solver=solver, hypergradient=PATIENT)
 
 
 @settings(max_examples=max(4, settings().max_examples // 4))
 @given(LARGE, st.floats(1, 8))
 def test_theorem_1_on_large_problems(known: KnownProblem, digits: float) -> None:
-    theorem_1(known, tolerance(known, digits), solver=NewtonCG())
+    theorem_1(known, tolerance(known, digits), solver=NewtonCG(), hypergradient=PATIENT)
 
 
 def test_theorem_1_on_every_backend(backend: Any, dtype: Any) -> None:
@@ -245,7 +247,8 @@ def test_bound_is_within_its_factor_of_the_worst_case(known: KnownProblem) -> No
     ) / values[0]
     lost = parts / worst
     kappa = values[-1] / values[0]
-    assert error <= found.error_bound <= 1.01 * kappa * lost * error + known.hypergradient_rounding()
+    slack = known.hypergradient_rounding()
+    assert error - slack <= found.error_bound <= 1.01 * kappa * lost * error + slack
 
 
 def test_bound_control_without_the_strong_convexity() -> None:
