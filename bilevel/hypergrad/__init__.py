@@ -2,12 +2,27 @@
 
 from ._protocol import Hypergradient, HypergradResult
 from .bound import hypergradient_bound, value_bound
+from .direct import Direct
 from .implicit import Implicit
+from .neumann import Neumann
+from .reversible import InformationBuffer, Reversible
+from .surrogate import tangent_bound
+from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
+from .unrolled_lbfgs import ReverseLBFGS
 
 __all__ = [
+    "Direct",
+    "ForwardUnrolled",
     "HypergradResult",
     "Hypergradient",
     "Implicit",
+    "InformationBuffer",
+    "Neumann",
+    "ReverseLBFGS",
+    "ReverseUnrolled",
+    "Reversible",
     "hypergradient_bound",
+    "tangent_bound",
+    "unsolved",
     "value_bound",
 ]

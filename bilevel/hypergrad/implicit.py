@@ -1,6 +1,6 @@
 """The implicit hypergradient: Pedregosa (2016), algorithm 1, steps (ii) and (iii).
 
-    H q = ∂_x g  (by CG, to a residual of ε)     p = ∂_λ g - (∂²_{xλ} h)ᵀ q
+H q = ∂_x g  (by CG, to a residual of ε)     p = ∂_λ g - (∂²_{xλ} h)ᵀ q
 """
 
 from __future__ import annotations

@@ -1,6 +1,47 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
 from ._protocol import Inner, InnerConstants, InnerPoint, Ray
+from .elastic_net import SmoothedElasticNet
+from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
+from .kernel_ridge import KernelRidge, kernel_ridge
+from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, UserKernel
 from .linear import LinearModel, linear_model
+from .minibatch import minibatches
+from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
+from .penalties import EachL2, GroupL2, Penalty, SingleL2
+from .tikhonov import FunctionOperator, Tikhonov
 
-__all__ = ["Inner", "InnerConstants", "InnerPoint", "LinearModel", "Ray", "linear_model"]
+__all__ = [
+    "MLP",
+    "RBF",
+    "Curvature",
+    "Derivatives",
+    "EachL2",
+    "FunctionInner",
+    "FunctionOperator",
+    "GroupL2",
+    "Inner",
+    "InnerConstants",
+    "InnerPoint",
+    "Kernel",
+    "KernelRidge",
+    "LinearModel",
+    "Matern32",
+    "Matern52",
+    "Penalty",
+    "Polynomial",
+    "Ray",
+    "Sigmoid",
+    "SingleL2",
+    "SmoothedElasticNet",
+    "Tanh",
+    "Tikhonov",
+    "UserKernel",
+    "from_autodiff",
+    "from_functions",
+    "kernel_ridge",
+    "linear_model",
+    "minibatches",
+    "mlp",
+    "negative_curvature",
+]

@@ -1,29 +1,33 @@
-"""Linear models: a loss of the margins X x, plus an ℓ2 penalty.
+"""Linear models: a loss of the margins X x, plus a penalty.
 
-    h(x, λ) = Σ_i ℓ(y_i, a_iᵀ x) + ½ Σ_j e^{λ_g(j)} x_j²
+    h(x, λ) = Σ_i s_i ℓ(y_i, a_iᵀ x) + r(x, λ),    r = ½ Σ_j e^{λ_g(j)} x_j² unless said otherwise
 
-With D = diag ℓ''(margins) and W = diag e^{λ_g(j)}:
+With D = diag s_i ℓ''(margins) (a block for each row where a row has several predictions):
 
-    ∂_x h = Xᵀ ℓ' + W x,   ∂²_{xx} h = Xᵀ D X + W,   ∂²_{xλ} h = W x (a column for each group).
+    ∂_x h = Xᵀ s ℓ' + ∂_x r,   ∂²_{xx} h = Xᵀ D X + ∂²_{xx} r,   ∂²_{xλ} h = ∂²_{xλ} r.
+
+x has shape (p,), or (p, c) for a loss of c predictions a row. A further axis of length K counts
+independent problems that share X: several targets, or the folds of a cross-validation as row
+weights s of shape (n, K). One pass over the data then serves all K.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ..backends import Array, Backend, backend_of
-from ..design import Design, as_design
+from ..design import Design, WithIntercept, as_design
+from ..linalg import dot
 from ..losses import Loss
 from ._protocol import InnerConstants
-from .penalties import EachL2, GroupL2, Penalty, SingleL2
+from .penalties import FreeLast, Penalty, PenaltyPoint, l2_penalty
 
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Loss of a linear prediction plus an ℓ2 penalty.
+    """Loss of a linear prediction plus a penalty.
 
     Build it with :func:`linear_model`, which checks its input.
 
@@ -31,18 +35,24 @@ class LinearModel:
     ----------
     design : Design
         X, shape (n, p).
-    y : array, shape (n,)
-        Labels.
+    y : array
+        Labels as the loss encodes them, broadcastable to (n, *tail).
     loss : Loss
         ℓ(y, t).
     penalty : Penalty
-        The ℓ2 penalty and the hyperparameters that it has.
+        The penalty and the hyperparameters that it has.
+    tail : tuple of int
+        The axes of x after the first: (), (c,), (K,) or (c, K).
+    sample_weight : array or None
+        s, broadcastable to (n, *tail); None is all ones.
     """
 
     design: Design
     y: Array
     loss: Loss
     penalty: Penalty
+    tail: tuple[int, ...] = ()
+    sample_weight: Array | None = None
     _norms: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -51,7 +61,7 @@ class LinearModel:
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        return (self.design.shape[1],)
+        return (self.design.shape[1], *self.tail)
 
     @property
     def dtype(self) -> Any:
@@ -75,40 +85,85 @@ class LinearModel:
             point.__dict__["margins"] = carry  # fills the cache of a frozen point
         return point
 
-    def constants(self, lam: Array) -> InnerConstants:
-        """μ = min e^λ; the rest from ‖X‖² ≤ ‖X‖_F² and the bounds of the loss.
+    def weigh(self, rows: Array) -> Array:
+        """s times an array of the shape of the margins, or with one more axis."""
+        s = self.sample_weight
+        if s is None:
+            return rows
+        return (s if rows.ndim == s.ndim else s[..., None]) * rows
 
-        ‖∂²_{xx}h‖ ≤ sup ℓ'' ‖X‖² + max e^λ; the Hessian has the Lipschitz constant
-        sup |ℓ'''| max_i ‖a_i‖ ‖X‖², since |t_i(x) - t_i(x')| ≤ ‖a_i‖ ‖x - x'‖.
+    def constants(self, lam: Array) -> InnerConstants:
+        """Those of the penalty, and of the data from ‖X‖² ≤ Σ_i s_i ‖a_i‖².
+
+        ‖∂²_{xx}h‖ ≤ sup ℓ'' ‖X‖² + that of r; the Hessian has the Lipschitz constant
+        sup |ℓ'''| max_i ‖a_i‖ ‖X‖² + that of r, since |t_i(x) - t_i(x')| ≤ ‖a_i‖ ‖x - x'‖.
+        With a free intercept see :meth:`_mu_with_free_intercept`.
         """
-        xp = self.backend.xp
-        smallest, largest = self.backend.scalars(xp.min(lam), xp.max(lam))
-        weight_min, weight_max = _exp(smallest), _exp(largest)
-        square, widest = self._square_norms()
+        data_square, widest = self._square_norms()
         second, third = self.loss.curvature_bound, self.loss.third_bound
+        r = self.penalty.constants(lam, self.backend)
+        mu = r.mu
+        if isinstance(self.penalty, FreeLast):
+            mu = self._mu_with_free_intercept(self.penalty.base.constants(lam, self.backend).mu)
         return InnerConstants(
-            mu=weight_min,
-            smoothness=None if second is None else second * square + weight_max,
-            hessian_lipschitz=None if third is None else third * widest * square,
-            cross_lipschitz=weight_max,
+            mu=mu if mu else None,
+            smoothness=_sum(_times(second, data_square), r.smoothness),
+            hessian_lipschitz=_sum(_times(third, widest * data_square), r.hessian_lipschitz),
+            cross_lipschitz=r.cross_lipschitz,
         )
 
+    def _mu_with_free_intercept(self, w: float | None) -> float | None:
+        """A lower bound of the curvature where the intercept b has no penalty.
+
+        With κ = inf ℓ'' and A the rows of X without the intercept, weighted by s, and any
+        θ ≤ κ: κ ‖A v + b 1‖² + w ‖v‖² ≥ θ (½ S b² - ‖A‖² ‖v‖²) + w ‖v‖², S = Σ s_i. For
+        θ = min(κ, w / (2 ‖A‖²)) this is at least ½ min(w, θ S). Losses that become flat
+        (κ = 0) have no bound that holds for every x: None.
+        """
+        kappa = self.loss.curvature_lower
+        if not w or not kappa:
+            return None
+        self._square_norms()
+        total = self._norms["weight"]
+        square = self._norms["square"] - total  # at least ‖A‖²: less the column of ones
+        theta = min(kappa, w / (2 * square)) if square > 0 else kappa
+        return min(w, theta * total) / 2
+
     def _square_norms(self) -> tuple[float, float]:
-        """(upper bound of ‖X‖², max_i ‖a_i‖), off the counter: they belong to the data."""
+        """(upper bound of ‖√s X‖², max_i ‖a_i‖), off the counter: they belong to the data."""
         if not self._norms:
             xp = self.backend.xp
             before = (self.design.passes.forward, self.design.passes.columns)
             ones = xp.ones(self.design.shape[1], dtype=self.dtype, device=self.backend.device)
             rows = self.design.square_matmul(ones)
             self.design.passes.forward, self.design.passes.columns = before
-            total, largest = self.backend.scalars(xp.sum(rows), xp.max(rows))
-            self._norms.update(square=total, widest=largest**0.5)
+            ndim = 1 + len(self.tail)
+            weights = self.weigh(
+                xp.ones(
+                    (rows.shape[0], *(1,) * (ndim - 1)),
+                    dtype=self.dtype,
+                    device=self.backend.device,
+                )
+            )
+            columns = rows[(slice(None), *(None,) * (ndim - 1))]
+            totals = xp.sum(weights, axis=0)
+            found = self.backend.scalars(
+                xp.max(xp.sum(weights * columns, axis=0)),
+                xp.max(rows),
+                xp.min(totals),
+            )
+            names = ("square", "widest", "weight")
+            self._norms.update(zip(names, found, strict=True))
+            self._norms["widest"] **= 0.5
         return self._norms["square"], self._norms["widest"]
 
 
-def _exp(t: float) -> float:
-    """e^t as a float that overflows to infinity, as arrays do."""
-    return math.exp(t) if t < 709 else math.inf
+def _times(a: float | None, b: float) -> float | None:
+    return None if a is None else a * b
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
 
 
 @dataclass(frozen=True)
@@ -121,69 +176,70 @@ class LinearPoint:
 
     @cached_property
     def margins(self) -> Array:
-        """X x, shape (n,)."""
-        return self.model.design.matmul(self.x)
+        """X x, shape (n, *tail)."""
+        return matmul(self.model.design, self.x)
 
     @property
     def carry(self) -> Array:
         return self.margins
 
     @cached_property
-    def _weights(self) -> Array:
-        return self.model.penalty.weights(self.lam, self.model.backend)
-
-    @cached_property
-    def _weighted_x(self) -> Array:
-        return self._weights * self.x
+    def penalty(self) -> PenaltyPoint:
+        """The penalty at (x, λ)."""
+        return self.model.penalty.at(self.x, self.lam, self.model.backend)
 
     @cached_property
     def value(self) -> Array:
         model, xp = self.model, self.model.backend.xp
-        loss = xp.sum(model.loss.value(model.y, self.margins, model.backend))
-        return loss + xp.vecdot(self._weighted_x, self.x) / 2
+        losses = model.weigh(model.loss.value(model.y, self.margins, model.backend))
+        return xp.sum(losses) + self.penalty.value
 
     @cached_property
-    def _loss_derivative(self) -> Array:
-        return self.model.loss.derivative(self.model.y, self.margins, self.model.backend)
+    def loss_derivative(self) -> Array:
+        """s ℓ' at the margins, shape (n, *tail)."""
+        model = self.model
+        return model.weigh(model.loss.derivative(model.y, self.margins, model.backend))
 
     @cached_property
     def grad(self) -> Array:
-        return self.model.design.rmatmul(self._loss_derivative) + self._weighted_x
+        return rmatmul(self.model.design, self.loss_derivative) + self.penalty.grad
 
     @cached_property
     def curvature(self) -> Array:
-        """ℓ'' at the margins, shape (n,)."""
+        """ℓ'' at the margins (what the loss keeps of it), shape (n, *tail)."""
         return self.model.loss.curvature(self.model.y, self.margins, self.model.backend)
 
     def hvp(self, v: Array) -> Array:
-        """(Xᵀ D X + W) v, two passes whatever the number of columns."""
-        d, w = self.curvature, self._weights
-        if v.ndim == 2:
-            d, w = d[:, None], w[:, None]
-        return self.model.design.rmatmul(d * self.model.design.matmul(v)) + w * v
+        """(Xᵀ D X + ∂²_{xx} r) v, two passes whatever the number of columns."""
+        model = self.model
+        rows = matmul(model.design, v)
+        bent = model.loss.curvature_product(self.curvature, rows, model.backend)
+        return rmatmul(model.design, model.weigh(bent)) + self.penalty.hvp(v)
 
     def cross_vjp(self, q: Array) -> Array:
-        return self.model.penalty.cross_vjp(self._weighted_x, q, self.model.backend)
+        return self.penalty.cross_vjp(q)
 
     @property
-    def cross_norm(self) -> Array:
-        """‖W x‖: the columns of ∂²_{xλ} h have disjoint supports, so none is longer."""
-        wx = self._weighted_x
-        return self.model.backend.xp.sqrt(self.model.backend.xp.vecdot(wx, wx))
+    def cross_norm(self) -> Array | None:
+        return self.penalty.cross_norm
 
     def cross_jvp(self, d: Array) -> Array:
-        return self.model.penalty.spread(d, self.model.backend) * self._weighted_x
+        return self.penalty.cross_jvp(d)
 
-    def diag(self) -> Array:
-        """diag(Xᵀ D X) + w, one pass."""
+    def diag(self) -> Array | None:
+        """diag(Xᵀ D X) + diag ∂²_{xx} r, one pass."""
         return self._diag
 
     @cached_property
-    def _diag(self) -> Array:
-        return self.model.design.gram_diag(self.curvature) + self._weights
+    def _diag(self) -> Array | None:
+        model, penalty = self.model, self.penalty.diag()
+        if penalty is None:
+            return None
+        d = model.weigh(model.loss.curvature_diag(self.curvature, model.backend))
+        return _by_columns(model.design.gram_diag, d, model.backend) + penalty
 
     def ray(self, d: Array) -> LinearRay:
-        return LinearRay(self, d, self.model.design.matmul(d))
+        return LinearRay(self, d, matmul(self.model.design, d))
 
 
 @dataclass(frozen=True)
@@ -198,13 +254,32 @@ class LinearRay:
         start = self.start
         margins = start.margins + t * self.d_margins
         point = start.model.at(start.x + t * self.d, start.lam, margins)
-        point.__dict__["_weights"] = start._weights
+        point.__dict__["penalty"] = start.penalty.moved(point.x)
         return point
 
     def slope(self, point: Any) -> Array:
-        xp = self.start.model.backend.xp
-        data = xp.vecdot(point._loss_derivative, self.d_margins)
-        return data + xp.vecdot(point._weighted_x, self.d)
+        backend = self.start.model.backend
+        data = dot(point.loss_derivative, self.d_margins, backend)
+        return data + dot(point.penalty.grad, self.d, backend)
+
+
+def _by_columns(product: Any, v: Array, backend: Backend) -> Array:
+    """A product of a design with every axis of v but the first as columns."""
+    if v.ndim <= 2:
+        return product(v)
+    xp = backend.xp
+    result = product(xp.reshape(v, (v.shape[0], -1)))
+    return xp.reshape(result, (result.shape[0], *v.shape[1:]))
+
+
+def matmul(design: Design, v: Array) -> Array:
+    """X v for v of shape (p, ...)."""
+    return _by_columns(design.matmul, v, design.backend)
+
+
+def rmatmul(design: Design, r: Array) -> Array:
+    """Xᵀ r for r of shape (n, ...)."""
+    return _by_columns(design.rmatmul, r, design.backend)
 
 
 def linear_model(
@@ -213,6 +288,9 @@ def linear_model(
     loss: Loss,
     *,
     groups: Any = None,
+    penalty: Penalty | None = None,
+    sample_weight: Array | None = None,
+    fit_intercept: bool = False,
     X_name: str = "X",
     y_name: str = "y",
 ) -> LinearModel:
@@ -223,11 +301,19 @@ def linear_model(
     X : array, sparse matrix or Design, shape (n, p)
         Features, float32 or float64.
     y : array, shape (n,)
-        Labels, of the backend, device and dtype of X.
+        Labels, of the backend, device and dtype of X. For a loss of one number a row also
+        (n, K): K independent problems. For the multinomial loss classes (n,) or one-hot (n, c).
     loss : Loss
         The loss of one prediction.
     groups : None, array of integers of shape (p,), or "each"
         One λ for all coefficients, one for each group of them, or one for each.
+    penalty : Penalty, optional
+        Another penalty than ℓ2 (elastic net, generalised Tikhonov), in place of ``groups``.
+    sample_weight : array, shape (n,) or (n, K), optional
+        Weights s ≥ 0 that multiply the losses of the rows. With K columns: K independent
+        problems, as the folds of a cross-validation.
+    fit_intercept : bool
+        Append a coefficient without penalty, the last of x.
     X_name, y_name : str
         How errors call the arguments.
 
@@ -244,23 +330,75 @@ def linear_model(
     >>> h.at(np.zeros(2), np.zeros(1)).grad
     array([-0.5,  0.5])
     """
+    if groups is not None and penalty is not None:
+        raise ValueError("Give groups or penalty, not both.")
     design = as_design(X, name=X_name)
-    y = check_labels(design, y, loss, X_name, y_name)
-    p = design.shape[1]
-    penalty: Penalty
-    if groups is None:
-        penalty = SingleL2()
-    elif isinstance(groups, str):
-        if groups != "each":
-            raise ValueError(f"groups must be None, 'each' or an array, got {groups!r}.")
-        penalty = EachL2(p)
-    else:
-        penalty = GroupL2.from_labels(groups, p, design.backend)
-    return LinearModel(design, y, loss, penalty)
+    labels = check_labels(design, y, loss, X_name, y_name)
+    weights = check_weights(design, sample_weight, X_name)
+    problems = n_problems(labels, weights, loss, y_name)
+    tail = (*loss.output_shape, *problems)
+    labels, weights = align(labels, weights, loss, problems)
+    if penalty is None:
+        penalty = l2_penalty(groups, (design.shape[1], *loss.output_shape), design.backend)
+    if fit_intercept:
+        design, penalty = WithIntercept(design), FreeLast(penalty)
+    return LinearModel(design, labels, loss, penalty, tail, weights)
+
+
+def n_problems(y: Array, weights: Array | None, loss: Loss, y_name: str) -> tuple[int, ...]:
+    """Return (K,) where labels or weights have columns for K problems, () for one problem."""
+    found = []
+    if y.ndim > 1 + len(loss.output_shape):
+        found.append((y_name, y.shape[-1]))
+    if weights is not None and weights.ndim == 2:
+        found.append(("sample_weight", weights.shape[1]))
+    if len({k for _, k in found}) > 1:
+        (a, ka), (b, kb) = found
+        raise ValueError(f"{a} has {ka} columns but {b} has {kb}: expected the same number.")
+    return (found[0][1],) if found else ()
+
+
+def align(
+    y: Array, weights: Array | None, loss: Loss, problems: tuple[int, ...]
+) -> tuple[Array, Array | None]:
+    """Give labels and weights the axes that make them broadcast to the margins."""
+    if problems and y.ndim == 1 + len(loss.output_shape):
+        y = y[..., None]
+    if weights is None:
+        return y, None
+    if problems and weights.ndim == 1:
+        weights = weights[:, None]
+    if loss.output_shape:
+        weights = weights[:, None, ...]
+    return y, weights
+
+
+def check_weights(design: Design, weights: Array | None, X_name: str) -> Array | None:
+    """Refuse row weights that do not fit the design, are negative or not finite."""
+    if weights is None:
+        return None
+    name, backend = "sample_weight", design.backend
+    found = backend_of(**{name: weights})
+    if found != backend:
+        raise ValueError(
+            f"{name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
+            f"({backend.device}): move one of them first."
+        )
+    if weights.ndim not in (1, 2) or weights.shape[0] != design.shape[0]:
+        raise ValueError(
+            f"{name} must have shape ({design.shape[0]},) or ({design.shape[0]}, K), got "
+            f"{tuple(weights.shape)}."
+        )
+    if weights.dtype != design.dtype:
+        raise TypeError(f"{name} has dtype {weights.dtype}, expected {design.dtype} as {X_name}.")
+    xp = backend.xp
+    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
+        raise ValueError(f"{name} must be finite and not negative.")
+    return weights
 
 
 def check_labels(design: Design, y: Array, loss: Loss, X_name: str, y_name: str) -> Array:
-    """Refuse labels that do not fit the design or the loss."""
+    """Refuse labels that do not fit the design or the loss; return them as the loss wants."""
     backend = design.backend
     found = backend_of(**{y_name: y})
     if found != backend:
@@ -268,18 +406,9 @@ def check_labels(design: Design, y: Array, loss: Loss, X_name: str, y_name: str)
             f"{y_name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
             f"({backend.device}): move one of them first."
         )
-    if tuple(y.shape) != (design.shape[0],):
+    if y.ndim not in (1, 2) or y.shape[0] != design.shape[0]:
         raise ValueError(
             f"{y_name} must have shape ({design.shape[0]},), a label for each row of {X_name}, "
             f"got {tuple(y.shape)}."
         )
-    if backend.xp.isdtype(y.dtype, "integral"):
-        y = backend.xp.astype(y, design.dtype)
-    if y.dtype != design.dtype:
-        raise TypeError(
-            f"{y_name} has dtype {y.dtype} but {X_name} has dtype {design.dtype}: convert one."
-        )
-    if not bool(backend.xp.all(backend.xp.isfinite(y))):
-        raise ValueError(f"{y_name} holds NaN or infinite values.")
-    loss.validate(y, backend, y_name)
-    return y
+    return loss.encode(y, backend, design.dtype, y_name)

@@ -2,91 +2,209 @@
 
 One λ for all coefficients, one for each group of them, or one for each. The hyperparameter is
 the logarithm of the regularisation constant, so that D is a box and the constant positive.
+Further penalties have files of their own beside this one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..backends import Array, Backend
+from ..linalg import dot, dots
+from ._protocol import InnerConstants
+
+
+class PenaltyPoint(Protocol):
+    """A penalty r and its derivatives at one (x, λ): the same names as an inner point."""
+
+    @property
+    def value(self) -> Array: ...
+
+    @property
+    def grad(self) -> Array: ...
+
+    def hvp(self, v: Array) -> Array:
+        """∂²_{xx} r · v, v of the shape of x, or with one more axis that counts several."""
+        ...
+
+    def cross_vjp(self, q: Array) -> Array: ...
+
+    def cross_jvp(self, d: Array) -> Array: ...
+
+    @property
+    def cross_norm(self) -> Array | None:
+        """An upper bound of ‖∂²_{xλ} r‖, 0-d; None where there is none."""
+        ...
+
+    def diag(self) -> Array | None:
+        """diag ∂²_{xx} r, broadcastable to x, or None where it is not to be had."""
+        ...
+
+    def moved(self, x: Array) -> PenaltyPoint:
+        """The same λ at another x: what belongs to λ alone is not computed again."""
+        ...
 
 
 class Penalty(Protocol):
-    """½ Σ_j w_j(λ) x_j², w = e^λ spread over the coefficients."""
+    """r(x, λ), convex in x."""
 
     @property
     def n_hyperparameters(self) -> int: ...
 
-    def weights(self, lam: Array, backend: Backend) -> Array:
-        """w(λ), broadcastable to (p,)."""
+    def at(self, x: Array, lam: Array, backend: Backend) -> PenaltyPoint: ...
+
+    def constants(self, lam: Array, backend: Backend) -> InnerConstants:
+        """μ, smoothness and Lipschitz constants of r alone, for every x."""
         ...
 
-    def cross_vjp(self, wx: Array, q: Array, backend: Backend) -> Array:
-        """Σ_{j in group} (w x)_j q_j for each group, shape (m,); (m, k) for q of (p, k)."""
-        ...
 
-    def spread(self, d: Array, backend: Backend) -> Array:
-        """d (m,) at each coefficient, broadcastable to (p,)."""
-        ...
+def exp_or_inf(t: float) -> float:
+    """e^t as a float that overflows to infinity, as arrays do."""
+    return math.exp(t) if t < 709 else math.inf
+
+
+class WeightedL2:
+    """½ Σ_j w_j x_j² with w = e^λ spread over the coefficients.
+
+    A subclass says how λ (m,) is spread over x and, the transpose, how a sum over x is
+    gathered to (m,).
+    """
+
+    @property
+    def n_hyperparameters(self) -> int:
+        raise NotImplementedError
+
+    def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
+        """d (m,) at each coefficient, of ``ndim`` axes, broadcastable to x."""
+        raise NotImplementedError
+
+    def gather(self, wx: Array, q: Array, backend: Backend) -> Array:
+        """Σ (w x)_j q_j over the coefficients of each λ, shape (m,), or (m, k)."""
+        raise NotImplementedError
+
+    def at(self, x: Array, lam: Array, backend: Backend) -> WeightedL2Point:
+        weights = self.spread(backend.xp.exp(lam), x.ndim, backend)
+        return WeightedL2Point(self, x, weights, backend)
+
+    def constants(self, lam: Array, backend: Backend) -> InnerConstants:
+        """μ = min e^λ, smoothness and Lipschitz constant of ∂²_{xλ} r: max e^λ."""
+        xp = backend.xp
+        smallest, largest = backend.scalars(xp.min(lam), xp.max(lam))
+        top = exp_or_inf(largest)
+        return InnerConstants(exp_or_inf(smallest), top, 0.0, top)
 
 
 @dataclass(frozen=True)
-class SingleL2:
+class WeightedL2Point:
+    """½ Σ_j w_j x_j² at x."""
+
+    penalty: WeightedL2
+    x: Array
+    weights: Array
+    backend: Backend
+
+    @cached_property
+    def value(self) -> Array:
+        return dot(self.grad, self.x, self.backend) / 2
+
+    @cached_property
+    def grad(self) -> Array:
+        return self.weights * self.x
+
+    def hvp(self, v: Array) -> Array:
+        return (self.weights if v.ndim == self.x.ndim else self.weights[..., None]) * v
+
+    def cross_vjp(self, q: Array) -> Array:
+        return self.penalty.gather(self.grad, q, self.backend)
+
+    def cross_jvp(self, d: Array) -> Array:
+        return self.penalty.spread(d, self.x.ndim, self.backend) * self.grad
+
+    @property
+    def cross_norm(self) -> Array:
+        """The longest column: the columns of ∂²_{xλ} r have disjoint supports."""
+        xp = self.backend.xp
+        return xp.sqrt(xp.max(self.penalty.gather(self.grad, self.grad, self.backend)))
+
+    def diag(self) -> Array:
+        return self.weights
+
+    def moved(self, x: Array) -> WeightedL2Point:
+        return WeightedL2Point(self.penalty, x, self.weights, self.backend)
+
+
+def columns(d: Array, ndim: int) -> Array:
+    """Append axes of length 1 until there are ``ndim``."""
+    return d[(..., *(None,) * (ndim - d.ndim))]
+
+
+@dataclass(frozen=True)
+class SingleL2(WeightedL2):
     """e^λ/2 ‖x‖², one hyperparameter.
 
     Examples
     --------
     >>> import numpy as np, bilevel
-    >>> SingleL2().weights(np.array([0.0]), bilevel.get_backend("numpy"))
-    array([1.])
+    >>> backend = bilevel.get_backend("numpy")
+    >>> SingleL2().at(np.array([1.0, 3.0]), np.array([0.0]), backend).grad
+    array([1., 3.])
     """
 
     @property
     def n_hyperparameters(self) -> int:
         return 1
 
-    def weights(self, lam: Array, backend: Backend) -> Array:
-        return backend.xp.exp(lam)
+    def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
+        return columns(d, ndim)
 
-    def cross_vjp(self, wx: Array, q: Array, backend: Backend) -> Array:
-        product = backend.xp.matmul(wx, q)
-        return backend.xp.reshape(product, (1, *q.shape[1:]))
-
-    def spread(self, d: Array, backend: Backend) -> Array:
-        return d
+    def gather(self, wx: Array, q: Array, backend: Backend) -> Array:
+        return backend.xp.expand_dims(dots(wx, q, backend), axis=0)
 
 
 @dataclass(frozen=True)
-class GroupL2:
+class GroupL2(WeightedL2):
     """½ Σ_j e^{λ_g(j)} x_j², one hyperparameter for each group of coefficients.
 
     Attributes
     ----------
-    groups : array of integers, shape (p,)
-        The group 0, ..., m-1 of each coefficient.
+    groups : array of integers, shape (p,) or (p, c)
+        The group 0, ..., m-1 of each coefficient; axes of x beyond these share it.
     n_groups : int
         m.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> penalty = GroupL2.from_labels([0, 1, 1], (3,), backend)
+    >>> penalty.at(np.ones(3), np.log(np.array([1.0, 2.0])), backend).grad
+    array([1., 2., 2.])
     """
 
     groups: Array
     n_groups: int
 
     @classmethod
-    def from_labels(cls, groups: npt.ArrayLike, p: int, backend: Backend) -> GroupL2:
+    def from_labels(
+        cls, groups: npt.ArrayLike, shape: tuple[int, ...], backend: Backend
+    ) -> GroupL2:
         """Check group numbers and move them to the backend.
 
         Raises
         ------
         ValueError
-            If ``groups`` is not of shape (p,) or does not use each of 0, ..., m-1.
+            If ``groups`` is neither of this shape nor of its first axis, or does not use each
+            of 0, ..., m-1.
         """
         labels = np.asarray(groups)
-        if labels.shape != (p,):
-            raise ValueError(f"groups must have shape ({p},), got {labels.shape}.")
+        if labels.shape not in ((shape[0],), shape):
+            raise ValueError(f"groups must have shape ({shape[0]},), got {labels.shape}.")
         if labels.dtype.kind not in "iu":
             raise TypeError(f"groups must be integers, got dtype {labels.dtype}.")
         used = np.unique(labels)
@@ -100,38 +218,152 @@ class GroupL2:
     def n_hyperparameters(self) -> int:
         return self.n_groups
 
-    def weights(self, lam: Array, backend: Backend) -> Array:
-        return backend.xp.take(backend.xp.exp(lam), self.groups, axis=0)
-
-    def cross_vjp(self, wx: Array, q: Array, backend: Backend) -> Array:
+    def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
         xp = backend.xp
-        if q.ndim == 1:
-            return backend.segment_sum(wx * q, self.groups, self.n_groups)
-        columns = [
-            backend.segment_sum(wx * q[:, i], self.groups, self.n_groups)
-            for i in range(q.shape[1])
-        ]
-        return xp.stack(columns, axis=1)
+        flat = xp.take(d, xp.reshape(self.groups, (-1,)), axis=0)
+        return columns(xp.reshape(flat, self.groups.shape), ndim)
 
-    def spread(self, d: Array, backend: Backend) -> Array:
-        return backend.xp.take(d, self.groups, axis=0)
+    def gather(self, wx: Array, q: Array, backend: Backend) -> Array:
+        xp = backend.xp
+        product = _product(wx, q)
+        product = _sum_shared(product, self.groups.ndim, wx.ndim, backend)
+        labels = xp.reshape(self.groups, (-1,))
+        if q.ndim == wx.ndim:
+            return backend.segment_sum(xp.reshape(product, (-1,)), labels, self.n_groups)
+        flat = xp.reshape(product, (labels.shape[0], -1))
+        sums = [
+            backend.segment_sum(flat[:, i], labels, self.n_groups) for i in range(flat.shape[1])
+        ]
+        return xp.stack(sums, axis=1)
 
 
 @dataclass(frozen=True)
-class EachL2:
-    """½ Σ_j e^{λ_j} x_j², one hyperparameter for each of p coefficients."""
+class EachL2(WeightedL2):
+    """½ Σ_j e^{λ_j} x_j², one hyperparameter for each coefficient.
 
-    p: int
+    Attributes
+    ----------
+    shape : tuple of int
+        The coefficients that have one, (p,) or (p, c); axes of x beyond these share it. λ is
+        this array, flattened row by row.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> EachL2((2,)).at(np.array([1.0, 3.0]), np.zeros(2), backend).cross_vjp(np.ones(2))
+    array([1., 3.])
+    """
+
+    shape: tuple[int, ...]
 
     @property
     def n_hyperparameters(self) -> int:
-        return self.p
+        return math.prod(self.shape)
 
-    def weights(self, lam: Array, backend: Backend) -> Array:
-        return backend.xp.exp(lam)
+    def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
+        return columns(backend.xp.reshape(d, self.shape), ndim)
 
-    def cross_vjp(self, wx: Array, q: Array, backend: Backend) -> Array:
-        return wx * q if q.ndim == 1 else wx[:, None] * q
+    def gather(self, wx: Array, q: Array, backend: Backend) -> Array:
+        product = _sum_shared(_product(wx, q), len(self.shape), wx.ndim, backend)
+        return backend.xp.reshape(product, (self.n_hyperparameters, *q.shape[wx.ndim :]))
 
-    def spread(self, d: Array, backend: Backend) -> Array:
-        return d
+
+def _product(wx: Array, q: Array) -> Array:
+    return (wx if q.ndim == wx.ndim else wx[..., None]) * q
+
+
+def _sum_shared(product: Array, start: int, stop: int, backend: Backend) -> Array:
+    """Sum over the axes of x that share one hyperparameter."""
+    if start == stop:
+        return product
+    return backend.xp.sum(product, axis=tuple(range(start, stop)))
+
+
+@dataclass(frozen=True)
+class FreeLast:
+    """A penalty of all coefficients but the last (the intercept), which has weight 0.
+
+    The penalty is then no longer strongly convex: it states μ = 0.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> FreeLast(SingleL2()).at(np.array([1.0, 3.0]), np.array([0.0]), backend).grad
+    array([1., 0.])
+    """
+
+    base: Penalty
+
+    @property
+    def n_hyperparameters(self) -> int:
+        return self.base.n_hyperparameters
+
+    def at(self, x: Array, lam: Array, backend: Backend) -> FreeLastPoint:
+        return FreeLastPoint(self.base.at(x[:-1, ...], lam, backend), x, backend)
+
+    def constants(self, lam: Array, backend: Backend) -> InnerConstants:
+        base = self.base.constants(lam, backend)
+        return InnerConstants(0.0, base.smoothness, base.hessian_lipschitz, base.cross_lipschitz)
+
+
+@dataclass(frozen=True)
+class FreeLastPoint:
+    """A penalty that does not see the last coefficient, at x."""
+
+    base: PenaltyPoint
+    x: Array
+    backend: Backend
+
+    def _padded(self, top: Array) -> Array:
+        zero = self.backend.xp.zeros_like(top[:1, ...])
+        return self.backend.xp.concat([top, zero], axis=0)
+
+    @property
+    def value(self) -> Array:
+        return self.base.value
+
+    @cached_property
+    def grad(self) -> Array:
+        return self._padded(self.base.grad)
+
+    def hvp(self, v: Array) -> Array:
+        return self._padded(self.base.hvp(v[:-1, ...]))
+
+    def cross_vjp(self, q: Array) -> Array:
+        return self.base.cross_vjp(q[:-1, ...])
+
+    def cross_jvp(self, d: Array) -> Array:
+        return self._padded(self.base.cross_jvp(d))
+
+    @property
+    def cross_norm(self) -> Array | None:
+        return self.base.cross_norm
+
+    def diag(self) -> Array | None:
+        diag = self.base.diag()
+        if diag is None:
+            return None
+        shape = (self.x.shape[0] - 1, *self.x.shape[1:])
+        return self._padded(self.backend.xp.broadcast_to(diag, shape))
+
+    def moved(self, x: Array) -> FreeLastPoint:
+        return FreeLastPoint(self.base.moved(x[:-1, ...]), x, self.backend)
+
+
+def l2_penalty(groups: Any, shape: tuple[int, ...], backend: Backend) -> Penalty:
+    """Return the ℓ2 penalty of coefficients of this shape.
+
+    Parameters
+    ----------
+    groups : None, "each", or array of integers of shape (p,) or ``shape``
+        One λ for all coefficients, one for each, or one for each group of them.
+    """
+    if groups is None:
+        return SingleL2()
+    if isinstance(groups, str):
+        if groups != "each":
+            raise ValueError(f"groups must be None, 'each' or an array, got {groups!r}.")
+        return EachL2(shape)
+    return GroupL2.from_labels(groups, shape, backend)

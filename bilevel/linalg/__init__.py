@@ -2,5 +2,6 @@
 
 from .cg import CGResult, cg
 from .preconditioners import Preconditioner, jacobi
+from .products import dot, dots, norm
 
-__all__ = ["CGResult", "Preconditioner", "cg", "jacobi"]
+__all__ = ["CGResult", "Preconditioner", "cg", "dot", "dots", "jacobi", "norm"]

@@ -1,6 +1,20 @@
 """Losses, each one file: value, derivative and curvature of one prediction."""
 
-from ._protocol import Loss
+from ._protocol import Loss, Pointwise
+from .huber import Huber
 from .logistic import Logistic
+from .multinomial import Multinomial
+from .poisson import Poisson
+from .squared import Squared
+from .squared_hinge import SquaredHinge
 
-__all__ = ["Logistic", "Loss"]
+__all__ = [
+    "Huber",
+    "Logistic",
+    "Loss",
+    "Multinomial",
+    "Pointwise",
+    "Poisson",
+    "Squared",
+    "SquaredHinge",
+]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
+from ._protocol import Pointwise, refuse_labels_but_signs
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(Pointwise):
     """ℓ(y, t) = log(1 + e^(-y t)), the negative log-likelihood of logistic regression.
 
     With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, |ℓ'''| = |s (1 - s)(1 - 2s)| ≤ 1/(6√3).
@@ -27,10 +28,7 @@ class Logistic:
     third_bound: ClassVar[float] = 1 / (6 * 3**0.5)
 
     def validate(self, y: Array, backend: Backend, name: str) -> None:
-        xp = backend.xp
-        if not bool(xp.all((y == 1) | (y == -1))):
-            found = backend.to_numpy(xp.unique_values(y))[:5].tolist()
-            raise ValueError(f"{name} must hold the labels -1 and +1 alone, got {found}.")
+        refuse_labels_but_signs(y, backend, name)
 
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.softplus(-(y * t))

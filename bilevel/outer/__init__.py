@@ -1,6 +1,39 @@
 """Outer criteria g(x, λ): what the hyperparameters minimise."""
 
+from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import Outer, OuterConstants, OuterPoint
+from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
+from .gcv import GCV, gcv
 from .held_out import HeldOut, held_out
+from .kernel import KernelPredictor, held_out_kernel
+from .marginal_likelihood import MarginalLikelihood, marginal_likelihood
+from .mlp import MLPPredictor, held_out_mlp
+from .sure import SURE, MonteCarloSURE, monte_carlo_sure, perturbed_targets, sure
 
-__all__ = ["HeldOut", "Outer", "OuterConstants", "OuterPoint", "held_out"]
+__all__ = [
+    "GCV",
+    "SURE",
+    "FunctionOuter",
+    "HeldOut",
+    "KernelPredictor",
+    "LinearPredictor",
+    "MLPPredictor",
+    "MarginalLikelihood",
+    "MonteCarloSURE",
+    "Outer",
+    "OuterConstants",
+    "OuterDerivatives",
+    "OuterPoint",
+    "Prediction",
+    "Predictor",
+    "from_autodiff",
+    "from_functions",
+    "gcv",
+    "held_out",
+    "held_out_kernel",
+    "held_out_mlp",
+    "marginal_likelihood",
+    "monte_carlo_sure",
+    "perturbed_targets",
+    "sure",
+]

@@ -1,4 +1,4 @@
-"""The loss on held-out rows: g(x) = Σ_i ℓ(y_i, a_iᵀ x)."""
+"""The loss on held-out rows: g(x, λ) = Σ_i s_i ℓ(y_i, t_i(x, λ)), t = X x for a linear model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from ..backends import Array
-from ..design import Design, as_design
-from ..inner.linear import check_labels
+from ..design import Design, WithIntercept, as_design
+from ..inner.linear import align, check_labels, check_weights, n_problems
 from ..losses import Loss
+from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import OuterConstants
 
 
@@ -18,58 +19,101 @@ class HeldOut:
     """Sum of the losses of the held-out rows, as in the paper (section 4).
 
     Build it with :func:`held_out`, which checks its input.
+
+    Attributes
+    ----------
+    predictor : Predictor
+        t(x, λ) for the held-out rows.
+    y : array
+        Labels as the loss encodes them, broadcastable to the predictions.
+    loss : Loss
+        ℓ(y, t).
+    sample_weight : array or None
+        s, broadcastable to the predictions; None is all ones. One minus the weights of the
+        training folds makes this the criterion of K-fold cross-validation.
     """
 
-    design: Design
+    predictor: Predictor
     y: Array
     loss: Loss
+    sample_weight: Array | None = None
+
+    @property
+    def design(self) -> Design:
+        """The held-out rows of a linear model."""
+        if not isinstance(self.predictor, LinearPredictor):
+            raise AttributeError(f"A {type(self.predictor).__name__} has no design matrix.")
+        return self.predictor.design
 
     @property
     def passes(self) -> int:
-        return self.design.passes.total
+        return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> HeldOutPoint:
         return HeldOutPoint(self, x, lam)
 
+    def weigh(self, rows: Array) -> Array:
+        return rows if self.sample_weight is None else self.sample_weight * rows
+
     def constants(self) -> OuterConstants:
-        """∂_x g is Lipschitz with sup ℓ'' ‖X‖_F²; ∂_λ g = 0."""
+        """∂_x g is Lipschitz with sup ℓ'' Σ_i s_i ‖a_i‖² for a linear model, where ∂_λ g = 0."""
+        direct = None if self.predictor.depends_on_lam else 0.0
         second = self.loss.curvature_bound
-        if second is None:
-            return OuterConstants(None, 0.0)
-        backend, xp = self.design.backend, self.design.backend.xp
-        ones = xp.ones(self.design.shape[1], dtype=self.design.dtype, device=backend.device)
-        (square,) = backend.scalars(xp.sum(self.design.square_matmul(ones)))
-        return OuterConstants(second * square, 0.0)
+        rows = None if second is None else self.predictor.row_square_norms()
+        if rows is None or second is None or direct is None:
+            return OuterConstants(None, direct)
+        backend, s = self.predictor.backend, self.sample_weight
+        xp = backend.xp
+        if s is None:
+            (square,) = backend.scalars(xp.sum(rows))
+        else:
+            columns = rows[(slice(None), *(None,) * (s.ndim - 1))]
+            (square,) = backend.scalars(xp.max(xp.sum(s * columns, axis=0)))
+        return OuterConstants(second * square, direct)
 
 
 @dataclass(frozen=True)
 class HeldOutPoint:
-    """The held-out loss at x."""
+    """The held-out loss at (x, λ)."""
 
     outer: HeldOut
     x: Array
     lam: Array
 
     @cached_property
-    def margins(self) -> Array:
-        return self.outer.design.matmul(self.x)
+    def prediction(self) -> Prediction:
+        return self.outer.predictor.at(self.x, self.lam)
 
     @cached_property
     def value(self) -> Array:
-        outer, backend = self.outer, self.outer.design.backend
-        return backend.xp.sum(outer.loss.value(outer.y, self.margins, backend))
+        outer, backend = self.outer, self.outer.predictor.backend
+        losses = outer.loss.value(outer.y, self.prediction.value, backend)
+        return backend.xp.sum(outer.weigh(losses))
+
+    @cached_property
+    def _slopes(self) -> Array:
+        outer, backend = self.outer, self.outer.predictor.backend
+        return outer.weigh(outer.loss.derivative(outer.y, self.prediction.value, backend))
 
     @cached_property
     def grad_x(self) -> Array:
-        outer, backend = self.outer, self.outer.design.backend
-        return outer.design.rmatmul(outer.loss.derivative(outer.y, self.margins, backend))
+        return self.prediction.pull_x(self._slopes)
 
     @cached_property
     def grad_lam(self) -> Array:
-        return self.outer.design.backend.xp.zeros_like(self.lam)
+        return self.prediction.pull_lam(self._slopes)
 
 
-def held_out(X: Any, y: Array, loss: Loss, *, X_name: str = "X", y_name: str = "y") -> HeldOut:
+def held_out(
+    X: Any,
+    y: Array,
+    loss: Loss,
+    *,
+    sample_weight: Array | None = None,
+    fit_intercept: bool = False,
+    X_name: str = "X",
+    y_name: str = "y",
+) -> HeldOut:
     """Build the held-out loss of a linear model.
 
     Parameters
@@ -77,9 +121,13 @@ def held_out(X: Any, y: Array, loss: Loss, *, X_name: str = "X", y_name: str = "
     X : array, sparse matrix or Design, shape (n, p)
         Held-out features.
     y : array, shape (n,)
-        Held-out labels.
+        Held-out labels; any form that :func:`bilevel.inner.linear_model` takes.
     loss : Loss
         The loss of one prediction.
+    sample_weight : array, shape (n,) or (n, K), optional
+        Weights of the rows; with K columns, for each of K problems.
+    fit_intercept : bool
+        The last coefficient is an intercept, as in the inner model.
 
     Examples
     --------
@@ -90,4 +138,10 @@ def held_out(X: Any, y: Array, loss: Loss, *, X_name: str = "X", y_name: str = "
     1.3863
     """
     design = as_design(X, name=X_name)
-    return HeldOut(design, check_labels(design, y, loss, X_name, y_name), loss)
+    labels = check_labels(design, y, loss, X_name, y_name)
+    weights = check_weights(design, sample_weight, X_name)
+    problems = n_problems(labels, weights, loss, y_name)
+    labels, weights = align(labels, weights, loss, problems)
+    if fit_intercept:
+        design = WithIntercept(design)
+    return HeldOut(LinearPredictor(design), labels, loss, weights)

@@ -1,0 +1,187 @@
+"""Iterative differentiation of gradient descent and of the heavy ball, both ways.
+
+    x_{t+1} = x_t - η ∂_x h(x_t, λ) + β (x_t - x_{t-1}),    t = 0, ..., T-1,   β = 0: descent
+
+and p = dg(x_T(λ), λ)/dλ (Domke 2012, algorithms 1 to 4; Maclaurin et al. 2015; Franceschi et al.
+2017). Forward mode carries Z_t = dx_t/dλ, m columns; reverse mode keeps the points and goes
+back, with the adjoints
+
+    a_t = (1 + β) a_{t+1} - η H_t a_{t+1} - β a_{t+2},    a_T = ∂_x g,
+    p = ∂_λ g - Σ_t η B_tᵀ a_{t+1}.
+
+The start x_0 is the point that is handed over, and a constant: dx_0/dλ = 0. Only the last
+``truncate`` steps are differentiated where that is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..backends import Array
+from ..inner import InnerPoint
+from ..linalg import norm
+from ..problem import Problem
+from ..solvers import InnerResult
+from ..status import Status
+from ._protocol import HypergradResult
+from .neumann import check_step, step_length
+from .surrogate import certified, distance_bound, tangent_bound
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """What forward and reverse mode share: the steps.
+
+    Parameters
+    ----------
+    n_steps : int
+        T ≥ 1.
+    step : float, optional
+        η; 1/‖H‖ by the bound that the objective states when omitted.
+    momentum : float
+        0 ≤ β < 1: 0 is gradient descent, else the heavy ball (Polyak 1964).
+    truncate : int, optional
+        Differentiate the last so many steps only.
+    """
+
+    n_steps: int = 100
+    step: float | None = None
+    momentum: float = 0.0
+    truncate: int | None = None
+
+    def __post_init__(self) -> None:
+        check_steps(self.n_steps, self.truncate)
+        check_step(self.step)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
+
+    def walk(self, problem: Problem, point: InnerPoint) -> list[InnerPoint]:
+        """The points x_0, ..., x_T."""
+        eta = step_length(self.step, problem, point.lam)
+        points, previous = [point], point.x
+        for _ in range(self.n_steps):
+            x = points[-1].x
+            ahead = x - eta * points[-1].grad + self.momentum * (x - previous)
+            previous = x
+            points.append(problem.inner.at(ahead, point.lam))
+        return points
+
+    @property
+    def n_differentiated(self) -> int:
+        return self.n_steps if self.truncate is None else min(self.truncate, self.n_steps)
+
+
+def check_steps(n_steps: int, truncate: int | None) -> None:
+    """Refuse fewer steps than one."""
+    if n_steps < 1:
+        raise ValueError(f"n_steps must be 1 or more, got {n_steps}.")
+    if truncate is not None and truncate < 1:
+        raise ValueError(f"truncate must be 1 or more, got {truncate}.")
+
+
+@dataclass(frozen=True)
+class ReverseUnrolled(Unrolled):
+    """Reverse mode: memory for T points, time for one Hessian product a step.
+
+    ``tol`` and ``start`` of the call are not used: the number of steps says how precise the
+    result is, and its ``residual`` and ``error_bound`` measure that.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> from bilevel.hypergrad import unsolved
+    >>> X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, -1.0, -1.0])
+    >>> problem = bilevel.logistic_regression(X, y, X, y)
+    >>> start = unsolved(problem, np.zeros(1), np.zeros(1))
+    >>> ReverseUnrolled(n_steps=50)(problem, start, tol=0.0).n_iter
+    50
+    """
+
+    def __call__(
+        self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
+    ) -> HypergradResult:
+        eta = step_length(self.step, problem, inner.point.lam)
+        points = self.walk(problem, inner.point)
+        outer = problem.outer.at(points[-1].x, points[-1].lam)
+        ahead, after = outer.grad_x, problem.backend.xp.zeros_like(outer.grad_x)
+        value, adjoint = outer.grad_lam, problem.backend.xp.zeros_like(outer.grad_x)
+        for point in points[self.n_steps - 1 :: -1][: self.n_differentiated]:
+            value = value - eta * point.cross_vjp(ahead)
+            adjoint = adjoint + eta * ahead
+            back = ahead - eta * point.hvp(ahead) + self.momentum * (ahead - after)
+            ahead, after = back, ahead
+        return certified(
+            problem,
+            points[-1],
+            outer,
+            value,
+            adjoint,
+            n_iter=self.n_differentiated,
+            status=Status.CONVERGED,
+        )
+
+
+@dataclass(frozen=True)
+class ForwardUnrolled(Unrolled):
+    """Forward mode: no memory for the points, but m columns in each Hessian product.
+
+    ``tol`` and ``start`` of the call are not used.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> from bilevel.hypergrad import unsolved
+    >>> X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, -1.0, -1.0])
+    >>> problem = bilevel.logistic_regression(X, y, X, y)
+    >>> start = unsolved(problem, np.zeros(1), np.zeros(1))
+    >>> ForwardUnrolled(n_steps=50)(problem, start, tol=0.0).adjoint is None
+    True
+    """
+
+    def __call__(
+        self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
+    ) -> HypergradResult:
+        backend, xp = problem.backend, problem.backend.xp
+        eta = step_length(self.step, problem, inner.point.lam)
+        points = self.walk(problem, inner.point)
+        last = points[-1]
+        tangent = xp.zeros_like(cross_matrix(problem, last))
+        before = tangent
+        for point in points[self.n_steps - self.n_differentiated : self.n_steps]:
+            change = point.hvp(tangent) + cross_matrix(problem, point)
+            step = tangent - eta * change + self.momentum * (tangent - before)
+            tangent, before = step, tangent
+        outer = problem.outer.at(last.x, last.lam)
+        columns = xp.reshape(tangent, (-1, tangent.shape[-1]))
+        value = outer.grad_lam + xp.matmul(columns.T, xp.reshape(outer.grad_x, (-1,)))
+        rest = last.hvp(tangent) + cross_matrix(problem, last)
+        residual, size, slope, pull = backend.scalars(
+            *(norm(a, backend) for a in (rest, tangent, last.grad, outer.grad_x))
+        )
+        constants = problem.inner.constants(last.lam)
+        bound = tangent_bound(
+            constants,
+            problem.outer_constants,
+            inner_error=distance_bound(constants, slope),
+            residual=residual,
+            tangent_norm=size,
+            grad_x_norm=pull,
+        )
+        return HypergradResult(
+            value, bound, None, None, self.n_differentiated, Status.CONVERGED, outer
+        )
+
+
+def cross_matrix(problem: Problem, point: InnerPoint) -> Array:
+    """∂²_{xλ} h with its m columns on the last axis."""
+    backend, m = problem.backend, problem.inner.n_hyperparameters
+    eye = backend.xp.eye(m, dtype=point.x.dtype, device=backend.device)
+    return backend.xp.stack([point.cross_jvp(eye[j, :]) for j in range(m)], axis=-1)
+
+
+def unsolved(problem: Problem, lam: Array, x0: Array) -> InnerResult:
+    """Wrap a start as an inner result, for methods that do their own inner steps."""
+    point = problem.inner.at(x0, lam)
+    (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
+    bound = distance_bound(problem.inner.constants(lam), slope)
+    return InnerResult(point, Status.RUNNING, 0, slope, bound)

@@ -1,0 +1,343 @@
+"""Kernel ridge regression, whose kernel parameters are hyperparameters too.
+
+    h(α, λ) = ½ αᵀ (K(θ) + ρ I) α - yᵀ α,    λ = (θ, log ρ)
+
+With A = K + ρ I: ∂_α h = A α - y, ∂²_{αα} h = A ⪰ ρ I, and a column of ∂²_{αλ} h is
+(∂K/∂θ_l) α for each kernel parameter and ρ α for the ridge. The minimiser is α = A⁻¹ y, the
+coefficients of kernel ridge regression (Saunders, Gammerman and Vovk 1998), and the prediction
+at new rows is K(X_new, X; θ) α, which depends on θ directly.
+
+The kernel matrix is kept where it fits a budget, else computed block by block at each product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..design import Passes
+from ..linalg import dot, dots
+from ._protocol import InnerConstants
+from .kernels import Kernel
+from .penalties import exp_or_inf
+
+#: Entries of a kernel matrix that is kept (512 MiB in float64), and of a block that is not.
+KEPT_ENTRIES = 1 << 26
+BLOCK_ENTRIES = 1 << 22
+
+
+@dataclass(frozen=True)
+class KernelMatrix:
+    """K(X, Z; θ) as an operator, in blocks of rows.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        k(x, z; θ).
+    X, Z : array, shape (n, p) and (m, p)
+        The rows that it compares.
+    theta : array
+        θ.
+    backend : Backend
+        Where the rows live.
+    passes : Passes
+        Counts the products with K and with its derivatives.
+    kept_entries, block_entries : int
+        The matrix is kept if it has at most so many entries, else formed in blocks of at most
+        so many.
+    """
+
+    kernel: Kernel
+    X: Array
+    Z: Array
+    theta: Array
+    backend: Backend
+    passes: Passes
+    kept_entries: int = KEPT_ENTRIES
+    block_entries: int = BLOCK_ENTRIES
+
+    def _rows(self) -> Iterator[slice]:
+        n, m = self.X.shape[0], self.Z.shape[0]
+        step = max(1, self.block_entries // m)
+        for start in range(0, n, step):
+            yield slice(start, min(start + step, n))
+
+    @cached_property
+    def _kept(self) -> list[tuple[slice, Array]] | None:
+        if self.X.shape[0] * self.Z.shape[0] > self.kept_entries:
+            return None
+        return list(self._fresh())
+
+    def _fresh(self) -> Iterator[tuple[slice, Array]]:
+        for rows in self._rows():
+            yield rows, self.kernel.block(self.X[rows, :], self.Z, self.theta, self.backend)
+
+    def _blocks(self) -> Iterator[tuple[slice, Array]]:
+        return self._fresh() if self._kept is None else iter(self._kept)
+
+    def matmul(self, v: Array) -> Array:
+        """K v for v of shape (m, ...)."""
+        flat = self._flat(v)
+        self.passes.count_forward(flat)
+        xp = self.backend.xp
+        product = xp.concat([xp.matmul(block, flat) for _, block in self._blocks()], axis=0)
+        return xp.reshape(product, (self.X.shape[0], *v.shape[1:]))
+
+    def rmatmul(self, r: Array) -> Array:
+        """Kᵀ r for r of shape (n, ...)."""
+        flat = self._flat(r)
+        self.passes.count_backward(flat)
+        xp = self.backend.xp
+        product: Any = 0
+        for rows, block in self._blocks():
+            product = product + xp.matmul(block.T, flat[rows, ...])
+        return xp.reshape(product, (self.Z.shape[0], *r.shape[1:]))
+
+    def derivative_products(self, v: Array) -> tuple[Array, ...]:
+        """(∂K/∂θ_l) v for each l: one pass for all of them."""
+        flat = self._flat(v)
+        self.passes.count_forward(flat)
+        xp = self.backend.xp
+        parts: list[list[Array]] = [[] for _ in range(self.kernel.n_parameters)]
+        for rows in self._rows():
+            derivatives = self.kernel.derivatives(self.X[rows, :], self.Z, self.theta, self.backend)
+            for part, derivative in zip(parts, derivatives, strict=True):
+                part.append(xp.matmul(derivative, flat))
+        shape = (self.X.shape[0], *v.shape[1:])
+        return tuple(xp.reshape(xp.concat(part, axis=0), shape) for part in parts)
+
+    def dense(self) -> Array:
+        """K, shape (n, m)."""
+        return self.backend.xp.concat([block for _, block in self._blocks()], axis=0)
+
+    def _flat(self, v: Array) -> Array:
+        return v if v.ndim <= 2 else self.backend.xp.reshape(v, (v.shape[0], -1))
+
+
+@dataclass(frozen=True)
+class KernelRidge:
+    """Kernel ridge regression of one target or several.
+
+    Build it with :func:`kernel_ridge`, which checks its input.
+
+    Attributes
+    ----------
+    X : array, shape (n, p)
+        Training rows.
+    y : array, shape (n,) or (n, T)
+        Targets.
+    kernel : Kernel
+        k(x, z; θ).
+    """
+
+    X: Array
+    y: Array
+    kernel: Kernel
+    backend: Backend
+    kept_entries: int = KEPT_ENTRIES
+    block_entries: int = BLOCK_ENTRIES
+    counter: Passes = field(default_factory=Passes, compare=False)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return tuple(self.y.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.X.dtype
+
+    @property
+    def n_hyperparameters(self) -> int:
+        return self.kernel.n_parameters + 1
+
+    @property
+    def passes(self) -> int:
+        return self.counter.total
+
+    @property
+    def column_passes(self) -> int:
+        return self.counter.columns
+
+    def matrix(self, lam: Array) -> KernelMatrix:
+        """K(X, X; θ)."""
+        return self.cross_matrix(self.X, lam, self.counter)
+
+    def cross_matrix(self, rows: Array, lam: Array, passes: Passes) -> KernelMatrix:
+        """K(rows, X; θ)."""
+        return KernelMatrix(
+            self.kernel,
+            rows,
+            self.X,
+            lam[:-1],
+            self.backend,
+            passes,
+            self.kept_entries,
+            self.block_entries,
+        )
+
+    def at(self, x: Array, lam: Array, carry: Array | None = None) -> KernelRidgePoint:
+        return KernelRidgePoint(self, x, lam, self.matrix(lam))
+
+    def constants(self, lam: Array) -> InnerConstants:
+        """μ = ρ, since K ⪰ 0; ‖A‖ ≤ tr K + ρ; h is quadratic, so A does not depend on α.
+
+        ‖∂²_{αλ} h‖ changes by at most √(Σ_l ‖∂K/∂θ_l‖² + ρ²) ‖Δα‖, ‖∂K/∂θ_l‖ ≤ n sup |∂k/∂θ_l|.
+        """
+        xp = self.backend.xp
+        trace, log_ridge = self.backend.scalars(
+            xp.sum(self.kernel.diag(self.X, lam[:-1], self.backend)), lam[-1]
+        )
+        ridge, bound = exp_or_inf(log_ridge), self.kernel.derivative_bound
+        cross = None
+        if bound is not None:
+            cross = math.hypot(math.sqrt(self.kernel.n_parameters) * self.X.shape[0] * bound, ridge)
+        return InnerConstants(ridge, trace + ridge, 0.0, cross)
+
+
+@dataclass(frozen=True)
+class KernelRidgePoint:
+    """Kernel ridge regression at (α, λ); points on a ray share the kernel matrix."""
+
+    model: KernelRidge
+    x: Array
+    lam: Array
+    matrix: KernelMatrix
+
+    @cached_property
+    def fitted(self) -> Array:
+        """K α, the shape of y."""
+        return self.matrix.matmul(self.x)
+
+    @cached_property
+    def _ridge(self) -> Array:
+        return self.model.backend.xp.exp(self.lam[-1])
+
+    @property
+    def carry(self) -> None:
+        """None: the kernel matrix depends on λ."""
+        return None
+
+    @cached_property
+    def value(self) -> Array:
+        backend = self.model.backend
+        return dot(self.grad - self.model.y, self.x, backend) / 2
+
+    @cached_property
+    def grad(self) -> Array:
+        return self.fitted + self._ridge * self.x - self.model.y
+
+    def hvp(self, v: Array) -> Array:
+        """(K + ρ I) v, one pass whatever the number of columns."""
+        return self.matrix.matmul(v) + self._ridge * v
+
+    @cached_property
+    def cross_columns(self) -> tuple[Array, ...]:
+        """The columns of ∂²_{αλ} h, one pass."""
+        return (*self.matrix.derivative_products(self.x), self._ridge * self.x)
+
+    def cross_vjp(self, q: Array) -> Array:
+        backend = self.model.backend
+        return backend.xp.stack([dots(column, q, backend) for column in self.cross_columns])
+
+    def cross_jvp(self, d: Array) -> Array:
+        total = d[-1] * self.cross_columns[-1]
+        for i, column in enumerate(self.cross_columns[:-1]):
+            total = total + d[i] * column
+        return total
+
+    @cached_property
+    def cross_norm(self) -> Array:
+        """The Frobenius norm of the columns."""
+        backend = self.model.backend
+        squares = [dot(column, column, backend) for column in self.cross_columns]
+        return backend.xp.sqrt(backend.xp.sum(backend.xp.stack(squares)))
+
+    def diag(self) -> Array:
+        diag = self.model.kernel.diag(self.model.X, self.lam[:-1], self.model.backend)
+        diag = diag + self._ridge
+        if self.x.ndim == 1:
+            return diag
+        return self.model.backend.xp.broadcast_to(diag[:, None], self.x.shape)
+
+    def ray(self, d: Array) -> KernelRidgeRay:
+        return KernelRidgeRay(self, d, self.matrix.matmul(d))
+
+
+@dataclass(frozen=True)
+class KernelRidgeRay:
+    """Kernel ridge regression along α + t d: K α is affine in t, one pass serves every t."""
+
+    start: KernelRidgePoint
+    d: Array
+    d_fitted: Array
+
+    def at(self, t: float) -> KernelRidgePoint:
+        start = self.start
+        point = KernelRidgePoint(start.model, start.x + t * self.d, start.lam, start.matrix)
+        point.__dict__["fitted"] = start.fitted + t * self.d_fitted
+        return point
+
+    def slope(self, point: Any) -> Array:
+        return dot(point.grad, self.d, self.start.model.backend)
+
+
+def kernel_ridge(
+    X: Array,
+    y: Array,
+    kernel: Kernel,
+    *,
+    kept_entries: int = KEPT_ENTRIES,
+    block_entries: int = BLOCK_ENTRIES,
+) -> KernelRidge:
+    """Build kernel ridge regression from data.
+
+    Parameters
+    ----------
+    X : array, shape (n, p)
+        Training rows, float32 or float64.
+    y : array, shape (n,) or (n, T)
+        Targets, of the backend, device and dtype of X.
+    kernel : Kernel
+        One of :mod:`bilevel.inner.kernels`, or a user's own.
+    kept_entries, block_entries : int
+        Memory: the kernel matrix is kept if it has at most ``kept_entries``, else each product
+        computes it anew in blocks of at most ``block_entries``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, dtypes or backends do not fit; the message says which.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.inner import RBF
+    >>> h = kernel_ridge(np.array([[0.0], [1.0]]), np.array([1.0, -1.0]), RBF())
+    >>> h.at(np.zeros(2), np.zeros(2)).grad
+    array([-1.,  1.])
+    """
+    backend = backend_of(X=X, y=y)
+    common_dtype(backend, X=X, y=y)
+    check_rows(X, "X", backend)
+    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
+        )
+    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+        raise ValueError("y holds NaN or infinite values.")
+    for name, entries in (("kept_entries", kept_entries), ("block_entries", block_entries)):
+        if entries < 0:
+            raise ValueError(f"{name} must not be negative, got {entries}.")
+    return KernelRidge(X, y, kernel, backend, kept_entries, block_entries)
+
+
+def check_rows(X: Array, name: str, backend: Backend) -> None:
+    """Refuse what is no finite matrix with rows and columns."""
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"{name} must have shape (n, p), neither 0, got {tuple(X.shape)}.")
+    if not bool(backend.xp.all(backend.xp.isfinite(X))):
+        raise ValueError(f"{name} holds NaN or infinite values.")

@@ -1,0 +1,511 @@
+"""A multilayer perceptron with one weight decay for each layer.
+
+    h(x, λ) = Σ_i s_i ℓ(y_i, t(a_i; x)) + ½ Σ_l e^{λ_l} (‖W_l‖² + ‖b_l‖²)
+
+x holds W_1, b_1, W_2, b_2, ... one after the other. Hessian products are exact, by the
+R-operator (Pearlmutter, Neural Comput. 6, 1994): the derivative of the backward pass along v.
+
+**Curvature.** h is not convex: ∂²_{xx} h may be indefinite, no μ > 0 holds for every x, and
+:meth:`MLP.constants` states none. No bound on a distance or on a hypergradient follows then,
+and none is given; :func:`negative_curvature` looks for a direction of negative curvature, and
+what it finds proves that a point is no strict local minimum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..design import Passes
+from ..linalg import dot
+from ..losses import Loss
+from ._protocol import InnerConstants
+from .kernel_ridge import check_rows
+from .penalties import GroupL2, PenaltyPoint
+
+
+class Activation(Protocol):
+    """A smooth function of one number, by its value z: a = φ(z)."""
+
+    def value(self, z: Array, backend: Backend) -> Array: ...
+
+    def slopes(self, a: Array, backend: Backend) -> tuple[Array, Array]:
+        """φ' and φ'' as functions of a = φ(z)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """a = tanh z: φ' = 1 - a², φ'' = -2 a φ'."""
+
+    def value(self, z: Array, backend: Backend) -> Array:
+        return backend.xp.tanh(z)
+
+    def slopes(self, a: Array, backend: Backend) -> tuple[Array, Array]:
+        first = 1 - a * a
+        return first, -2 * a * first
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """a = 1/(1 + e^-z): φ' = a (1 - a), φ'' = φ' (1 - 2 a)."""
+
+    def value(self, z: Array, backend: Backend) -> Array:
+        return backend.expit(z)
+
+    def slopes(self, a: Array, backend: Backend) -> tuple[Array, Array]:
+        first = a * (1 - a)
+        return first, first * (1 - 2 * a)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The map from rows to predictions: layer sizes and the activation between them.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Features, hidden units, ..., outputs.
+    activation : Activation
+        φ, after each layer but the last.
+    """
+
+    sizes: tuple[int, ...]
+    activation: Activation
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.sizes) - 1
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Weights and biases of each layer."""
+        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        return tuple((a + 1) * b for a, b in pairs)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(self.layer_sizes)
+
+    def split(self, x: Array, backend: Backend) -> list[tuple[Array, Array]]:
+        """(W_l, b_l) of each layer, from x of shape (P,) or directions (k, P)."""
+        xp, layers, start = backend.xp, [], 0
+        lead = x.shape[:-1]
+        for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            W = xp.reshape(x[..., start : start + a * b], (*lead, a, b))
+            start += a * b
+            layers.append((W, x[..., start : start + b][..., None, :]))
+            start += b
+        return layers
+
+    def join(self, layers: list[tuple[Array, Array]], backend: Backend) -> Array:
+        """The inverse of :meth:`split`."""
+        xp, parts = backend.xp, []
+        for W, b in layers:
+            lead = W.shape[:-2]
+            parts += [xp.reshape(W, (*lead, -1)), xp.reshape(b, (*lead, -1))]
+        return xp.concat(parts, axis=-1)
+
+    def forward(self, rows: Array, x: Array, backend: Backend) -> list[Array]:
+        """The input of each layer, and the output of the last: [rows, a_1, ..., t]."""
+        xp, levels = backend.xp, [rows]
+        for index, (W, b) in enumerate(self.split(x, backend)):
+            z = xp.matmul(levels[-1], W) + b
+            last = index == self.n_layers - 1
+            levels.append(z if last else self.activation.value(z, backend))
+        return levels
+
+    def backward(self, levels: list[Array], x: Array, r: Array, backend: Backend) -> Backward:
+        """Pull r = ∂ℓ/∂t back through the layers."""
+        xp = backend.xp
+        layers, deltas = self.split(x, backend), [r]
+        grads: list[tuple[Array, Array]] = []
+        for index in range(self.n_layers - 1, -1, -1):
+            delta, (W, _) = deltas[0], layers[index]
+            grads.insert(0, (xp.matmul(levels[index].T, delta), xp.sum(delta, axis=0)[None, :]))
+            if index > 0:
+                first, _ = self.activation.slopes(levels[index], backend)
+                deltas.insert(0, xp.matmul(delta, W.T) * first)
+        return Backward(self.join(grads, backend), deltas)
+
+    def forward_along(
+        self, levels: list[Array], x: Array, v: Array, backend: Backend
+    ) -> list[Array]:
+        """R{levels}: their derivatives along directions v (k, P), each of shape (k, n, ...)."""
+        xp = backend.xp
+        moved = [xp.zeros_like(levels[0])[None, ...]]
+        for index, ((W, _), (V, c)) in enumerate(
+            zip(self.split(x, backend), self.split(v, backend), strict=True)
+        ):
+            rz = xp.matmul(levels[index], V) + c
+            if index > 0:
+                rz = rz + xp.matmul(moved[-1], W)
+            if index < self.n_layers - 1:
+                rz = rz * self.activation.slopes(levels[index + 1], backend)[0]
+            moved.append(rz)
+        return moved
+
+    def backward_along(
+        self,
+        levels: list[Array],
+        deltas: list[Array],
+        moved: list[Array],
+        x: Array,
+        v: Array,
+        r: Array,
+        backend: Backend,
+    ) -> Array:
+        """R{backward}: the derivative of the gradient along v, shape (k, P); r = R{∂ℓ/∂t}."""
+        xp = backend.xp
+        layers, along = self.split(x, backend), self.split(v, backend)
+        grads: list[tuple[Array, Array]] = []
+        for index in range(self.n_layers - 1, -1, -1):
+            (W, _), (V, _), delta = layers[index], along[index], deltas[index]
+            gW = xp.matmul(levels[index].T, r)
+            if index > 0:
+                gW = gW + xp.matmul(xp.matrix_transpose(moved[index]), delta)
+            grads.insert(0, (gW, xp.sum(r, axis=-2, keepdims=True)))
+            if index > 0:
+                first, second = self.activation.slopes(levels[index], backend)
+                pulled = xp.matmul(delta, W.T)
+                # moved is R{a} = φ' R{z}; φ'' R{z} needs R{z} itself, so φ'' / φ' R{a}.
+                bend = moved[index] * self._ratio(first, second, xp)
+                r = (xp.matmul(r, W.T) + xp.matmul(delta, xp.matrix_transpose(V))) * first
+                r = r + pulled * bend
+        return self.join(grads, backend)
+
+    def _ratio(self, first: Array, second: Array, xp: Any) -> Array:
+        """φ''/φ', 0 where a saturated unit has φ' = 0 in floating point (then φ'' = 0 too)."""
+        safe = xp.where(first == 0, xp.ones_like(first), first)
+        return xp.where(first == 0, xp.zeros_like(first), second / safe)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A gradient, and ∂ℓ/∂z of every layer."""
+
+    grad: Array
+    deltas: list[Array]
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A multilayer perceptron on training rows. Build it with :func:`mlp`.
+
+    Attributes
+    ----------
+    network : Network
+        The layers.
+    X, y : array
+        Training rows, and labels as the loss encodes them, broadcastable to (n, c).
+    loss : Loss
+        ℓ(y, t) of the c outputs of a row.
+    sample_weight : array, shape (n, 1), or None
+        s.
+    """
+
+    network: Network
+    X: Array
+    y: Array
+    loss: Loss
+    penalty: GroupL2
+    backend: Backend
+    sample_weight: Array | None = None
+    counter: Passes = field(default_factory=Passes, compare=False)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.network.n_parameters,)
+
+    @property
+    def dtype(self) -> Any:
+        return self.X.dtype
+
+    @property
+    def n_hyperparameters(self) -> int:
+        return self.network.n_layers
+
+    @property
+    def passes(self) -> int:
+        return self.counter.total
+
+    @property
+    def column_passes(self) -> int:
+        return self.counter.columns
+
+    def weigh(self, rows: Array) -> Array:
+        return rows if self.sample_weight is None else self.sample_weight * rows
+
+    def initial(self, seed: int = 0) -> Array:
+        """Random parameters, W_l ~ N(0, 1/inputs) and b_l = 0; zero is a saddle point."""
+        layers = []
+        xp, sizes = self.backend.xp, self.network.sizes
+        for index, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            W = self.backend.normal([seed, index], (a, b), self.dtype) / a**0.5
+            layers.append((W, xp.zeros((1, b), dtype=self.dtype, device=self.backend.device)))
+        return self.network.join(layers, self.backend)
+
+    def at(self, x: Array, lam: Array, carry: Array | None = None) -> MLPPoint:
+        point = MLPPoint(self, x, lam)
+        if carry is not None:
+            point.__dict__["carry"] = carry
+        return point
+
+    def constants(self, lam: Array) -> InnerConstants:
+        """No μ, no smoothness: the loss of a network is not convex, and its curvature grows
+        without bound with x. Only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ."""
+        top = self.penalty.constants(lam, self.backend).cross_lipschitz
+        return InnerConstants(None, None, None, top)
+
+
+@dataclass(frozen=True)
+class MLPPoint:
+    """A multilayer perceptron at (x, λ)."""
+
+    model: MLP
+    x: Array
+    lam: Array
+
+    @cached_property
+    def carry(self) -> Array:
+        """The outputs of all layers side by side, shape (n, Σ sizes): one pass."""
+        model = self.model
+        model.counter.count_forward(self.x)
+        levels = model.network.forward(model.X, self.x, model.backend)
+        return model.backend.xp.concat(levels[1:], axis=1)
+
+    @cached_property
+    def levels(self) -> list[Array]:
+        """The input of each layer, and the predictions."""
+        levels, start = [self.model.X], 0
+        for size in self.model.network.sizes[1:]:
+            levels.append(self.carry[:, start : start + size])
+            start += size
+        return levels
+
+    @cached_property
+    def penalty(self) -> PenaltyPoint:
+        return self.model.penalty.at(self.x, self.lam, self.model.backend)
+
+    @cached_property
+    def value(self) -> Array:
+        model = self.model
+        losses = model.weigh(model.loss.value(model.y, self.levels[-1], model.backend))
+        return model.backend.xp.sum(losses) + self.penalty.value
+
+    @cached_property
+    def _backward(self) -> Backward:
+        model = self.model
+        model.counter.count_backward(self.x)
+        r = model.weigh(model.loss.derivative(model.y, self.levels[-1], model.backend))
+        return model.network.backward(self.levels, self.x, r, model.backend)
+
+    @property
+    def grad(self) -> Array:
+        return self._backward.grad + self.penalty.grad
+
+    @cached_property
+    def curvature(self) -> Array:
+        return self.model.loss.curvature(self.model.y, self.levels[-1], self.model.backend)
+
+    def hvp(self, v: Array) -> Array:
+        """∂²_{xx} h v by the R-operator: two passes whatever the number of columns."""
+        model, xp = self.model, self.model.backend.xp
+        network, backend = model.network, model.backend
+        directions = v[None, :] if v.ndim == 1 else v.T
+        deltas = self._backward.deltas
+        model.counter.count_forward(v)
+        moved = network.forward_along(self.levels, self.x, directions, backend)
+        bent = model.loss.curvature_product(self.curvature, xp.moveaxis(moved[-1], 0, -1), backend)
+        r = xp.moveaxis(bent, -1, 0)
+        if model.sample_weight is not None:
+            r = model.sample_weight * r
+        model.counter.count_backward(v)
+        product = network.backward_along(self.levels, deltas, moved, self.x, directions, r, backend)
+        return (product[0, :] if v.ndim == 1 else product.T) + self.penalty.hvp(v)
+
+    def cross_vjp(self, q: Array) -> Array:
+        return self.penalty.cross_vjp(q)
+
+    def cross_jvp(self, d: Array) -> Array:
+        return self.penalty.cross_jvp(d)
+
+    @property
+    def cross_norm(self) -> Array | None:
+        return self.penalty.cross_norm
+
+    def diag(self) -> None:
+        """None: the diagonal of an indefinite Hessian preconditions nothing."""
+        return None
+
+    def ray(self, d: Array) -> MLPRay:
+        return MLPRay(self, d)
+
+
+@dataclass(frozen=True)
+class MLPRay:
+    """A multilayer perceptron along x + t d: nothing is shared, each t costs its own passes."""
+
+    start: MLPPoint
+    d: Array
+
+    def at(self, t: float) -> MLPPoint:
+        return self.start.model.at(self.start.x + t * self.d, self.start.lam)
+
+    def slope(self, point: Any) -> Array:
+        return dot(point.grad, self.d, self.start.model.backend)
+
+
+def mlp(
+    X: Array,
+    y: Array,
+    loss: Loss,
+    hidden: Sequence[int],
+    *,
+    activation: Activation | None = None,
+    sample_weight: Array | None = None,
+) -> MLP:
+    """Build a multilayer perceptron from data.
+
+    Parameters
+    ----------
+    X : array, shape (n, p)
+        Training rows, float32 or float64.
+    y : array
+        Labels, as the loss wants them. A loss of one number a row is that of one output, y of
+        shape (n,), or of T outputs, y of shape (n, T).
+    loss : Loss
+        The loss of the outputs.
+    hidden : sequence of int
+        Units of each hidden layer; none is a linear model.
+    activation : Activation, optional
+        :class:`Tanh` when omitted. It must be twice differentiable.
+    sample_weight : array, shape (n,), optional
+        Weights of the rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.losses import Multinomial
+    >>> h = mlp(np.eye(3), np.array([0, 1, 1]), Multinomial(2), [4])
+    >>> h.x_shape, h.n_hyperparameters
+    ((26,), 2)
+    """
+    backend = backend_of(X=X, y=y, sample_weight=sample_weight)
+    dtype = common_dtype(backend, X=X)
+    check_rows(X, "X", backend)
+    if not all(isinstance(units, int) and units > 0 for units in hidden):
+        raise ValueError(f"hidden must hold positive integers, got {list(hidden)}.")
+    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
+        raise ValueError(f"y must have {X.shape[0]} rows as X, got shape {tuple(y.shape)}.")
+    labels = loss.encode(y, backend, dtype, "y")
+    if labels.ndim == 1:
+        labels = labels[:, None]
+    sizes = (int(X.shape[1]), *hidden, int(labels.shape[1]))
+    network = Network(sizes, activation or Tanh())
+    groups = [index for index, size in enumerate(network.layer_sizes) for _ in range(size)]
+    penalty = GroupL2.from_labels(groups, (network.n_parameters,), backend)
+    if sample_weight is not None:
+        if tuple(sample_weight.shape) != (X.shape[0],):
+            raise ValueError(
+                f"sample_weight must have shape ({X.shape[0]},), got {tuple(sample_weight.shape)}."
+            )
+        sample_weight = sample_weight[:, None]
+    return MLP(network, X, labels, loss, penalty, backend, sample_weight)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """A direction of small curvature, and what it proves.
+
+    Attributes
+    ----------
+    value : float
+        dᵀ H d for the unit vector d: an upper bound of the smallest eigenvalue of H. Below
+        zero it proves that H is indefinite or negative; above zero it proves nothing.
+    residual : float
+        ‖H d - value d‖: an eigenvalue of H lies within so much of ``value``.
+    direction : array
+        d.
+    n_iter : int
+        Products with H.
+    """
+
+    value: float
+    residual: float
+    direction: Array
+    n_iter: int
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether negative curvature is proven, beyond the rounding of the product."""
+        return self.value < 0 and math.isfinite(self.value)
+
+
+def negative_curvature(
+    point: Any, backend: Backend, *, n_iter: int = 30, seed: int = 0
+) -> Curvature:
+    """Seek a direction of negative curvature by the Lanczos method.
+
+    Lanczos (1950), with full reorthogonalisation; the smallest Ritz pair is returned with its
+    residual, recomputed with one more product.
+
+    Parameters
+    ----------
+    point : InnerPoint
+        Where; x of shape (p,).
+    backend : Backend
+        That of the point.
+    n_iter : int
+        Products with H at most.
+    seed : int
+        Of the first vector.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> from bilevel.losses import Squared
+    >>> h = bilevel.inner.linear_model(np.eye(2), np.ones(2), Squared())
+    >>> point = h.at(np.zeros(2), np.zeros(1))
+    >>> found = negative_curvature(point, bilevel.get_backend("numpy"))
+    >>> round(found.value, 6), found.is_negative
+    (2.0, False)
+    """
+    xp, p = backend.xp, point.x.shape[0]
+    if n_iter < 1:
+        raise ValueError(f"n_iter must be 1 or more, got {n_iter}.")
+    v = backend.normal(seed, (p,), point.x.dtype)
+    basis = [v / xp.sqrt(xp.vecdot(v, v))]
+    diagonal: list[float] = []
+    below: list[float] = []
+    for _ in range(min(n_iter, p)):
+        w = point.hvp(basis[-1])
+        alpha = xp.vecdot(w, basis[-1])
+        Q = xp.stack(basis, axis=1)
+        for _ in range(2):  # once is not enough: Parlett and Kahan
+            w = w - xp.matmul(Q, xp.matmul(Q.T, w))
+        beta = xp.sqrt(xp.vecdot(w, w))
+        a, b = backend.scalars(alpha, beta)
+        diagonal.append(a)
+        scale = max(abs(d) for d in diagonal)
+        if len(diagonal) == min(n_iter, p) or b <= 1e-12 * scale or b == 0:
+            break
+        below.append(b)
+        basis.append(w / beta)
+    k = len(diagonal)
+    rows = [
+        [diagonal[i] if i == j else below[min(i, j)] if abs(i - j) == 1 else 0.0 for j in range(k)]
+        for i in range(k)
+    ]
+    _, vectors = xp.linalg.eigh(backend.asarray(rows, dtype=point.x.dtype))
+    d = xp.matmul(xp.stack(basis[:k], axis=1), vectors[:, 0])
+    d = d / xp.sqrt(xp.vecdot(d, d))
+    product = point.hvp(d)
+    value = xp.vecdot(d, product)
+    rest = product - value * d
+    curvature, residual = backend.scalars(value, xp.sqrt(xp.vecdot(rest, rest)))
+    return Curvature(curvature, residual, d, k + 1)

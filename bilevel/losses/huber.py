@@ -1,0 +1,52 @@
+"""The Huber loss: squared near the label, linear far from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..backends import Array, Backend
+from ._protocol import Pointwise
+
+
+@dataclass(frozen=True)
+class Huber(Pointwise):
+    """ℓ(y, t) = ½ r² where |r| ≤ δ, and δ (|r| - δ/2) elsewhere, with r = t - y.
+
+    ℓ' = clip(r, -δ, δ), ℓ'' = 1 where |r| ≤ δ and 0 elsewhere: the curvature jumps, so that
+    there is no Lipschitz constant of it (Huber, Ann. Math. Statist. 35, 1964).
+
+    Parameters
+    ----------
+    delta : float
+        δ > 0, where the loss becomes linear.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> Huber(1.0).value(np.zeros(2), np.array([0.5, 3.0]), backend)
+    array([0.125, 2.5  ])
+    """
+
+    delta: float = 1.35
+
+    curvature_bound: ClassVar[float] = 1.0
+    third_bound: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        if not (self.delta > 0 and math.isfinite(self.delta)):
+            raise ValueError(f"delta must be positive and finite, got {self.delta}.")
+
+    def value(self, y: Array, t: Array, backend: Backend) -> Array:
+        size = backend.xp.abs(t - y)
+        linear = self.delta * (size - self.delta / 2)
+        return backend.xp.where(size <= self.delta, size * size / 2, linear)
+
+    def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.xp.clip(t - y, -self.delta, self.delta)
+
+    def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
+        xp = backend.xp
+        return xp.astype(xp.abs(t - y) <= self.delta, t.dtype)

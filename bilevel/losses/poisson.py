@@ -1,0 +1,42 @@
+"""The Poisson loss e^t - y t, counts y ≥ 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..backends import Array, Backend
+from ._protocol import Pointwise
+
+
+@dataclass(frozen=True)
+class Poisson(Pointwise):
+    """ℓ(y, t) = e^t - y t: the negative log-likelihood of a count with mean e^t, less log y!.
+
+    ℓ' = e^t - y, ℓ'' = ℓ''' = e^t: convex, with no bound of its curvature (McCullagh and Nelder,
+    Generalized Linear Models, 1989, section 6.2).
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> Poisson().derivative(np.array([3.0]), np.array([0.0]), backend)
+    array([-2.])
+    """
+
+    curvature_bound: ClassVar[None] = None
+    third_bound: ClassVar[None] = None
+
+    def validate(self, y: Array, backend: Backend, name: str) -> None:
+        if bool(backend.xp.any(y < 0)):
+            (least,) = backend.scalars(backend.xp.min(y))
+            raise ValueError(f"{name} must hold counts, none below 0, got {least}.")
+
+    def value(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.xp.exp(t) - y * t
+
+    def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.xp.exp(t) - y
+
+    def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.xp.exp(t)

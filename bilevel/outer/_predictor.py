@@ -1,0 +1,121 @@
+"""What a criterion asks of a model: predictions for its rows, and their transposed derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from ..backends import Array, Backend
+from ..design import Design
+from ..inner.linear import matmul, rmatmul
+
+
+class Prediction(Protocol):
+    """t(x, λ) at one (x, λ)."""
+
+    @property
+    def value(self) -> Array:
+        """t, its first axis the rows."""
+        ...
+
+    def pull_x(self, r: Array) -> Array:
+        """(∂_x t)ᵀ r, the shape of x."""
+        ...
+
+    def pull_lam(self, r: Array) -> Array:
+        """(∂_λ t)ᵀ r, shape (m,)."""
+        ...
+
+
+class Predictor(Protocol):
+    """Predicts the rows of a criterion from x, and from λ where the model depends on it."""
+
+    @property
+    def backend(self) -> Backend: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def depends_on_lam(self) -> bool:
+        """Whether ∂_λ t is other than zero."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Passes over the rows until now."""
+        ...
+
+    def at(self, x: Array, lam: Array) -> Prediction: ...
+
+    def row_square_norms(self) -> Array | None:
+        """Upper bounds of ‖∂_x t_i‖² that hold for every x and λ, shape (n,), or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearPredictor:
+    """t = X x.
+
+    Attributes
+    ----------
+    design : Design
+        X, shape (n, p).
+    """
+
+    design: Design
+
+    @property
+    def backend(self) -> Backend:
+        return self.design.backend
+
+    @property
+    def dtype(self) -> Any:
+        return self.design.dtype
+
+    @property
+    def n_rows(self) -> int:
+        return self.design.shape[0]
+
+    @property
+    def depends_on_lam(self) -> bool:
+        return False
+
+    @property
+    def passes(self) -> int:
+        return self.design.passes.total
+
+    def at(self, x: Array, lam: Array) -> LinearPrediction:
+        return LinearPrediction(self.design, x, lam)
+
+    def row_square_norms(self) -> Array:
+        """‖a_i‖², off the counter: they belong to the data."""
+        xp, passes = self.backend.xp, self.design.passes
+        before = (passes.forward, passes.columns)
+        ones = xp.ones(self.design.shape[1], dtype=self.dtype, device=self.backend.device)
+        rows = self.design.square_matmul(ones)
+        passes.forward, passes.columns = before
+        return rows
+
+
+@dataclass(frozen=True)
+class LinearPrediction:
+    """X x."""
+
+    design: Design
+    x: Array
+    lam: Array
+
+    @cached_property
+    def value(self) -> Array:
+        return matmul(self.design, self.x)
+
+    def pull_x(self, r: Array) -> Array:
+        return rmatmul(self.design, r)
+
+    def pull_lam(self, r: Array) -> Array:
+        return self.design.backend.xp.zeros_like(self.lam)

@@ -1,0 +1,222 @@
+"""Traces and determinants of linear smoothers ŷ = S(λ) y, which depend on λ alone.
+
+Generalised cross-validation and SURE need the degrees of freedom tr S, the marginal likelihood
+a log-determinant. Both are computed exactly from a dense Cholesky factor, of size p for ridge
+regression and n for kernel ridge regression, once for each λ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from ..backends import Array, Backend
+from ..inner.kernel_ridge import KernelRidge
+from ..inner.linear import LinearModel
+from ..inner.penalties import WeightedL2
+from ..losses import Squared
+
+
+class Smoother(Protocol):
+    """tr S(λ) and the log-determinant of the marginal covariance, with their gradients in λ."""
+
+    def at(self, lam: Array) -> SmootherPoint: ...
+
+
+class SmootherPoint(Protocol):
+    """Both at one λ."""
+
+    @property
+    def trace(self) -> Array:
+        """tr S, 0-d."""
+        ...
+
+    @property
+    def trace_grad(self) -> Array:
+        """∂_λ tr S, shape (m,)."""
+        ...
+
+    @property
+    def log_det(self) -> Array:
+        """log det of the covariance of y in units of the noise, 0-d."""
+        ...
+
+    @property
+    def log_det_grad(self) -> Array:
+        """Its gradient, shape (m,)."""
+        ...
+
+
+def _inverse(A: Array, backend: Backend) -> tuple[Array, Array]:
+    """(A⁻¹, log det A) of a positive definite matrix."""
+    xp = backend.xp
+    factor = xp.linalg.cholesky(A)
+    eye = xp.eye(A.shape[0], dtype=A.dtype, device=backend.device)
+    half = xp.linalg.solve(factor, eye)
+    return xp.matmul(half.T, half), 2 * xp.sum(xp.log(xp.linalg.diagonal(factor)))
+
+
+class RidgeSmoother:
+    """S = X (XᵀX + W)⁻¹ Xᵀ with W = diag e^{λ_g(j)}; the covariance is I + X W⁻¹ Xᵀ.
+
+    With C = (XᵀX + W)⁻¹: tr S = p - Σ_j w_j C_jj, ∂ tr S/∂λ_g = -Σ_{j∈g} w_j (C - C W C)_jj,
+    log det (I + X W⁻¹ Xᵀ) = -log det C - Σ_j λ_g(j), with the gradient Σ_{j∈g} (w_j C_jj - 1).
+
+    Parameters
+    ----------
+    model : LinearModel
+        With the squared loss, an ℓ2 penalty, no row weights and no free intercept. The Gram
+        matrix costs two passes with p columns.
+    """
+
+    def __init__(self, model: LinearModel) -> None:
+        if not isinstance(model.loss, Squared):
+            raise TypeError(f"Expected the squared loss, got {type(model.loss).__name__}.")
+        if not isinstance(model.penalty, WeightedL2):
+            raise TypeError(f"Expected an ℓ2 penalty, got {type(model.penalty).__name__}.")
+        if model.sample_weight is not None or len(model.tail) > 0:
+            raise ValueError("Expected one problem without row weights.")
+        self._model: LinearModel = model
+        self._penalty: WeightedL2 = model.penalty
+
+    @cached_property
+    def gram(self) -> Array:
+        """XᵀX, shape (p, p)."""
+        model = self._model
+        xp, p = model.backend.xp, model.design.shape[1]
+        eye = xp.eye(p, dtype=model.dtype, device=model.backend.device)
+        return model.design.rmatmul(model.design.matmul(eye))
+
+    def at(self, lam: Array) -> RidgeSmootherPoint:
+        return RidgeSmootherPoint(self._penalty, self._model.backend, self.gram, lam)
+
+
+@dataclass(frozen=True)
+class RidgeSmootherPoint:
+    """The traces of ridge regression at λ."""
+
+    penalty: WeightedL2
+    backend: Backend
+    gram: Array
+    lam: Array
+
+    @cached_property
+    def _weights(self) -> Array:
+        xp = self.backend.xp
+        w = self.penalty.spread(xp.exp(self.lam), 1, self.backend)
+        return xp.broadcast_to(w, (self.gram.shape[0],))
+
+    @cached_property
+    def _solved(self) -> tuple[Array, Array]:
+        eye = self.backend.xp.eye(
+            self.gram.shape[0], dtype=self.gram.dtype, device=self.backend.device
+        )
+        return _inverse(self.gram + self._weights[:, None] * eye, self.backend)
+
+    @cached_property
+    def _shrinkage(self) -> Array:
+        """w_j C_jj."""
+        return self._weights * self.backend.xp.linalg.diagonal(self._solved[0])
+
+    def _gather(self, a: Array) -> Array:
+        return self.penalty.gather(a, self.backend.xp.ones_like(a), self.backend)
+
+    @cached_property
+    def trace(self) -> Array:
+        xp = self.backend.xp
+        return xp.sum(1 - self._shrinkage)
+
+    @cached_property
+    def trace_grad(self) -> Array:
+        C, w = self._solved[0], self._weights
+        bent = self.backend.xp.matmul(C * C, w)  # diag(C W C)
+        return -self._gather(self._shrinkage - w * bent)
+
+    @cached_property
+    def log_det(self) -> Array:
+        xp = self.backend.xp
+        return self._solved[1] - xp.sum(xp.log(self._weights))
+
+    @cached_property
+    def log_det_grad(self) -> Array:
+        return self._gather(self._shrinkage - 1)
+
+
+@dataclass(frozen=True)
+class KernelSmoother:
+    """S = K A⁻¹ with A = K(θ) + ρ I, which is also the covariance.
+
+    With C = A⁻¹: tr S = n - ρ tr C, its derivative is ρ ⟨C², ∂K/∂θ_l⟩ in θ_l and
+    -ρ tr C + ρ² tr C² in log ρ; that of log det A is ⟨C, ∂K/∂θ_l⟩ and ρ tr C.
+
+    Attributes
+    ----------
+    model : KernelRidge
+        Its kernel matrix is formed, shape (n, n).
+    """
+
+    model: KernelRidge
+
+    def at(self, lam: Array) -> KernelSmootherPoint:
+        return KernelSmootherPoint(self.model, lam)
+
+
+@dataclass(frozen=True)
+class KernelSmootherPoint:
+    """The traces of kernel ridge regression at λ."""
+
+    model: KernelRidge
+    lam: Array
+
+    @cached_property
+    def _solved(self) -> tuple[Array, Array]:
+        xp = self.model.backend.xp
+        K = self.model.matrix(self.lam).dense()
+        eye = xp.eye(K.shape[0], dtype=K.dtype, device=self.model.backend.device)
+        return _inverse(K + self._ridge * eye, self.model.backend)
+
+    @cached_property
+    def _ridge(self) -> Array:
+        return self.model.backend.xp.exp(self.lam[-1])
+
+    @cached_property
+    def _trace_inverse(self) -> Array:
+        return self.model.backend.xp.linalg.trace(self._solved[0])
+
+    def _against_derivatives(self, M: Array) -> list[Array]:
+        """⟨M, ∂K/∂θ_l⟩ for a symmetric M."""
+        model = self.model
+        derivatives = model.kernel.derivatives(model.X, model.X, self.lam[:-1], model.backend)
+        return [model.backend.xp.sum(M * derivative) for derivative in derivatives]
+
+    @cached_property
+    def trace(self) -> Array:
+        return self.model.X.shape[0] - self._ridge * self._trace_inverse
+
+    @cached_property
+    def trace_grad(self) -> Array:
+        xp, C, ridge = self.model.backend.xp, self._solved[0], self._ridge
+        square = xp.matmul(C, C)
+        theta = [ridge * part for part in self._against_derivatives(square)]
+        last = ridge * ridge * xp.linalg.trace(square) - ridge * self._trace_inverse
+        return xp.stack([*theta, last])
+
+    @cached_property
+    def log_det(self) -> Array:
+        return self._solved[1]
+
+    @cached_property
+    def log_det_grad(self) -> Array:
+        xp = self.model.backend.xp
+        theta = self._against_derivatives(self._solved[0])
+        return xp.stack([*theta, self._ridge * self._trace_inverse])
+
+
+def smoother(model: LinearModel | KernelRidge) -> Smoother:
+    """Return the smoother of ridge or kernel ridge regression."""
+    if isinstance(model, KernelRidge):
+        if model.y.ndim != 1:
+            raise ValueError(f"Expected one target, got y of shape {tuple(model.y.shape)}.")
+        return KernelSmoother(model)
+    return RidgeSmoother(model)

@@ -1,0 +1,104 @@
+"""Generalised cross-validation (Golub, Heath and Wahba, Technometrics 21, 1979, equation 2.1).
+
+    g(x, λ) = n ‖y - t(x, λ)‖² / (n - tr S(λ))²
+
+It depends on x through the residual and on λ through the trace of the smoother.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..backends import Array
+from ..inner.kernel_ridge import KernelRidge
+from ..inner.linear import LinearModel
+from ._predictor import Prediction, Predictor
+from ._protocol import OuterConstants
+from .effective import Smoother, SmootherPoint, smoother
+from .fitted import fitted
+
+
+@dataclass(frozen=True)
+class GCV:
+    """Generalised cross-validation of a linear smoother. Build it with :func:`gcv`."""
+
+    predictor: Predictor
+    y: Array
+    smoother: Smoother
+
+    @property
+    def passes(self) -> int:
+        return self.predictor.passes
+
+    def at(self, x: Array, lam: Array) -> GCVPoint:
+        return GCVPoint(self, x, lam)
+
+    def constants(self) -> OuterConstants:
+        """None that holds for every λ: the denominator may be small."""
+        return OuterConstants(None, None)
+
+
+@dataclass(frozen=True)
+class GCVPoint:
+    """Generalised cross-validation at (x, λ)."""
+
+    outer: GCV
+    x: Array
+    lam: Array
+
+    @cached_property
+    def _prediction(self) -> Prediction:
+        return self.outer.predictor.at(self.x, self.lam)
+
+    @cached_property
+    def _residual(self) -> Array:
+        return self._prediction.value - self.outer.y
+
+    @cached_property
+    def _smoother(self) -> SmootherPoint:
+        return self.outer.smoother.at(self.lam)
+
+    @cached_property
+    def _left(self) -> Array:
+        """n - tr S."""
+        return self.outer.y.shape[0] - self._smoother.trace
+
+    @cached_property
+    def value(self) -> Array:
+        xp = self.outer.predictor.backend.xp
+        n = self.outer.y.shape[0]
+        return n * xp.vecdot(self._residual, self._residual) / (self._left * self._left)
+
+    @cached_property
+    def _slopes(self) -> Array:
+        return (2 * self.outer.y.shape[0]) * self._residual / (self._left * self._left)
+
+    @cached_property
+    def grad_x(self) -> Array:
+        return self._prediction.pull_x(self._slopes)
+
+    @cached_property
+    def grad_lam(self) -> Array:
+        by_trace = 2 * self.value / self._left * self._smoother.trace_grad
+        return self._prediction.pull_lam(self._slopes) + by_trace
+
+
+def gcv(model: LinearModel | KernelRidge) -> GCV:
+    """Build generalised cross-validation for ridge or kernel ridge regression.
+
+    Parameters
+    ----------
+    model : LinearModel or KernelRidge
+        The inner model: squared loss, ℓ2 penalty, one target, no row weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.inner import linear_model
+    >>> from bilevel.losses import Squared
+    >>> h = linear_model(np.eye(2), np.array([1.0, 3.0]), Squared())
+    >>> round(float(gcv(h).at(np.array([0.5, 1.5]), np.zeros(1)).value), 9)
+    5.0
+    """
+    return GCV(fitted(model), model.y, smoother(model))

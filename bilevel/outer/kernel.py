@@ -1,0 +1,114 @@
+"""Predictions of kernel ridge regression at other rows: t = K(rows, X; θ) α."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..design import Passes
+from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_rows
+from ..linalg import dot
+from ..losses import Loss
+from .held_out import HeldOut
+
+
+@dataclass(frozen=True)
+class KernelPredictor:
+    """t = K(rows, X; θ) α: it depends on λ directly, through θ.
+
+    Attributes
+    ----------
+    model : KernelRidge
+        The inner model.
+    rows : array, shape (n_rows, p)
+        Where to predict.
+    """
+
+    model: KernelRidge
+    rows: Array
+    counter: Passes = field(default_factory=Passes, compare=False)
+
+    @property
+    def backend(self) -> Backend:
+        return self.model.backend
+
+    @property
+    def dtype(self) -> Any:
+        return self.model.dtype
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.rows.shape[0])
+
+    @property
+    def depends_on_lam(self) -> bool:
+        return True
+
+    @property
+    def passes(self) -> int:
+        return self.counter.total
+
+    def at(self, x: Array, lam: Array) -> KernelPrediction:
+        matrix = self.model.cross_matrix(self.rows, lam, self.counter)
+        return KernelPrediction(matrix, x)
+
+    def row_square_norms(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class KernelPrediction:
+    """K α."""
+
+    matrix: KernelMatrix
+    x: Array
+
+    @cached_property
+    def value(self) -> Array:
+        return self.matrix.matmul(self.x)
+
+    def pull_x(self, r: Array) -> Array:
+        return self.matrix.rmatmul(r)
+
+    def pull_lam(self, r: Array) -> Array:
+        """⟨r, (∂K/∂θ_l) α⟩ for each l, and 0 for the ridge."""
+        backend = self.matrix.backend
+        parts = [dot(r, bent, backend) for bent in self.matrix.derivative_products(self.x)]
+        return backend.xp.stack([*parts, backend.xp.zeros_like(parts[0])])
+
+
+def held_out_kernel(model: KernelRidge, X: Array, y: Array, loss: Loss) -> HeldOut:
+    """Build the held-out loss of kernel ridge regression.
+
+    Parameters
+    ----------
+    model : KernelRidge
+        The inner model.
+    X : array, shape (n, p)
+        Held-out rows.
+    y : array, shape (n,) or (n, T)
+        Held-out targets, a column for each target of the model.
+    loss : Loss
+        A loss of one number a prediction, squared as a rule.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.inner import RBF, kernel_ridge
+    >>> from bilevel.losses import Squared
+    >>> h = kernel_ridge(np.array([[0.0], [1.0]]), np.array([1.0, -1.0]), RBF())
+    >>> g = held_out_kernel(h, np.array([[0.5]]), np.array([1.0]), Squared())
+    >>> float(g.at(np.array([1.0, -1.0]), np.zeros(2)).value)
+    0.5
+    """
+    backend = backend_of(X_train=model.X, X_val=X, y_val=y)
+    common_dtype(backend, X_train=model.X, X_val=X)
+    check_rows(X, "X_val", backend)
+    if X.shape[1] != model.X.shape[1]:
+        raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
+    expected = (X.shape[0], *model.y.shape[1:])
+    if tuple(y.shape) != expected:
+        raise ValueError(f"y_val must have shape {expected}, got {tuple(y.shape)}.")
+    return HeldOut(KernelPredictor(model, X), loss.encode(y, backend, model.dtype, "y_val"), loss)

@@ -1,0 +1,114 @@
+"""Predictions of a multilayer perceptron at other rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..design import Passes
+from ..inner.kernel_ridge import check_rows
+from ..inner.mlp import MLP
+from ..losses import Loss
+from .held_out import HeldOut
+
+
+@dataclass(frozen=True)
+class MLPPredictor:
+    """t(a_i; x) for other rows than those of the model."""
+
+    model: MLP
+    rows: Array
+    counter: Passes = field(default_factory=Passes, compare=False)
+
+    @property
+    def backend(self) -> Backend:
+        return self.model.backend
+
+    @property
+    def dtype(self) -> Any:
+        return self.model.dtype
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.rows.shape[0])
+
+    @property
+    def depends_on_lam(self) -> bool:
+        return False
+
+    @property
+    def passes(self) -> int:
+        return self.counter.total
+
+    def at(self, x: Array, lam: Array) -> MLPPrediction:
+        return MLPPrediction(self, x, lam)
+
+    def row_square_norms(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class MLPPrediction:
+    """The outputs at x."""
+
+    predictor: MLPPredictor
+    x: Array
+    lam: Array
+
+    @cached_property
+    def _levels(self) -> list[Array]:
+        predictor = self.predictor
+        predictor.counter.count_forward(self.x)
+        return predictor.model.network.forward(predictor.rows, self.x, predictor.backend)
+
+    @property
+    def value(self) -> Array:
+        return self._levels[-1]
+
+    def pull_x(self, r: Array) -> Array:
+        predictor = self.predictor
+        predictor.counter.count_backward(self.x)
+        network = predictor.model.network
+        return network.backward(self._levels, self.x, r, predictor.backend).grad
+
+    def pull_lam(self, r: Array) -> Array:
+        return self.predictor.backend.xp.zeros_like(self.lam)
+
+
+def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> HeldOut:
+    """Build the held-out loss of a multilayer perceptron.
+
+    Parameters
+    ----------
+    model : MLP
+        The inner model.
+    X, y : array
+        Held-out rows and labels, in the form of the training data.
+    loss : Loss, optional
+        That of the model when omitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.inner import mlp
+    >>> from bilevel.losses import Multinomial
+    >>> h = mlp(np.eye(3), np.array([0, 1, 1]), Multinomial(2), [4])
+    >>> g = held_out_mlp(h, np.eye(3), np.array([0, 1, 1]))
+    >>> round(float(g.at(np.zeros(26), np.zeros(2)).value), 4)
+    2.0794
+    """
+    loss = model.loss if loss is None else loss
+    backend = backend_of(X_train=model.X, X_val=X, y_val=y)
+    common_dtype(backend, X_train=model.X, X_val=X)
+    check_rows(X, "X_val", backend)
+    if X.shape[1] != model.X.shape[1]:
+        raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
+    labels = loss.encode(y, backend, model.dtype, "y_val")
+    if labels.ndim == 1:
+        labels = labels[:, None]
+    expected = (X.shape[0], model.network.sizes[-1])
+    if tuple(labels.shape) != expected:
+        raise ValueError(f"y_val must encode to shape {expected}, got {tuple(labels.shape)}.")
+    return HeldOut(MLPPredictor(model, X), labels, loss)

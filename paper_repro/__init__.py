@@ -1,0 +1,1 @@
+"""Every experiment of the HOAG paper and of those that it builds on, from the data up."""

@@ -1,0 +1,158 @@
+"""Hold analytic derivatives of points against central differences, on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+RELATIVE = 1e-6
+
+
+def close(actual: Any, expected: Any, rtol: float = RELATIVE, atol: float = 0.0) -> None:
+    """Compare in the norm, relative to its size: entries near zero are not held to their own."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    error = np.linalg.norm(actual - expected)
+    assert error <= rtol * np.linalg.norm(expected) + atol, (error, np.linalg.norm(expected))
+
+
+def central(f: Callable[[float], Any], step: float) -> Any:
+    """f'(0) by a central difference with Richardson's extrapolation: error O(step⁴)."""
+    coarse = (f(2 * step) - f(-2 * step)) / (4 * step)
+    fine = (f(step) - f(-step)) / (2 * step)
+    return (4 * fine - coarse) / 3
+
+
+def check_inner(
+    inner: Any, x: np.ndarray, lam: np.ndarray, *, seed: int = 0, step: float = 1e-3
+) -> None:
+    """Check gradient, Hessian products, cross products, diagonal and ray of an inner objective."""
+    backend = inner.backend
+    host, send = backend.to_numpy, backend.asarray
+    rng = np.random.default_rng(seed)
+    assert tuple(inner.x_shape) == x.shape
+    assert inner.n_hyperparameters == lam.shape[0]
+
+    def at(x: np.ndarray, lam: np.ndarray) -> Any:
+        return inner.at(send(x), send(lam))
+
+    point = at(x, lam)
+    v, d = rng.standard_normal(x.shape), rng.standard_normal(lam.shape)
+    grad = host(point.grad)
+    assert grad.shape == x.shape
+    assert point.grad.dtype == point.x.dtype
+
+    def slope(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.sum(a * b))
+
+    def value(t: float) -> float:
+        return backend.scalars(at(x + t * v, lam).value)[0]
+
+    close(slope(grad, v), central(value, step), atol=1e-9 * np.linalg.norm(grad))
+    by_x = central(lambda t: host(at(x + t * v, lam).grad), step)
+    close(host(point.hvp(send(v))), by_x)
+    by_lam = central(lambda t: host(at(x, lam + t * d).grad), step)
+    close(host(point.cross_jvp(send(d))), by_lam)
+    # the transpose: ⟨(∂²_{xλ}h)ᵀ v, d⟩ = ⟨v, (∂²_{xλ}h) d⟩, in every direction d
+    vjp = host(point.cross_vjp(send(v)))
+    assert vjp.shape == lam.shape
+    for _ in range(2):
+        d = rng.standard_normal(lam.shape)
+        jvp = host(point.cross_jvp(send(d)))
+        close(slope(vjp, d), slope(v, jvp), atol=1e-12 * np.linalg.norm(v) * np.linalg.norm(jvp))
+    # several directions at once equal one after the other
+    several = rng.standard_normal((*x.shape, 3))
+    together = host(point.hvp(send(several)))
+    crossed = host(point.cross_vjp(send(several)))
+    assert together.shape == several.shape
+    assert crossed.shape == (*lam.shape, 3)
+    for k in range(3):
+        close(together[..., k], host(point.hvp(send(several[..., k]))), rtol=1e-12)
+        close(crossed[..., k], host(point.cross_vjp(send(several[..., k]))), rtol=1e-12)
+    # symmetry
+    w = several[..., 0]
+    close(slope(w, host(point.hvp(send(v)))), slope(v, together[..., 0]), rtol=1e-9, atol=1e-9)
+    _check_diagonal(point, x.shape, host, send)
+    ray = point.ray(send(v))
+    ahead = ray.at(0.3)
+    close(host(ahead.grad), host(at(x + 0.3 * v, lam).grad), rtol=1e-10)
+    (along,) = backend.scalars(ray.slope(ahead))
+    close(along, slope(host(ahead.grad), v), rtol=1e-10, atol=1e-10)
+    if point.carry is not None:
+        other = lam + 0.1
+        handed = inner.at(send(x), send(other), point.carry)
+        assert np.array_equal(host(handed.grad), host(at(x, other).grad))
+
+
+def _check_diagonal(point: Any, shape: tuple[int, ...], host: Any, send: Any) -> None:
+    diag = point.diag()
+    if diag is None:
+        return
+    size = int(np.prod(shape))
+    basis = np.eye(size).reshape(*shape, size)
+    full = host(point.hvp(send(basis))).reshape(size, size)
+    close(host(diag).reshape(-1), np.diag(full), rtol=1e-10)
+
+
+def check_outer(
+    outer: Any, backend: Any, x: np.ndarray, lam: np.ndarray, *, seed: int = 0, step: float = 1e-3
+) -> None:
+    """Check ∂_x g and ∂_λ g of an outer criterion."""
+    host, send = backend.to_numpy, backend.asarray
+    rng = np.random.default_rng(seed)
+    v, d = rng.standard_normal(x.shape), rng.standard_normal(lam.shape)
+
+    def value(x: np.ndarray, lam: np.ndarray) -> float:
+        return backend.scalars(outer.at(send(x), send(lam)).value)[0]
+
+    point = outer.at(send(x), send(lam))
+    grad_x, grad_lam = host(point.grad_x), host(point.grad_lam)
+    assert grad_x.shape == x.shape
+    assert grad_lam.shape == lam.shape
+    scale_x, scale_lam = np.linalg.norm(grad_x), np.linalg.norm(grad_lam)
+    size = abs(value(x, lam))
+    noise = 1e-10 * size + 1e-12
+    by_x = central(lambda t: value(x + t * v, lam), step)
+    close(np.sum(grad_x * v), by_x, atol=1e-9 * scale_x + noise)
+    by_lam = central(lambda t: value(x, lam + t * d), step)
+    close(np.sum(grad_lam * d), by_lam, atol=1e-9 * scale_lam + noise)
+
+
+def check_constants(inner: Any, lam: np.ndarray, *, seed: int = 0, scale: float = 1.0) -> None:
+    """Hold declared constants against dense matrices at random points: none may be exceeded."""
+    backend = inner.backend
+    host, send = backend.to_numpy, backend.asarray
+    rng = np.random.default_rng(seed)
+    shape = tuple(inner.x_shape)
+    size = int(np.prod(shape))
+    basis = send(np.eye(size).reshape(*shape, size))
+    m = lam.shape[0]
+
+    def matrices(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        point = inner.at(send(x), send(lam))
+        hessian = host(point.hvp(basis)).reshape(size, size)
+        cross = [host(point.cross_jvp(send(e))).reshape(-1) for e in np.eye(m)]
+        return hessian, np.stack(cross, axis=1)
+
+    constants = inner.constants(send(lam))
+    slack = 1 + 1e-9
+    for _ in range(4):
+        x = scale * rng.standard_normal(shape)
+        y = x + scale * rng.choice([1e-3, 1.0]) * rng.standard_normal(shape)
+        (hx, bx), (hy, by) = matrices(x), matrices(y)
+        cross_norm = inner.at(send(x), send(lam)).cross_norm
+        if cross_norm is not None:
+            assert np.linalg.norm(bx, 2) <= backend.scalars(cross_norm)[0] * slack
+        eigenvalues = np.linalg.eigvalsh(hx)
+        distance = np.linalg.norm(x - y)
+        if constants.mu is not None:
+            assert constants.mu <= eigenvalues[0] * slack + 1e-12
+        if constants.smoothness is not None:
+            assert eigenvalues[-1] <= constants.smoothness * slack
+        if constants.hessian_lipschitz is not None:
+            bound = constants.hessian_lipschitz * distance
+            assert np.linalg.norm(hx - hy, 2) <= bound * slack + 1e-12 * np.linalg.norm(hx, 2)
+        if constants.cross_lipschitz is not None:
+            assert np.linalg.norm(bx - by, 2) <= constants.cross_lipschitz * distance * slack
