@@ -78,7 +78,7 @@ def inner_stop(known: KnownProblem, tol: float, *, solver: Solver | None = None)
 def inner_certificate(known: KnownProblem, result: InnerResult, tol: float) -> Figures:
     """The same for a result that is there already: converged, certified, and truly so."""
     error = norm(known.host(result.x) - known.solution)
-    slack = known.solution_rounding()
+    slack = known.solution_rounding
     bound = math.inf if result.error_bound is None else result.error_bound
     require(
         result.status is Status.CONVERGED,
@@ -152,13 +152,13 @@ def hypergradient_certificate(
 ) -> Figures:
     """Hold a hypergradient to the truth, to its own bound, and to C ε."""
     error = norm(known.host(found.value) - known.hypergradient)
-    slack = known.hypergradient_rounding()
+    slack = known.hypergradient_rounding
     constant = theorem_1_constant(known, tol) if constant is None else constant
     bound = math.inf if found.error_bound is None else found.error_bound
     figures = {"error": error, "bound": bound, "C": constant, "rounding": slack}
     residual = found.residual or 0.0
     require(
-        residual <= tol + known.adjoint_rounding(),
+        residual <= tol + known.adjoint_rounding,
         f"‖H q - ∂_x g‖ ≤ ε ({found.status.message})",
         residual=residual,
         tol=tol,
@@ -354,7 +354,7 @@ def descent(found: Trace, known: KnownProblem, lipschitz: float) -> Figures:
             above = found.value[k + 1] - (found.value[k] - gain * step**2 + error * step)
             worst = max(worst, above)
             require(
-                above <= slack + known.hypergradient_rounding() * step,
+                above <= slack + known.hypergradient_rounding * step,
                 f"descent at iteration {k + 1} with the {name} error",
                 above=above,
                 step=step,
@@ -487,7 +487,7 @@ def theorem_2(
     chosen = replace(method or HOAG(), tolerances=schedule, step_rule=FixedStep(used))
     found = trace(known, chosen, steps, lam0)
     for record in found.records:
-        slack = known.solution_rounding()
+        slack = known.solution_rounding
         require(record.tol == schedule(record.k), "the tolerance asked is ε_k", k=record.k)
         require(
             record.inner_error is not None and record.inner_error <= record.tol + slack,
