@@ -38,6 +38,5 @@ __all__ = [
     "is_sparse",
     "read_npz",
     "same_backend",
-    "shuffled_parts",
     "write_npz",
 ]
