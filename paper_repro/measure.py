@@ -118,24 +118,31 @@ class Truth:
         key = min(self._known, key=lambda k: self._known[k][0])
         return key, self._known[key][0]
 
-    def refine(self, radius: float = 0.3, low: float = -12.0, high: float = 12.0) -> float:
+    def refine(self, radius: float = 0.5, low: float = -12.0, high: float = 12.0) -> float:
         """Search on around the best λ, one coordinate after the other; return f*."""
-        for _ in range(1 if len(self.best[0]) == 1 else 3):
-            for j in range(len(self.best[0])):
-                centre = self.best[0]
-
-                def along(t: float, centre: Any = centre, j: int = j) -> float:
-                    lam = list(centre)
-                    lam[j] = float(np.clip(t, low, high))
-                    return self(lam)[0]
-
-                c = centre[j]
-                minimize_scalar(
-                    along, bounds=(max(c - radius, low), min(c + radius, high)), method="bounded",
-                    options={"xatol": 1e-7, "maxiter": 25},
-                )  # fmt: skip
-            radius /= 4
+        rounds = 0
+        while rounds < 12 and radius > 0.02:
+            rounds += 1
+            centre = self.best[0]
+            for j in range(len(centre)):
+                self._search_along(j, radius, low, high)
+            moved = max(abs(a - b) for a, b in zip(self.best[0], centre, strict=True))
+            if len(centre) == 1 and moved < 0.9 * radius:
+                break
+            radius = radius if moved > 0.5 * radius else radius / 3
         return self.best[1]
+
+    def _search_along(self, j: int, radius: float, low: float, high: float) -> None:
+        """Minimise f along coordinate j, within the radius of the best λ."""
+        centre = self.best[0]
+
+        def along(t: float) -> float:
+            return self([*centre[:j], float(t), *centre[j + 1 :]])[0]
+
+        edges = (max(centre[j] - radius, low), min(centre[j] + radius, high))
+        minimize_scalar(
+            along, bounds=edges, method="bounded", options={"xatol": 1e-6, "maxiter": 20}
+        )
 
 
 def trace(

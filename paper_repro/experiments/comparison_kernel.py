@@ -16,10 +16,15 @@ from bilevel.solvers import LBFGS
 from .. import datasets, style
 from ..contract import Check, Experiment, Results, Row, Settings, Verdict
 from ..measure import Budget, Truth, judge, own_methods, search, subtract_optimum, trace
+from ..iterdiff import iterative_differentiation
 from ..proposers import PROPOSERS
 from ._comparison import compare, cost, draw_comparison, grouped, tightest
 
 SEQUENCES = ("quadratic", "cubic", "exponential", "exact")
+
+
+#: Of L-BFGS from zero, each differentiated.
+ITERATIONS = 50
 
 
 def problem_of(train: Any, val: Any, test: Any, backend: Any) -> tuple[bilevel.Problem, Any]:
@@ -69,6 +74,7 @@ def _one(
     }
     found["hoag"] = found["sequence exponential"]
     found |= {name: trace(problem, name, budget) for name in own_methods()}
+    found["iterdiff"] = trace(problem, iterative_differentiation(ITERATIONS), budget)
     for name, proposer in PROPOSERS.items():
         found[name] = search(problem, proposer(2, seed), budget, solver=LBFGS())
     rows = [

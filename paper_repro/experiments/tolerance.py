@@ -157,11 +157,12 @@ def _ours(data: str, methods: Any, name: str) -> Check:
     best = max((_ratio(methods, s, level, "passes") or 0.0 for s in SEQUENCES[:-1]), default=0.0)
     mine = _ratio(methods, name, level, "passes")
     return Check(
-        f"{data}: ours ({name}) is cheaper than the best published sequence (not in the paper)",
+        f"{data}: ours ({name}) is cheaper than the best published sequence",
         "not reached"
         if mine is None or not best
         else f"to {level:.2%} of f*: {mine / best:.1f}× fewer passes",
         mine is not None and mine > best,
+        claimed=False,
     )
 
 
