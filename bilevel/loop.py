@@ -140,7 +140,7 @@ def minimize(
     max_iter : int
         Outer iterations at most.
     tol : float
-        Stop where ‖P_D(λ - p) - λ‖ ≤ tol · |g(x, λ)|; 0 turns the rule off.
+        Stop where ‖P_D(λ - p) - λ‖ ≤ tol · abs(g(x, λ)); 0 turns the rule off.
     max_passes : int, optional
         Stop after the iteration that reaches this many passes over the training data.
     max_seconds : float, optional

@@ -51,7 +51,7 @@ class Record:
     value : float
         g(x_k, λ_k), an approximation of f(λ_k).
     value_error : float or None
-        A proven bound of |g(x_k, λ_k) - f(λ_k)|, where one is to be had.
+        A proven bound of abs(g(x_k, λ_k) - f(λ_k)), where one is to be had.
     hypergrad : array, shape (m,)
         p_k.
     hypergrad_error : float or None

@@ -23,6 +23,7 @@ from bilevel.hypergrad import (
     tangent_bound,
     unsolved,
 )
+from bilevel.hypergrad.surrogate import certified
 from bilevel.hypergrad.unrolled_lbfgs import two_loop
 from bilevel.inner import RBF, InnerConstants, kernel_ridge, linear_model, minibatches, mlp
 from bilevel.losses import Logistic, Multinomial, Squared
@@ -230,6 +231,24 @@ def test_the_error_bound_is_a_bound(label, n_steps):
         assert result.error_bound is not None
         error = np.linalg.norm(result.value - truth)
         assert error <= result.error_bound * (1 + 1e-6) + 1e-7
+
+
+def test_the_bound_counts_what_an_unrolled_sum_differs_by():
+    """At an exact solution with an exact q, all that is left is the distance of p to p(q)."""
+    problem = logistic()
+    inner = solved(problem, tol=1e-13)
+    exact = Direct()(problem, inner, tol=0.0)
+    delta = np.array([3.0, -4.0])
+    result = certified(
+        problem,
+        inner.point,
+        exact.outer,
+        exact.value + delta,
+        exact.adjoint,
+        n_iter=1,
+        status=exact.status,
+    )
+    assert result.error_bound == pytest.approx(5.0, rel=1e-6)
 
 
 def test_no_bound_is_given_without_the_constants():

@@ -197,6 +197,17 @@ def test_elastic_net_tends_to_scikit_learns():
     assert np.max(np.abs(x - other.fit(X, REALS).coef_)) < 1e-3
 
 
+def test_elastic_net_constants_are_reached():
+    """Second derivative 1/ε at 0 and third 48/(25 √5 ε²) at ε/2, sought on a grid."""
+    epsilon, lam = 0.3, np.array([0.0, -40.0])
+    constants = SmoothedElasticNet(epsilon).constants(lam, NUMPY)
+    t = np.linspace(-2, 2, 100001)
+    curvature = SmoothedElasticNet(epsilon).at(t, lam, NUMPY).diag()
+    third = np.abs(np.diff(curvature) / np.diff(t))
+    assert 0.9999 * constants.smoothness <= curvature.max() <= constants.smoothness
+    assert 0.9999 * constants.hessian_lipschitz <= third.max() <= constants.hessian_lipschitz
+
+
 def test_gradient_matches_torch_autodiff():
     torch = pytest.importorskip("torch")
     backend = bilevel.get_backend("torch")

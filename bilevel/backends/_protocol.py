@@ -23,8 +23,8 @@ class BackendUnavailableError(RuntimeError):
 class SparseKernel(Protocol):
     """A CSR matrix that lives on a backend and multiplies dense arrays from both sides."""
 
-    #: How many right-hand sides one product should carry: 1 where several columns at once
-    #: cost as much as one after the other, more where the kernel reads the matrix once for all.
+    #: The number of right-hand sides at which a product costs the least for each of them (1: no
+    #: gain from several). Measured: see the module of each kernel.
     columns_per_pass: int
 
     @property
@@ -73,15 +73,18 @@ class Backend(Protocol):
     device: Any
 
     def asarray(self, value: Any, dtype: Any = None) -> Array:
-        """Copy or wrap host data (or an array of this backend) as an array on this device."""
+        """Bring numbers, or an array of any backend, to this device: the explicit transfer in.
+
+        Nothing is copied where the array is there already.
+        """
         ...
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        """Copy an array to the host: the explicit transfer."""
+        """Bring an array to the host: the explicit transfer out."""
         ...
 
     def scalars(self, *values: Array) -> tuple[float, ...]:
-        """Read 0-d arrays to the host in one transfer: the only scalar read of the core."""
+        """Read 0-d arrays of one dtype to the host in one transfer: the only scalar read."""
         ...
 
     def expit(self, t: Array) -> Array:
@@ -93,16 +96,28 @@ class Backend(Protocol):
         ...
 
     def logsumexp(self, t: Array, axis: int = -1) -> Array:
-        """log Σ e^t over one axis, without overflow."""
+        """Log Σ e^t over one axis, without overflow."""
         ...
 
     def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
-        """Sum ``values`` (p,) over equal entries of ``segments`` (p,) to (n_segments,)."""
+        """Sum ``values`` (p,) or (p, k) over equal entries of ``segments`` (p,).
+
+        The result has shape (n_segments,) or (n_segments, k).
+        """
+        ...
+
+    def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
+        """Solve a z = b for a triangular ``a`` (n, n), b (n,) or (n, k).
+
+        The rest of dense linear algebra (cholesky, solve, eigh) is in ``xp.linalg``. The other
+        triangle of ``a`` must hold zeros.
+        """
         ...
 
     def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
         """Return y + alpha x, overwriting y where the library allows it.
 
+        ``alpha`` is a float, 0-d, or broadcasts over the columns of x and y.
         ``work`` is scratch of the shape of x, for libraries that need it to avoid an allocation.
         """
         ...
@@ -112,7 +127,7 @@ class Backend(Protocol):
         ...
 
     def normal(self, seed: int | Sequence[int], shape: tuple[int, ...], dtype: Any) -> Array:
-        """Standard normal numbers, the same on every backend for the same seed."""
+        """Draw standard normal numbers, the same on every backend for the same seed."""
         ...
 
     def csr(

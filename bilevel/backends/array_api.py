@@ -1,15 +1,14 @@
-"""Any library that array-api-compat knows: torch, JAX, array-api-strict, dpnp, ...
+"""A backend written against the Array API standard alone.
 
-Every method here is written against the standard; the table ``_LIBRARIES`` holds the little
-that differs from one library to the next. NumPy and CuPy refine this class in their own files.
+One subclass, in its own file, adds what the standard leaves open for one library: how an array
+comes to the host, what a device is called, what works in place.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
@@ -18,126 +17,60 @@ import numpy.typing as npt
 from ._protocol import Array, BackendUnavailableError, SparseKernel
 
 
-@dataclass(frozen=True)
-class Library:
-    """What the standard leaves open, for one library."""
-
-    module: str
-    install: str
-    to_numpy: Callable[[Array], npt.NDArray[Any]]
-    synchronize: Callable[[Any], None] = lambda device: None
-    default_device: Callable[[Any], Any] = lambda xp: None
-    parse_device: Callable[[Any, Any], Any] = lambda xp, device: device
-
-
-def _torch_sync(device: Any) -> None:
-    torch = importlib.import_module("torch")
-    if str(device).startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def _torch_device(xp: Any, device: Any) -> Any:
-    torch = importlib.import_module("torch")
-    found = torch.device(device)
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailableError(
-            "torch finds no CUDA device here: use device='cpu', or install a CUDA build of torch "
-            "and an NVIDIA driver."
-        )
-    return found
-
-
-def _jax_device(xp: Any, device: Any) -> Any:
-    jax = importlib.import_module("jax")
-    if not isinstance(device, str):
-        return device
-    try:
-        return jax.devices(device)[0]
-    except RuntimeError as error:
-        raise BackendUnavailableError(
-            f"JAX finds no {device!r} device here: use device='cpu', or install the JAX build "
-            "for that device."
-        ) from error
-
-
-def _strict_device(xp: Any, device: Any) -> Any:
-    return xp.Device(device) if isinstance(device, str) else device
-
-
-def _strict_to_numpy(array: Array) -> npt.NDArray[Any]:
-    xp = importlib.import_module("array_api_strict")
-    return np.array(xp.asarray(array, device=xp.Device("CPU_DEVICE"), copy=True))
-
-
-_LIBRARIES: dict[str, Library] = {
-    "torch": Library(
-        "array_api_compat.torch",
-        "pip install 'bilevel[torch]'",
-        lambda a: a.detach().cpu().numpy().copy(),
-        synchronize=_torch_sync,
-        parse_device=_torch_device,
-    ),
-    "jax": Library(
-        "jax.numpy",
-        "pip install 'bilevel[jax]'",
-        lambda a: np.array(a),
-        parse_device=_jax_device,
-    ),
-    "array_api_strict": Library(
-        "array_api_strict",
-        "pip install array-api-strict",
-        _strict_to_numpy,
-        parse_device=_strict_device,
-    ),
-    "dpnp": Library(
-        "dpnp",
-        "pip install dpnp intel-opencl-rt",
-        lambda a: a.asnumpy(),
-        synchronize=lambda device: device.sycl_queue.wait() if device is not None else None,
-    ),
-}
-
-
 class ArrayAPIBackend:
-    """A backend written against the Array API standard alone.
+    """One array library on one device, by the standard.
 
     Parameters
     ----------
-    name : str
-        The library: ``"torch"``, ``"jax"``, ``"array_api_strict"`` or ``"dpnp"``.
     device : object, optional
         A device of that library or its name; the library's default device when omitted.
     """
 
-    def __init__(self, name: str, device: Any = None) -> None:
-        library = _LIBRARIES[name]
+    #: How users call the library, and the name of its own package.
+    name: str
+    #: The namespace that follows the standard.
+    module: ClassVar[str]
+    #: The command that installs the library.
+    install: ClassVar[str]
+
+    def __init__(self, device: Any = None) -> None:
+        self.xp: Any = self._import()
+        asked = None if device is None else self._parse_device(device)
+        self.device: Any = self._probe(asked)
+
+    def _import(self) -> Any:
         try:
-            self.xp = importlib.import_module(library.module)
+            return importlib.import_module(self.module)
         except ImportError as error:
             raise BackendUnavailableError(
-                f"The {name} backend is not installed: {library.install}."
+                f"The {self.name} backend is not installed: `{self.install}`."
             ) from error
-        self.name = name
-        self._library = library
-        if device is not None:
-            device = library.parse_device(self.xp, device)
+
+    def _parse_device(self, device: Any) -> Any:
+        """Turn a name into a device of the library."""
+        return device
+
+    def _probe(self, device: Any) -> Any:
+        """Allocate a number there, since only that tells a usable device from a named one."""
+        xp = self.xp
         try:
-            probe = self.xp.zeros(1, device=device) if device is not None else self.xp.zeros(1)
+            probe = xp.zeros(1) if device is None else xp.zeros(1, device=device)
         except Exception as error:  # each library has its own kind of "no such device"
             raise BackendUnavailableError(
-                f"The {name} backend has no usable device {device!r} here ({error}); "
-                "`bilevel info` lists what is usable."
+                f"The {self.name} backend cannot use the device "
+                f"{'that is its default' if device is None else repr(str(device))} "
+                f"({error}): choose one that `bilevel info` lists."
             ) from error
-        self.device = array_api_compat.device(probe)
+        return array_api_compat.device(probe)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r}, device={str(self.device)!r})"
+        return f"{type(self).__name__}(device={str(self.device)!r})"
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, ArrayAPIBackend)
             and self.name == other.name
-            and self.device == other.device
+            and bool(self.device == other.device)
         )
 
     def __hash__(self) -> int:
@@ -146,35 +79,42 @@ class ArrayAPIBackend:
     # -- arrays in and out -------------------------------------------------------------------
 
     def asarray(self, value: Any, dtype: Any = None) -> Array:
-        if not array_api_compat.is_array_api_obj(value):
-            value = np.asarray(value)
-        if isinstance(value, np.ndarray) and dtype is None and value.dtype.kind not in "fiub":
-            raise TypeError(f"Expected numbers, got an array of dtype {value.dtype}.")
+        value = self._known(value)
         array = self.xp.asarray(value, dtype=dtype, device=self.device)
-        if str(dtype or getattr(value, "dtype", "")).endswith("float64") and (
-            array.dtype != self.xp.float64
-        ):
+        wanted = dtype if dtype is not None else getattr(value, "dtype", None)
+        if str(wanted).endswith("float64") and array.dtype != self.xp.float64:
             raise BackendUnavailableError(
                 f"The {self.name} backend turned float64 into {array.dtype}: for JAX set "
-                "JAX_ENABLE_X64=1, or ask for float32."
+                "JAX_ENABLE_X64=1, for a device without float64 ask for float32."
             )
         return array
 
+    def _known(self, value: Any) -> Any:
+        """Give an array of this library, or one on the host."""
+        from ._registry import get_backend, library_of
+
+        library = library_of(value)
+        if library == self.name:
+            return value
+        if library not in (None, "numpy"):
+            return get_backend(value).to_numpy(value)
+        host = np.asarray(value)
+        if host.dtype.kind not in "fiub":
+            raise TypeError(f"Expected numbers, got an array of dtype {host.dtype}.")
+        return host
+
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        return self._library.to_numpy(array)
+        return np.array(array)
 
     def scalars(self, *values: Array) -> tuple[float, ...]:
-        if len(values) == 1:
-            return (float(values[0]),)
-        host = self.to_numpy(self.xp.stack(list(values)))
-        return tuple(float(value) for value in host)
+        stacked = self.xp.stack(list(values)) if len(values) > 1 else values[0]
+        return tuple(float(number) for number in self.to_numpy(stacked).reshape(-1))
 
     def synchronize(self) -> None:
-        self._library.synchronize(self.device)
+        """Nothing to do where every call returns with its work done."""
 
     def describe(self) -> str:
-        module = importlib.import_module(self.name)
-        version = getattr(module, "__version__", "?")
+        version = getattr(importlib.import_module(self.name), "__version__", "?")
         return f"{self.name} {version}, device {self.device}"
 
     # -- special functions, written so that no intermediate overflows -------------------------
@@ -194,20 +134,34 @@ class ArrayAPIBackend:
         # An all -inf slice has top = -inf, and -inf - -inf is nan: shift by 0 there.
         top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
         total = xp.sum(xp.exp(t - top), axis=axis, keepdims=True)
-        return xp.squeeze(xp.log(total) + top, axis=axis)
+        with np.errstate(divide="ignore"):  # NumPy inside: log 0 = -inf is meant, for all -inf
+            return xp.squeeze(xp.log(total) + top, axis=axis)
 
     def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
+        # The standard has no scatter: one masked sum a segment.
         xp = self.xp
         zero = xp.zeros_like(values)
-        return xp.stack([xp.sum(xp.where(segments == j, values, zero)) for j in range(n_segments)])
+        mask = segments if values.ndim == 1 else segments[:, None]
+        return xp.stack(
+            [xp.sum(xp.where(mask == j, values, zero), axis=0) for j in range(n_segments)]
+        )
 
-    # -- vector updates: in place where the library can ---------------------------------------
+    # -- linear algebra that the standard's extension lacks ------------------------------------
+
+    def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
+        # The standard has the general solve alone: exact too, at (2/3) n³ more operations.
+        return self.xp.linalg.solve(a, b)
+
+    # -- vector updates: += works in place where arrays are mutable, and rebinds elsewhere -----
 
     def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
-        return y + alpha * x
+        y += alpha * x
+        return y
 
     def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
-        return x + alpha * y
+        y *= alpha
+        y += x
+        return y
 
     # -- random numbers: drawn on the host, so that every backend sees the same ----------------
 
@@ -225,21 +179,13 @@ class ArrayAPIBackend:
         shape: tuple[int, int],
         dtype: Any,
     ) -> SparseKernel:
-        if self.name == "torch":
-            from ._torch_csr import TorchCSR
-
-            return TorchCSR.from_host(self, data, indices, indptr, shape, dtype)
-        raise BackendUnavailableError(
-            f"The {self.name} backend has no sparse arrays: use backend='numpy', 'cupy' or "
-            "'torch' for sparse data, or pass a dense array."
-        )
+        raise self._no_sparse()
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
-        if self.name == "torch":
-            from ._torch_csr import TorchCSR
+        raise self._no_sparse()
 
-            return TorchCSR(self, matrix)
-        raise BackendUnavailableError(
-            f"The {self.name} backend has no sparse arrays: use backend='numpy', 'cupy' or "
+    def _no_sparse(self) -> BackendUnavailableError:
+        return BackendUnavailableError(
+            f"The {self.name} backend has no sparse arrays: use the backend 'numpy', 'cupy' or "
             "'torch' for sparse data, or pass a dense array."
         )

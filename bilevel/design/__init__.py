@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ._host import from_host
 from ._protocol import Design, Passes
 from ._recount import recounted
 from .csr import CSRDesign
@@ -20,6 +21,7 @@ __all__ = [
     "Standardized",
     "WithIntercept",
     "as_design",
+    "from_host",
     "recounted",
 ]
 
@@ -29,7 +31,7 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
 
     Parameters
     ----------
-    X : array or sparse matrix, shape (n, p), real floating, or Design
+    X : array or sparse matrix, shape (n, p), float32 or float64, or Design
         The matrix; a design is returned as it is.
     name : str
         How the argument is called in an error message.
@@ -46,7 +48,7 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     ValueError
         If X is not two-dimensional, is empty, holds NaN or infinity, or lives on another backend.
     TypeError
-        If X is no array, or not of a real floating dtype.
+        If X is no array, or neither float32 nor float64.
 
     Examples
     --------
@@ -54,26 +56,27 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     >>> bilevel.as_design(np.ones((3, 2))).shape
     (3, 2)
     """
-    if isinstance(X, (CSRDesign, DenseDesign, WithIntercept, Standardized)):
-        return X
-    found = backend_of(**{name: X})
+    found = X.backend if isinstance(X, Design) else backend_of(**{name: X})
     if backend is not None and found != backend:
         raise ValueError(
             f"{name} is on {found.name} ({found.device}), expected {backend.name} "
             f"({backend.device}): move it first."
         )
+    if isinstance(X, Design):
+        return X
     if X.ndim != 2:
         raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"{name} is empty: shape {tuple(X.shape)}.")
+    common_dtype(found, **{name: X})
     if is_sparse(X):
         kernel = found.sparse_kernel(X)
         design: Design = CSRDesign(kernel, found)
-        finite = found.xp.all(found.xp.isfinite(kernel.values()))
+        entries = kernel.values()
     else:
-        common_dtype(found, **{name: X})
         design = DenseDesign(X, found)
-        finite = found.xp.all(found.xp.isfinite(X))
-    if not bool(finite):
+        entries = X
+    (finite,) = found.scalars(found.xp.all(found.xp.isfinite(entries)))
+    if not finite:
         raise ValueError(f"{name} holds NaN or infinite values; every entry must be finite.")
     return design

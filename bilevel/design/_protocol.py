@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend, HostIndex
 
@@ -38,14 +38,18 @@ class Passes:
         self.columns += 1 if r.ndim == 1 else r.shape[1]
 
 
+@runtime_checkable
 class Design(Protocol):
     """A matrix X of shape (n, p) that multiplies arrays from both sides.
 
     One right-hand side is an array of shape (p,) or (n,), several are its columns.
     """
 
-    backend: Backend
-    passes: Passes
+    @property
+    def backend(self) -> Backend: ...
+
+    @property
+    def passes(self) -> Passes: ...
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -55,7 +59,7 @@ class Design(Protocol):
 
     @property
     def columns_per_pass(self) -> int:
-        """How many right-hand sides one product should carry (1: no gain from several)."""
+        """How many right-hand sides make a product cheapest for each (1: no gain from several)."""
         ...
 
     def matmul(self, v: Array) -> Array:
@@ -66,14 +70,37 @@ class Design(Protocol):
         """Xᵀ @ r, shape (p,) or (p, k)."""
         ...
 
-    def gram_diag(self, d: Array) -> Array:
-        """diag(Xᵀ diag(d) X), shape (p,) for d (n,), (p, k) for d (n, k)."""
+    def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
+        """diag(X_cᵀ diag(d) X_c), X_c = X - 1 centreᵀ; shape (p,) for d (n,), (p, k) for (n, k).
+
+        ``centre`` of shape (p,) is what is subtracted from each column; nothing when omitted.
+        """
         ...
 
-    def square_matmul(self, v: Array) -> Array:
-        """(X∘X) @ v, shape (n,): weighted square norms of the rows."""
+    def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
+        """(X_c∘X_c) @ v, shape (n,) or (n, k): weighted square norms of the centred rows."""
+        ...
+
+    @property
+    def centred_rounding(self) -> float:
+        """Rounding error of ``gram_diag(d, mean)``, relative to ``gram_diag(d)``, at worst about.
+
+        Far below the unit roundoff where entries are centred before they are squared, that size
+        where the squares are centred after.
+        """
         ...
 
     def rows(self, index: HostIndex) -> Design:
-        """The design of these rows, in this order, with a counter of its own."""
+        """Return the design of these rows, in this order, with a counter of its own.
+
+        Raises
+        ------
+        ValueError
+            If ``index`` does not hold integers in 0, ..., n-1 along one axis.
+        """
         ...
+
+
+def per_column(a: Array, v: Array) -> Array:
+    """Give a (p,) the number of axes of v, (p,) or (p, k), so that it broadcasts over columns."""
+    return a if v.ndim == 1 else a[:, None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends import Array, Backend, HostIndex, SparseKernel
-from ._protocol import Passes
+from ..backends import Array, Backend, HostIndex, SparseKernel, check_rows
+from ._protocol import Passes, per_column
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,32 @@ class CSRDesign:
         self.passes.count_backward(r)
         return self.kernel.rmatmul(r)
 
-    def gram_diag(self, d: Array) -> Array:
-        self.passes.count_backward(d)
-        return self.kernel.square_rmatmul(d)
+    def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
+        """Two passes when centred, one when not.
 
-    def square_matmul(self, v: Array) -> Array:
+        Σ d (x - c)² = Σ d x² - 2c Σ d x + c² Σ d. The terms cancel badly in a column with few
+        zeros and a mean far above its spread alone: there a dense design is the better one.
+        """
+        self.passes.count_backward(d)
+        square = self.kernel.square_rmatmul(d)
+        if centre is None:
+            return square
+        c = per_column(centre, d)
+        return square - 2 * c * self.rmatmul(d) + c * c * self.backend.xp.sum(d, axis=0)
+
+    def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
+        """Two passes when centred, one when not."""
         self.passes.count_forward(v)
-        return self.kernel.square_matmul(v)
+        square = self.kernel.square_matmul(v)
+        if centre is None:
+            return square
+        cv = per_column(centre, v) * v
+        shift = self.backend.xp.sum(per_column(centre, v) * cv, axis=0)
+        return square - 2 * self.matmul(cv) + shift
+
+    @property
+    def centred_rounding(self) -> float:
+        return 8 * float(self.backend.xp.finfo(self.dtype).eps)
 
     def rows(self, index: HostIndex) -> CSRDesign:
-        return CSRDesign(self.kernel.rows(index), self.backend)
+        return CSRDesign(self.kernel.rows(check_rows(index, self.shape[0])), self.backend)

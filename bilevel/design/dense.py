@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends import Array, Backend, HostIndex
+from ..backends import Array, Backend, HostIndex, check_rows
 from ._protocol import Passes
 
 #: Entries of a block whose square is formed at once (8 MiB in float64).
@@ -35,7 +35,8 @@ class DenseDesign:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.array.shape
+        n, p = self.array.shape
+        return int(n), int(p)
 
     @property
     def dtype(self) -> Any:
@@ -43,6 +44,7 @@ class DenseDesign:
 
     @property
     def columns_per_pass(self) -> int:
+        # BLAS with 8 columns takes 2 to 3.4 times as long as with one (benchmarks/bandwidth.py).
         return 8
 
     def matmul(self, v: Array) -> Array:
@@ -53,26 +55,33 @@ class DenseDesign:
         self.passes.count_backward(r)
         return self.backend.xp.matmul(self.array.T, r)
 
-    def gram_diag(self, d: Array) -> Array:
+    def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
         self.passes.count_backward(d)
         xp = self.backend.xp
-        parts = [xp.matmul((block * block).T, d[rows, ...]) for rows, block in self._blocks()]
+        parts = [xp.matmul(square.T, d[rows, ...]) for rows, square in self._squares(centre)]
         return functools.reduce(operator.add, parts)
 
-    def square_matmul(self, v: Array) -> Array:
+    def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
         self.passes.count_forward(v)
         xp = self.backend.xp
-        parts = [xp.matmul(block * block, v) for _, block in self._blocks()]
-        return xp.concat(parts, axis=0)
+        return xp.concat([xp.matmul(square, v) for _, square in self._squares(centre)], axis=0)
 
-    def _blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield slices of rows, so that squared entries never take the memory of another X."""
+    def _squares(self, centre: Array | None) -> Iterator[tuple[slice, Array]]:
+        """Yield rows and their squared entries, block by block: never the memory of another X."""
         n, p = self.shape
         step = max(1, _BLOCK_ENTRIES // p)
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
-            yield rows, self.array[rows, :]
+            block = self.array[rows, :]
+            if centre is not None:
+                block = block - centre
+            yield rows, block * block
+
+    @property
+    def centred_rounding(self) -> float:
+        # The mean is off by at most about √n units in the last place, and that is squared.
+        return max(64, self.shape[0]) * float(self.backend.xp.finfo(self.dtype).eps) ** 2
 
     def rows(self, index: HostIndex) -> DenseDesign:
-        xp = self.backend.xp
-        return DenseDesign(xp.take(self.array, self.backend.asarray(index), axis=0), self.backend)
+        numbers = self.backend.asarray(check_rows(index, self.shape[0]))
+        return DenseDesign(self.backend.xp.take(self.array, numbers, axis=0), self.backend)

@@ -50,15 +50,25 @@ class WithIntercept:
     def rmatmul(self, r: Array) -> Array:
         return self._append_sum(self.base.rmatmul(r), r)
 
-    def gram_diag(self, d: Array) -> Array:
-        return self._append_sum(self.base.gram_diag(d), d)
+    def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
+        if centre is None:
+            return self._append_sum(self.base.gram_diag(d), d)
+        last = 1 - centre[-1]
+        return self._append_sum(self.base.gram_diag(d, centre[:-1]), last * last * d)
 
     def _append_sum(self, top: Array, r: Array) -> Array:
         xp = self.backend.xp
         return xp.concat([top, xp.sum(r, axis=0, keepdims=True)], axis=0)
 
-    def square_matmul(self, v: Array) -> Array:
-        return self.base.square_matmul(v[:-1, ...]) + v[-1, ...]
+    def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
+        if centre is None:
+            return self.base.square_matmul(v[:-1, ...]) + v[-1, ...]
+        last = 1 - centre[-1]
+        return self.base.square_matmul(v[:-1, ...], centre[:-1]) + last * last * v[-1, ...]
+
+    @property
+    def centred_rounding(self) -> float:
+        return self.base.centred_rounding
 
     def rows(self, index: HostIndex) -> WithIntercept:
         return WithIntercept(self.base.rows(index))

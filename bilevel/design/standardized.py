@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import Array, Backend, HostIndex
-from ._protocol import Design, Passes
+from ._protocol import Design, Passes, per_column
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Standardized:
     def fit(cls, base: Design) -> Standardized:
         """Take mean and standard deviation of the columns; a constant column keeps scale 1.
 
-        Costs two passes. Var = E[(x - m)²] is computed as E[x²] - m², in float64 at least as
-        accurate as the data need, and clipped at zero.
+        Costs two passes over a dense matrix, three over a sparse one. The variance of a dense
+        matrix is taken about the mean, so that a mean far above the spread does no harm.
 
         Examples
         --------
@@ -43,12 +43,10 @@ class Standardized:
         n = base.shape[0]
         weights = xp.full(n, 1 / n, dtype=base.dtype, device=backend.device)
         mean = base.rmatmul(weights)
-        square = base.gram_diag(weights)
-        variance = square - mean * mean
+        variance = base.gram_diag(weights, mean)
         # Rounding leaves a constant column with a variance of a few units in the last place.
-        constant = variance <= 8 * float(xp.finfo(base.dtype).eps) * square
-        one = xp.ones_like(variance)
-        scale = xp.sqrt(xp.where(constant, one, variance))
+        noise = base.centred_rounding * (variance + mean * mean)
+        scale = xp.sqrt(xp.where(variance <= noise, xp.ones_like(variance), variance))
         return cls(base, mean, scale)
 
     @property
@@ -71,37 +69,33 @@ class Standardized:
     def columns_per_pass(self) -> int:
         return self.base.columns_per_pass
 
-    def _per_column(self, a: Array, v: Array) -> Array:
-        """Give a (p,) the number of axes of v, so that it broadcasts over its columns."""
-        return a if v.ndim == 1 else a[:, None]
-
     def matmul(self, v: Array) -> Array:
         xp = self.backend.xp
-        scaled = v / self._per_column(self.scale, v)
-        shift = xp.sum(self._per_column(self.mean, v) * scaled, axis=0)
+        scaled = v / per_column(self.scale, v)
+        shift = xp.sum(per_column(self.mean, v) * scaled, axis=0)
         return self.base.matmul(scaled) - shift
 
     def rmatmul(self, r: Array) -> Array:
         xp = self.backend.xp
         product = self.base.rmatmul(r)
-        mean = self._per_column(self.mean, product)
-        centred = product - mean * xp.sum(r, axis=0)
-        return centred / self._per_column(self.scale, product)
+        centred = product - per_column(self.mean, r) * xp.sum(r, axis=0)
+        return centred / per_column(self.scale, r)
 
-    def gram_diag(self, d: Array) -> Array:
-        xp = self.backend.xp
-        square, cross = self.base.gram_diag(d), self.base.rmatmul(d)
-        mean = self._per_column(self.mean, square)
-        centred = square - 2 * mean * cross + mean * mean * xp.sum(d, axis=0)
-        scale = self._per_column(self.scale, square)
-        return centred / (scale * scale)
+    def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
+        square = self.base.gram_diag(d, self._base_centre(centre))
+        return square / per_column(self.scale * self.scale, d)
 
-    def square_matmul(self, v: Array) -> Array:
-        xp = self.backend.xp
-        weights = v / self._per_column(self.scale * self.scale, v)
-        shift = self._per_column(self.mean, v) * weights
-        square = self.base.square_matmul(weights) - 2 * self.base.matmul(shift)
-        return square + xp.sum(self._per_column(self.mean, v) * shift, axis=0)
+    def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
+        weights = v / per_column(self.scale * self.scale, v)
+        return self.base.square_matmul(weights, self._base_centre(centre))
+
+    def _base_centre(self, centre: Array | None) -> Array:
+        """(x - m)/s - c = (x - (m + s c))/s: centring again moves the centre of the base."""
+        return self.mean if centre is None else self.mean + self.scale * centre
+
+    @property
+    def centred_rounding(self) -> float:
+        return self.base.centred_rounding
 
     def rows(self, index: HostIndex) -> Standardized:
         return Standardized(self.base.rows(index), self.mean, self.scale)

@@ -61,6 +61,8 @@ def hypergradient_bound(
     assert mu is not None and l_h is not None and l_b is not None
     assert l_g is not None and l_lam is not None
     assert inner_error is not None and cross_norm is not None
+    if not mu > 0:  # e^λ may underflow
+        return None
     adjoint_error = (residual + (l_g + l_h * adjoint_norm) * inner_error) / mu
     direct = (l_lam + l_b * adjoint_norm) * inner_error
     return direct + (cross_norm + l_b * inner_error) * adjoint_error

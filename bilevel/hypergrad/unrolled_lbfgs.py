@@ -60,7 +60,9 @@ class TwoLoop:
 
 def two_loop(pairs: tuple[Pair, ...], g: Array, backend: Backend) -> TwoLoop:
     """Apply the approximate inverse Hessian of these pairs (oldest first) to g."""
-    q, a, q_before = g, [], []
+    q = g
+    a: list[Array] = []
+    q_before: list[Array] = []
     for pair in reversed(pairs):
         q_before.insert(0, q)
         a.insert(0, pair.rho * dot(pair.s, q, backend))

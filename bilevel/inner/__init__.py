@@ -2,6 +2,7 @@
 
 from ._protocol import Inner, InnerConstants, InnerPoint, Ray
 from .elastic_net import SmoothedElasticNet
+from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
 from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, UserKernel
 from .linear import LinearModel, linear_model
@@ -14,7 +15,9 @@ __all__ = [
     "MLP",
     "RBF",
     "Curvature",
+    "Derivatives",
     "EachL2",
+    "FunctionInner",
     "FunctionOperator",
     "GroupL2",
     "Inner",
@@ -34,6 +37,8 @@ __all__ = [
     "Tanh",
     "Tikhonov",
     "UserKernel",
+    "from_autodiff",
+    "from_functions",
     "kernel_ridge",
     "linear_model",
     "minibatches",

@@ -107,7 +107,8 @@ class Inner(Protocol):
     A new objective is one class with these members.
     """
 
-    backend: Backend
+    @property
+    def backend(self) -> Backend: ...
 
     @property
     def x_shape(self) -> tuple[int, ...]: ...

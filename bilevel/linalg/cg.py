@@ -106,7 +106,7 @@ def cg(
     def dot(u: Array, v: Array) -> Array:
         if columns:
             shape = (n_unknowns, n_columns)
-            return xp.vecdot(xp.reshape(u, shape), xp.reshape(v, shape), axis=0)
+            return xp.vecdot(xp.reshape(u, shape), xp.reshape(v, shape), axis=-2)
         return xp.vecdot(xp.reshape(u, (-1,)), xp.reshape(v, (-1,)))
 
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
@@ -156,7 +156,9 @@ def _descend(
     z = apply(r)
     rz, rr = dot(r, z), dot(r, r)
     active = rr > goal * goal
-    (left,) = backend.scalars(xp.sum(xp.where(active, one, zero)))
+    left, size = backend.scalars(xp.sum(xp.where(active, one, zero)), xp.max(rr))
+    if not math.isfinite(size):
+        return x, r, 0, Status.NON_FINITE
     p = xp.asarray(z, copy=True)
     work = xp.empty_like(r)
     negative = xp.zeros_like(active)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ..backends import Array
+from ..backends import Array, get_backend
 
 #: r ↦ M⁻¹ r, M symmetric positive definite.
 Preconditioner: TypeAlias = Callable[[Array], Array]
@@ -17,7 +17,8 @@ def jacobi(diagonal: Array) -> Preconditioner:
     Parameters
     ----------
     diagonal : array
-        Positive, of the shape of one right-hand side.
+        Of the shape of one right-hand side. Entries that are not positive, as a Hessian without
+        full curvature has them, are left alone.
 
     Examples
     --------
@@ -25,7 +26,9 @@ def jacobi(diagonal: Array) -> Preconditioner:
     >>> jacobi(np.array([2.0, 4.0]))(np.array([2.0, 2.0]))
     array([1. , 0.5])
     """
-    inverse = 1 / diagonal
+    xp = get_backend(diagonal).xp
+    positive = diagonal > 0
+    inverse = 1 / xp.where(positive, diagonal, xp.ones_like(diagonal))
 
     def apply(r: Array) -> Array:
         return inverse * r if r.ndim == inverse.ndim else inverse[..., None] * r

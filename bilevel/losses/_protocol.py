@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..backends import Array, Backend
 
@@ -15,12 +15,20 @@ class Loss(Protocol):
     numbers a row has them on axis 1. Axes after these count independent problems (folds).
     """
 
-    #: sup of the largest eigenvalue of ∂²ℓ/∂t², or None where there is none.
-    curvature_bound: float | None
-    #: Lipschitz constant of t ↦ ∂²ℓ/∂t² (spectral norm), or None where there is none.
-    third_bound: float | None
-    #: inf of the smallest eigenvalue of ∂²ℓ/∂t².
-    curvature_lower: float
+    @property
+    def curvature_bound(self) -> float | None:
+        """sup of the largest eigenvalue of ∂²ℓ/∂t², or None where there is none."""
+        ...
+
+    @property
+    def third_bound(self) -> float | None:
+        """Lipschitz constant of t ↦ ∂²ℓ/∂t² (spectral norm), or None where there is none."""
+        ...
+
+    @property
+    def curvature_lower(self) -> float:
+        """inf of the smallest eigenvalue of ∂²ℓ/∂t²."""
+        ...
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -59,7 +67,7 @@ class Loss(Protocol):
 class Pointwise:
     """What the losses of one number a row share: their curvature is a number a prediction."""
 
-    curvature_lower: float = 0.0
+    curvature_lower: ClassVar[float] = 0.0
 
     @property
     def output_shape(self) -> tuple[int, ...]:

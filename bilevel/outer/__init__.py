@@ -2,6 +2,7 @@
 
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import Outer, OuterConstants, OuterPoint
+from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
 from .gcv import GCV, gcv
 from .held_out import HeldOut, held_out
 from .kernel import KernelPredictor, held_out_kernel
@@ -12,6 +13,7 @@ from .sure import SURE, MonteCarloSURE, monte_carlo_sure, perturbed_targets, sur
 __all__ = [
     "GCV",
     "SURE",
+    "FunctionOuter",
     "HeldOut",
     "KernelPredictor",
     "LinearPredictor",
@@ -20,9 +22,12 @@ __all__ = [
     "MonteCarloSURE",
     "Outer",
     "OuterConstants",
+    "OuterDerivatives",
     "OuterPoint",
     "Prediction",
     "Predictor",
+    "from_autodiff",
+    "from_functions",
     "gcv",
     "held_out",
     "held_out_kernel",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..backends import Array, Backend
 from ..inner.kernel_ridge import KernelRidge
@@ -77,7 +77,8 @@ class RidgeSmoother:
             raise TypeError(f"Expected an ℓ2 penalty, got {type(model.penalty).__name__}.")
         if model.sample_weight is not None or len(model.tail) > 0:
             raise ValueError("Expected one problem without row weights.")
-        self._model = model
+        self._model: LinearModel = model
+        self._penalty: WeightedL2 = model.penalty
 
     @cached_property
     def gram(self) -> Array:
@@ -88,14 +89,14 @@ class RidgeSmoother:
         return model.design.rmatmul(model.design.matmul(eye))
 
     def at(self, lam: Array) -> RidgeSmootherPoint:
-        return RidgeSmootherPoint(self._model.penalty, self._model.backend, self.gram, lam)
+        return RidgeSmootherPoint(self._penalty, self._model.backend, self.gram, lam)
 
 
 @dataclass(frozen=True)
 class RidgeSmootherPoint:
     """The traces of ridge regression at λ."""
 
-    penalty: Any
+    penalty: WeightedL2
     backend: Backend
     gram: Array
     lam: Array

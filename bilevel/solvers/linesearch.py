@@ -18,18 +18,21 @@ from ..inner import InnerPoint, Ray
 class WolfeSearch:
     """Find t with h(x + t d) ≤ h(x) + c₁ t s and |s_t| ≤ c₂ |s|, s the slope at t = 0.
 
-    Each trial reads one pair of numbers (value and slope) to the host.
+    Each trial reads one pair of numbers (value and slope) to the host. Values are taken for equal
+    where they differ by ``noise`` |h| or less (Hager and Zhang's ε, with their 10⁻⁶): where terms
+    cancel, as in an ill-conditioned problem, |h| times the roundoff is far too little.
     """
 
     c1: float = 1e-4
     c2: float = 0.9
+    noise: float = 1e-6
     max_trials: int = 40
 
     def __call__(
         self, ray: Ray, value: float, slope: float, t: float, backend: Backend, dtype: Array
     ) -> InnerPoint | None:
         """Return the point found, or None where no step descends."""
-        slack = 10 * float(backend.xp.finfo(dtype).eps) * abs(value)
+        slack = max(self.noise, 10 * float(backend.xp.finfo(dtype).eps)) * abs(value)
         low, low_slope = 0.0, slope
         high, high_slope = math.inf, math.inf
         fallback = None

@@ -1,0 +1,206 @@
+"""Which backend an array belongs to, and the refusal of mixtures."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from scipy import sparse
+
+from ._protocol import Backend
+
+#: Where the class of each backend is; a new backend is one file and one line here.
+_CLASSES = {
+    "numpy": ("numpy", "NumPyBackend"),
+    "cupy": ("cupy", "CuPyBackend"),
+    "torch": ("torch", "TorchBackend"),
+    "jax": ("jax", "JAXBackend"),
+    "array_api_strict": ("strict", "StrictBackend"),
+    "dpnp": ("dpnp", "DpnpBackend"),
+}
+
+#: The backend of an array, by the first part of its type's module.
+_MODULES = {
+    **{name: name for name in _CLASSES},
+    "cupyx": "cupy",
+    "jaxlib": "jax",
+    "scipy": "numpy",
+}
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the names that :func:`get_backend` knows, installed or not."""
+    return tuple(_CLASSES)
+
+
+def library_of(array: Any) -> str | None:
+    """Return the name of the backend of an array, or None if it is no array we know."""
+    for cls in type(array).__mro__:
+        name = _MODULES.get(cls.__module__.partition(".")[0])
+        if name is not None:
+            return name
+    return None
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether this is a dense array of a known library."""
+    return library_of(value) is not None and array_api_compat.is_array_api_obj(value)
+
+
+def is_sparse(array: Any) -> bool:
+    """Tell whether this is a sparse matrix of SciPy, CuPy or torch."""
+    if sparse.issparse(array):
+        return True
+    top = type(array).__module__.partition(".")[0]
+    if top == "cupyx":
+        return hasattr(array, "tocsr")
+    return top == "torch" and str(getattr(array, "layout", "")).startswith("torch.sparse")
+
+
+def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
+    """Return the backend of a library by name, or that of an array.
+
+    Parameters
+    ----------
+    like : str or array
+        ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"array_api_strict"`` or ``"dpnp"``;
+        or an array (dense or sparse), whose library and device are taken.
+    device : object, optional
+        A device of that library, or its name (``"cuda:0"``). The default device of the library,
+        or the array's, when omitted.
+
+    Returns
+    -------
+    Backend
+        The library on that device.
+
+    Raises
+    ------
+    ValueError
+        If no such backend is known.
+    TypeError
+        If ``like`` is neither a name nor an array of a known library.
+    BackendUnavailableError
+        If the library is not installed, or has no usable device; the message says what to do.
+
+    Examples
+    --------
+    >>> from bilevel import get_backend
+    >>> get_backend("numpy").name
+    'numpy'
+    """
+    if isinstance(like, str):
+        if like not in _CLASSES:
+            raise ValueError(f"Unknown backend {like!r}: expected one of {list(_CLASSES)}.")
+        name = like
+    else:
+        found = library_of(like)
+        if found is None:
+            raise TypeError(
+                f"No backend for an object of type {type(like).__name__}: expected an array of "
+                f"one of {list(_CLASSES)}."
+            )
+        name, device = found, _device_of(like) if device is None else device
+    module, cls = _CLASSES[name]
+    backend: Backend = getattr(importlib.import_module(f".{module}", __package__), cls)(device)
+    return backend
+
+
+def _device_of(array: Any) -> Any:
+    # A sparse matrix is no array-API object, but the ones on a device know it all the same.
+    if array_api_compat.is_array_api_obj(array) and not is_sparse(array):
+        return array_api_compat.device(array)
+    return getattr(array, "device", None)
+
+
+def backend_of(**arrays: Any) -> Backend:
+    """Return the one backend of all these arrays, and refuse a mixture.
+
+    Parameters
+    ----------
+    **arrays : array
+        Arrays by the name under which the user knows them. ``None`` is passed over.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array of a known library.
+    ValueError
+        If the arrays are of different libraries, or on different devices; the message names
+        both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> backend_of(X=np.ones((2, 2)), y=np.ones(2)).name
+    'numpy'
+    """
+    first_name, backend = "", None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if isinstance(array, np.generic) or library_of(array) is None:
+            raise TypeError(f"{name} must be an array, got {type(array).__name__}.")
+        found = get_backend(array)
+        if backend is None:
+            first_name, backend = name, found
+        else:
+            same_backend(backend, found, first_name, name)
+    if backend is None:
+        raise TypeError("Expected at least one array.")
+    return backend
+
+
+def same_backend(expected: Backend, found: Backend, expected_name: str, found_name: str) -> None:
+    """Refuse an argument that lives elsewhere than another.
+
+    Raises
+    ------
+    ValueError
+        If library or device differ; the message names both arguments and the cure.
+    """
+    if found.name != expected.name:
+        raise ValueError(
+            f"{found_name} is a {found.name} array but {expected_name} is a {expected.name} "
+            f"array: move one of them with get_backend(...).asarray first."
+        )
+    if found.device != expected.device:
+        raise ValueError(
+            f"{found_name} is on {found.device} but {expected_name} is on {expected.device}: "
+            "move one of them with get_backend(...).asarray first."
+        )
+
+
+def common_dtype(backend: Backend, **arrays: Any) -> Any:
+    """Return the one dtype, float32 or float64, of these arrays, and refuse a mixture.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype, or two arrays differ; the message names both.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> common_dtype(bilevel.get_backend("numpy"), X=np.ones(2), y=np.ones(3))
+    dtype('float64')
+    """
+    xp = backend.xp
+    first_name, dtype = "", None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        found = array.dtype
+        if found not in (xp.float32, xp.float64):
+            raise TypeError(
+                f"{name} must be of dtype float32 or float64, got {found}: convert it first."
+            )
+        if dtype is None:
+            first_name, dtype = name, found
+        elif found != dtype:
+            raise TypeError(
+                f"{name} has dtype {found} but {first_name} has dtype {dtype}: convert one."
+            )
+    return dtype

@@ -1,0 +1,129 @@
+"""CSR products by torch, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._protocol import Array
+
+
+class TorchCSR:
+    """A torch CSR tensor as a :class:`SparseKernel`.
+
+    Xᵀ is kept as CSR too (built at the first product with it): torch multiplies a compressed
+    matrix from the left alone, and a product with rows needs no atomic additions on a GPU.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor, shape (n, p), any sparse layout
+        The matrix; other layouts are converted to CSR.
+    """
+
+    #: On a CPU a product with 8 columns takes 1.5 to 3 times as long as with one
+    #: (``benchmarks/bandwidth.py``).
+    columns_per_pass = 8
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = _with_short_indices(_quietly(matrix.to_sparse_csr))
+
+    @classmethod
+    def from_host(
+        cls,
+        backend: Any,
+        data: npt.NDArray[Any],
+        indices: npt.NDArray[Any],
+        indptr: npt.NDArray[Any],
+        shape: tuple[int, int],
+        dtype: Any,
+    ) -> TorchCSR:
+        """Move the three host arrays of a CSR matrix to the device."""
+        rows, columns = backend.asarray(indptr), backend.asarray(indices)
+        return cls(_csr(rows, columns, backend.asarray(data, dtype), shape, check=True))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, p = self.matrix.shape
+        return int(n), int(p)
+
+    @property
+    def dtype(self) -> Any:
+        return self.matrix.dtype
+
+    @property
+    def nnz(self) -> int:
+        return int(self.matrix.values().shape[0])
+
+    @functools.cached_property
+    def _transposed(self) -> Any:
+        return _quietly(lambda: self.matrix.t().to_sparse_csr())
+
+    def matmul(self, v: Array) -> Array:
+        return self.matrix @ v
+
+    def rmatmul(self, r: Array) -> Array:
+        return self._transposed @ r
+
+    def square_matmul(self, v: Array) -> Array:
+        return _squared(self.matrix) @ v
+
+    def square_rmatmul(self, r: Array) -> Array:
+        return self._squared_transpose @ r
+
+    @functools.cached_property
+    def _squared_transpose(self) -> Any:
+        """(X∘X)ᵀ: shares the index arrays of Xᵀ, and is kept, since Newton asks often."""
+        return _squared(self._transposed)
+
+    def values(self) -> Array:
+        return self.matrix.values()
+
+    def rows(self, index: npt.NDArray[np.intp]) -> TorchCSR:
+        torch = importlib.import_module("torch")
+        device = self.matrix.device
+        indptr = self.matrix.crow_indices()
+        chosen = torch.as_tensor(np.asarray(index, dtype=np.int64), device=device)
+        start, count = indptr[chosen], indptr[chosen + 1] - indptr[chosen]
+        new_indptr = torch.cat([count.new_zeros(1), torch.cumsum(count, 0)])
+        # The k-th entry of a chosen row lies k places after the start of that row.
+        shift = torch.repeat_interleave(start - new_indptr[:-1], count)
+        entries = torch.arange(shift.shape[0], device=device) + shift
+        columns, values = self.matrix.col_indices()[entries], self.matrix.values()[entries]
+        shape = (chosen.shape[0], self.shape[1])
+        return TorchCSR(_csr(new_indptr.to(columns.dtype), columns, values, shape))
+
+
+def _csr(
+    indptr: Any, indices: Any, values: Any, shape: tuple[int, int], check: bool = False
+) -> Any:
+    """Build a CSR tensor; only what comes from outside is checked."""
+    build = importlib.import_module("torch").sparse_csr_tensor
+    return _quietly(
+        lambda: build(indptr, indices, values, size=tuple(shape), check_invariants=check)
+    )
+
+
+def _squared(matrix: Any) -> Any:
+    values = matrix.values()
+    return _csr(matrix.crow_indices(), matrix.col_indices(), values * values, matrix.shape)
+
+
+def _with_short_indices(matrix: Any) -> Any:
+    """Take 32-bit indices where they fit: on a CPU torch's products are 1.5 times as fast."""
+    int32 = importlib.import_module("torch").int32
+    indptr, indices, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    if indices.dtype == int32 or max(values.shape[0], *matrix.shape) >= 2**31:
+        return matrix
+    return _csr(indptr.to(int32), indices.to(int32), values, matrix.shape)
+
+
+def _quietly(build: Any) -> Any:
+    """Call without torch's notice that its CSR tensors are young: we test the ones we use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        return build()

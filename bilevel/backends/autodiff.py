@@ -1,0 +1,132 @@
+"""Derivatives of a scalar function by torch or JAX, for arrays of any library.
+
+Arrays change hands by DLPack, so nothing is copied where both libraries can use the device.
+All products are reverse over reverse, which every differentiable operation of both supports:
+
+    ∂²_{xx} h v     = pullback of v by x ↦ ∂_x h
+    (∂²_{xλ} h)ᵀ q  = pullback of q by λ ↦ ∂_x h
+    (∂²_{xλ} h) d   = pullback of d by x ↦ ∂_λ h
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from ._protocol import Array, Backend
+from ._registry import get_backend, library_of
+
+Engine: TypeAlias = Literal["torch", "jax"]
+Scalar: TypeAlias = Callable[[Array, Array], Array]
+
+_NAMESPACES = {"torch": "torch", "jax": "jax.numpy"}
+
+
+@dataclass(frozen=True)
+class SecondDerivatives:
+    """Value, gradients and second-order products of a function of (x, λ)."""
+
+    value_and_grad: Callable[[Array, Array], tuple[Array, Array]]
+    grad_lam: Callable[[Array, Array], Array]
+    hvp: Callable[[Array, Array, Array], Array]
+    cross_vjp: Callable[[Array, Array, Array], Array]
+    cross_jvp: Callable[[Array, Array, Array], Array]
+
+
+def second_derivatives(fun: Scalar, engine: Engine, backend: Backend) -> SecondDerivatives:
+    """Differentiate ``fun``, written with the functions of ``engine``, for arrays of ``backend``.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If the engine is not installed.
+    ValueError
+        If the engine is unknown; later, if an array cannot be handed to it.
+    """
+    if engine not in ("torch", "jax"):
+        raise ValueError(f"engine must be 'torch' or 'jax', got {engine!r}.")
+    get_backend(engine)  # or an error that says what to install
+    rules = _torch() if engine == "torch" else _jax()
+    vjp = rules.vjp
+
+    def grad_x(x: Array, lam: Array) -> Array:
+        return rules.grad(fun, 0)(x, lam)
+
+    def grad_lam(x: Array, lam: Array) -> Array:
+        return rules.grad(fun, 1)(x, lam)
+
+    products: tuple[Callable[..., Any], ...] = (
+        rules.value_and_grad(fun),
+        grad_lam,
+        lambda x, lam, v: vjp(lambda z: grad_x(z, lam), x)[1](v)[0],
+        lambda x, lam, q: vjp(lambda z: grad_x(x, z), lam)[1](q)[0],
+        lambda x, lam, d: vjp(lambda z: grad_lam(z, lam), x)[1](d)[0],
+    )
+    return SecondDerivatives(*(_in_and_out(rules.finish(p), engine, backend) for p in products))
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The transformations of an engine, under one set of names."""
+
+    grad: Any
+    value_and_grad: Callable[[Scalar], Any]
+    vjp: Any
+    finish: Callable[[Any], Any]
+
+
+def _torch() -> _Rules:
+    func = importlib.import_module("torch.func")
+
+    def value_and_grad(fun: Scalar) -> Any:
+        both = func.grad_and_value(fun)
+        return lambda x, lam: both(x, lam)[::-1]
+
+    return _Rules(func.grad, value_and_grad, func.vjp, lambda function: function)
+
+
+def _jax() -> _Rules:
+    jax = importlib.import_module("jax")
+    return _Rules(jax.grad, jax.value_and_grad, jax.vjp, jax.jit)
+
+
+def _in_and_out(function: Any, engine: Engine, backend: Backend) -> Callable[..., Any]:
+    """Hand the arguments to the engine, and its results back."""
+
+    def call(*arguments: Array) -> Any:
+        results = function(*(_hand_over(a, engine) for a in arguments))
+        if isinstance(results, tuple):
+            return tuple(_hand_back(result, engine, backend) for result in results)
+        return _hand_back(results, engine, backend)
+
+    return call
+
+
+def _hand_over(array: Array, engine: Engine) -> Any:
+    if library_of(array) == engine:
+        return array
+    from_dlpack = importlib.import_module(_NAMESPACES[engine]).from_dlpack
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()  # DLPack cannot say "read-only" to every version of the engines
+    try:
+        return from_dlpack(np.asarray(array) if isinstance(array, np.generic) else array)
+    except Exception as error:  # each library has its own kind
+        raise ValueError(
+            f"An array of {library_of(array)} cannot be handed to {engine} without a copy "
+            f"({error}): use arrays of {engine}, or give the derivatives by hand."
+        ) from error
+
+
+def _hand_back(result: Any, engine: Engine, backend: Backend) -> Array:
+    if engine == "torch":
+        result = result.detach()
+    if backend.name == engine:
+        return result
+    array = backend.asarray(backend.xp.from_dlpack(result))
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        return array.copy()  # JAX owns its memory and lends it for reading alone
+    return array

@@ -1,0 +1,196 @@
+"""CuPy arrays on an NVIDIA GPU, with cuSPARSE products.
+
+Elementwise work is left to CuPy's own kernels: it touches n or p numbers where a product
+touches all of X, so fusing it would save little beside the passes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._protocol import Array, BackendUnavailableError, SparseKernel
+from .array_api import ArrayAPIBackend
+
+
+class CuPyBackend(ArrayAPIBackend):
+    """CuPy on its current device.
+
+    Parameters
+    ----------
+    device : int, str ("cuda:0") or cupy.cuda.Device, optional
+        The device; it must be the current one of CuPy.
+    """
+
+    name = "cupy"
+    module = "array_api_compat.cupy"
+    install = "pip install 'bilevel[cuda12]'` or, for CUDA 13, `pip install 'bilevel[cuda13]'"
+
+    def _parse_device(self, device: Any) -> Any:
+        number = _device_number(device)
+        count = _count_devices()
+        if number >= count:
+            raise BackendUnavailableError(
+                f"CuPy finds {count} device(s) here, not number {number}: choose a smaller number."
+            )
+        current = importlib.import_module("cupy").cuda.runtime.getDevice()
+        if number != current:
+            raise ValueError(
+                f"The device {device!r} is not CuPy's current device ({current}): run inside "
+                f"`with cupy.cuda.Device({number}):`."
+            )
+        return importlib.import_module("cupy").cuda.Device(number)
+
+    def _probe(self, device: Any) -> Any:
+        _count_devices()
+        return super()._probe(device)
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        host: npt.NDArray[Any] = importlib.import_module("cupy").asnumpy(array)
+        return host
+
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
+    def describe(self) -> str:
+        cupy = importlib.import_module("cupy")
+        properties = cupy.cuda.runtime.getDeviceProperties(self.device.id)
+        return f"{super().describe()} ({properties['name'].decode()})"
+
+    def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
+        total = self.xp.zeros((n_segments, *values.shape[1:]), dtype=values.dtype)
+        importlib.import_module("cupy").add.at(total, segments, values)
+        return total
+
+    def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
+        linalg = importlib.import_module("cupyx.scipy.linalg")
+        return linalg.solve_triangular(a, b, lower=lower)
+
+    def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
+        y += self.xp.multiply(x, alpha, out=work)
+        return y
+
+    def csr(
+        self,
+        data: npt.NDArray[Any],
+        indices: npt.NDArray[Any],
+        indptr: npt.NDArray[Any],
+        shape: tuple[int, int],
+        dtype: Any,
+    ) -> SparseKernel:
+        arrays = (
+            self.asarray(data, dtype=dtype),
+            self.asarray(indices.astype(np.int32)),
+            self.asarray(indptr.astype(np.int32)),
+        )
+        return CuPyCSR(_sparse().csr_matrix(arrays, shape=shape))
+
+    def sparse_kernel(self, matrix: Any) -> SparseKernel:
+        return CuPyCSR(matrix.tocsr())
+
+
+def _device_number(device: Any) -> int:
+    """Read 0, "0", "cuda", "cuda:0" or a Device as a number."""
+    if hasattr(device, "id"):
+        return int(device.id)
+    text = str(device).removeprefix("cuda").removeprefix(":") or "0"
+    if not text.isdigit():
+        raise ValueError(f"device must be a number or 'cuda:NUMBER' for CuPy, got {device!r}.")
+    return int(text)
+
+
+def _count_devices() -> int:
+    """Count the GPUs, or say why there is none."""
+    runtime = importlib.import_module("cupy").cuda.runtime
+    try:
+        count = int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        raise BackendUnavailableError(
+            f"CuPy is installed but cannot reach a GPU ({error}): install or update the NVIDIA "
+            "driver, or use the backend 'numpy'."
+        ) from error
+    if count == 0:
+        raise BackendUnavailableError(
+            "CuPy finds no NVIDIA GPU here: make one visible (CUDA_VISIBLE_DEVICES), or use the "
+            "backend 'numpy'."
+        )
+    return count
+
+
+def _sparse() -> Any:
+    try:
+        sparse = importlib.import_module("cupyx.scipy.sparse")
+        importlib.import_module("cupyx.cusparse")
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"CuPy's sparse products lack a CUDA library ({error}): "
+            "`pip install 'cupy-cuda12x[ctk]'` brings it."
+        ) from error
+    return sparse
+
+
+class CuPyCSR:
+    """A cupyx.scipy.sparse CSR matrix as a :class:`SparseKernel`.
+
+    Xᵀ is kept as CSR too (built at the first product with it): cuSPARSE multiplies a transposed
+    CSR matrix by atomic additions, slowly and in no fixed order.
+    """
+
+    #: cuSPARSE's product with several columns reads the matrix once for all of them. The number
+    #: is that of the CPU kernels: not measured on a GPU yet.
+    columns_per_pass = 8
+
+    def __init__(self, matrix: Any) -> None:
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()  # the squares of repeated entries would be wrong
+        self.matrix = matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, p = self.matrix.shape
+        return int(n), int(p)
+
+    @property
+    def dtype(self) -> Any:
+        return self.matrix.dtype
+
+    @property
+    def nnz(self) -> int:
+        return int(self.matrix.nnz)
+
+    @functools.cached_property
+    def _transposed(self) -> Any:
+        return self.matrix.T.tocsr()
+
+    def matmul(self, v: Array) -> Array:
+        return self.matrix @ v
+
+    def rmatmul(self, r: Array) -> Array:
+        return self._transposed @ r
+
+    def square_matmul(self, v: Array) -> Array:
+        return _squared(self.matrix) @ v
+
+    def square_rmatmul(self, r: Array) -> Array:
+        return self._squared_transpose @ r
+
+    @functools.cached_property
+    def _squared_transpose(self) -> Any:
+        """(X∘X)ᵀ: shares the index arrays of Xᵀ, and is kept, since Newton asks often."""
+        return _squared(self._transposed)
+
+    def values(self) -> Array:
+        return self.matrix.data
+
+    def rows(self, index: npt.NDArray[np.intp]) -> CuPyCSR:
+        return CuPyCSR(self.matrix[np.asarray(index)])
+
+
+def _squared(matrix: Any) -> Any:
+    data = matrix.data
+    return _sparse().csr_matrix((data * data, matrix.indices, matrix.indptr), shape=matrix.shape)

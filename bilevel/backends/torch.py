@@ -1,0 +1,82 @@
+"""torch tensors on the CPU or a GPU, with torch's CSR products."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy.typing as npt
+
+from ._protocol import Array, BackendUnavailableError, SparseKernel
+from .array_api import ArrayAPIBackend
+
+
+class TorchBackend(ArrayAPIBackend):
+    """torch on one device.
+
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    """
+
+    name = "torch"
+    module = "array_api_compat.torch"
+    install = "pip install 'bilevel[torch]'"
+
+    def _parse_device(self, device: Any) -> Any:
+        torch = importlib.import_module("torch")
+        try:
+            found = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"torch knows no device {device!r}.") from error
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise BackendUnavailableError(
+                "torch finds no CUDA device here: use device='cpu', or install a CUDA build of "
+                "torch and an NVIDIA driver."
+            )
+        return found
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        host: npt.NDArray[Any] = array.detach().cpu().numpy().copy()
+        return host
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            importlib.import_module("torch").cuda.synchronize(self.device)
+
+    def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
+        shape = (n_segments, *values.shape[1:])
+        total = self.xp.zeros(shape, dtype=values.dtype, device=self.device)
+        return total.index_add_(0, segments, values)
+
+    def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
+        solve = self.xp.linalg.solve_triangular
+        if b.ndim == 1:
+            return solve(a, b[:, None], upper=not lower)[:, 0]
+        return solve(a, b, upper=not lower)
+
+    def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
+        if isinstance(alpha, (int, float)):
+            return y.add_(x, alpha=alpha)
+        return y.addcmul_(alpha, x)
+
+    def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
+        return y.mul_(alpha).add_(x)
+
+    def csr(
+        self,
+        data: npt.NDArray[Any],
+        indices: npt.NDArray[Any],
+        indptr: npt.NDArray[Any],
+        shape: tuple[int, int],
+        dtype: Any,
+    ) -> SparseKernel:
+        from ._torch_csr import TorchCSR
+
+        return TorchCSR.from_host(self, data, indices, indptr, shape, dtype)
+
+    def sparse_kernel(self, matrix: Any) -> SparseKernel:
+        from ._torch_csr import TorchCSR
+
+        return TorchCSR(matrix)

@@ -1,0 +1,123 @@
+"""From the words of the command line to training, held-out and test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bilevel import datasets, io
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features and labels -1, +1, on the host."""
+
+    X: Any
+    y: npt.NDArray[np.float64]
+    source: str
+
+    def __str__(self) -> str:
+        n, p = self.X.shape
+        kind = f"sparse, {self.X.nnz:,} entries" if hasattr(self.X, "nnz") else "dense"
+        return f"{n:,} × {p:,} {kind}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `bilevel tune` works on."""
+
+    name: str
+    train: Rows
+    val: Rows
+    test: Rows | None
+    labels: io.BinaryLabels
+    notes: tuple[str, ...]
+
+
+def _fraction(text: str | None) -> float | None:
+    """Return a number between 0 and 1, or None where the text is a path."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0 < value < 1 else None
+
+
+def _load(name: str, options: io.ReadOptions) -> io.Dataset:
+    if name in datasets.REGISTRY and not Path(name).exists():
+        return datasets.load(name)
+    if not Path(name).exists() and not Path(name).suffix and "/" not in name:
+        known = ", ".join(datasets.REGISTRY)
+        raise io.BadFileError(
+            name, "there is no such file or data set", f"Give a path, or one of: {known}."
+        )
+    return io.read(name, options)
+
+
+def load_inputs(
+    train: str,
+    val: str | None,
+    test: str | None,
+    *,
+    positive: str | None,
+    options: io.ReadOptions,
+    seed: int,
+) -> Inputs:
+    """Read, split and label the rows.
+
+    Parameters
+    ----------
+    train : str
+        A file, or the name of a registered set.
+    val, test : str or None
+        A file, or the fraction of the training rows to take. None: the source's own part, where
+        it has one; else half of the training rows for ``val``, and nothing for ``test``.
+    positive : str or None
+        The class that becomes +1.
+    options : ReadOptions
+        What the files do not say of themselves.
+    seed : int
+        Seed of the splits.
+
+    Raises
+    ------
+    BadFileError
+        If a file is unusable or does not fit the training file.
+    """
+    source = _load(train, options)
+    notes = []
+    rest, test_part = source.train, source.test
+    test_fraction, val_fraction = _fraction(test), _fraction(val)
+    if test_fraction is not None:
+        rest, test_part = io.split(rest, test_fraction, seed, what="test")
+    elif test is not None:
+        test_part = _load(test, options).train
+    if val is None and source.val is None:
+        val_fraction = 0.5
+        notes.append("half of the training rows are held out (--val says otherwise)")
+    if val_fraction is not None:
+        rest, val_part = io.split(rest, val_fraction, seed)
+    elif val is not None:
+        val_part = _load(val, options).train
+    else:
+        assert source.val is not None
+        val_part = source.val
+    labels = io.BinaryLabels.fit(source.train, positive)
+    if labels.note:
+        notes.insert(0, labels.note)
+    parts = [rest, val_part, test_part]
+    rows = [
+        None if part is None else _rows(io.same_features(part, source.train), labels)
+        for part in parts
+    ]
+    assert rows[0] is not None
+    assert rows[1] is not None
+    return Inputs(train, rows[0], rows[1], rows[2], labels, tuple(notes))
+
+
+def _rows(table: io.Table, labels: io.BinaryLabels) -> Rows:
+    return Rows(table.X, labels.apply(table), table.source)

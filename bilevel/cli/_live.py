@@ -1,0 +1,82 @@
+"""The iterations as they happen, and the summary, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.status import Status as Spinner
+from rich.table import Table as Grid
+from rich.text import Text
+
+from bilevel.report import show_lam
+
+_COLUMNS = (
+    ("k", 4),
+    ("λ", 10),
+    ("val. loss", 14),
+    ("‖hypergrad‖", 12),
+    ("ε", 9),
+    ("inner", 6),
+    ("CG", 5),
+    ("passes", 8),
+    ("seconds", 9),
+)
+
+
+class Live:
+    """Print a line for each record; on a terminal a spinner says that the next one is on its way.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    backend : Backend
+        Where the arrays of the records live.
+    """
+
+    def __init__(self, console: Console, backend: Any) -> None:
+        self._console, self._backend = console, backend
+        self._spinner = Spinner("iteration 1", console=console)
+
+    def __enter__(self) -> Self:
+        header = " ".join(f"{name:>{width}}" for name, width in _COLUMNS)
+        self._print(Text(header, style="bold"))
+        if self._console.is_terminal:
+            self._spinner.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spinner.stop()
+
+    def __call__(self, record: Any) -> None:
+        host = self._backend.to_numpy
+        values = (
+            str(record.k),
+            show_lam(host(record.lam)),
+            f"{record.value:.6f}",
+            f"{np.linalg.norm(host(record.hypergrad)):.2e}",
+            f"{record.tol:.1e}",
+            str(record.n_inner),
+            str(record.n_cg),
+            f"{record.passes:,}",
+            f"{record.seconds:.2f}",
+        )
+        cells = (f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True))
+        self._print(Text(" ".join(cells)))
+        self._spinner.update(f"iteration {record.k + 1}")
+
+    def _print(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def print_rows(console: Console, rows: Mapping[str, str]) -> None:
+    """Print names and values in two columns."""
+    grid = Grid.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows.items():
+        grid.add_row(name, Text(value))
+    console.print(grid)

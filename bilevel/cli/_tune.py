@@ -1,0 +1,364 @@
+"""``bilevel tune``: from files to a tuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+
+import bilevel
+from bilevel import io
+from bilevel.design import Design, Standardized, WithIntercept, from_host
+from bilevel.methods import METHODS
+from bilevel.plotting import save_plot
+from bilevel.report import show_lam, write_report
+
+from ._info import versions
+from ._inputs import Inputs, Rows, load_inputs
+from ._live import Live, print_rows
+
+#: Models by name: each makes a problem of (X, y, X_val, y_val, domain=...).
+MODELS: Mapping[str, Callable[..., bilevel.Problem]] = MappingProxyType(
+    {"logistic": bilevel.logistic_regression}
+)
+
+_OK = frozenset(
+    {
+        bilevel.Status.CONVERGED,
+        bilevel.Status.MAX_ITER,
+        bilevel.Status.MAX_PASSES,
+        bilevel.Status.MAX_SECONDS,
+    }
+)
+_EXIT_INTERRUPTED = 130
+
+
+class BadInput(click.ClickException):
+    """One clean sentence and exit code 2."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A problem on its backend, and the way back to the units of the file."""
+
+    problem: bilevel.Problem
+    standardized: Standardized | None
+    intercept: bool
+
+    def classifier(self, result: bilevel.Result, labels: io.BinaryLabels) -> io.LinearClassifier:
+        """Return the model in the units of the file."""
+        host = self.problem.backend.to_numpy
+        x = host(result.x)
+        coef, intercept = (x[:-1], float(x[-1])) if self.intercept else (x, 0.0)
+        if self.standardized is not None:
+            coef = coef / host(self.standardized.scale)
+            intercept -= float(host(self.standardized.mean) @ coef)
+        negative = "other" if labels.negative is None else str(labels.negative)
+        classes = np.array([negative, str(labels.positive)])
+        return io.LinearClassifier(coef, intercept, host(result.lam), classes)
+
+
+def prepare(
+    inputs: Inputs,
+    *,
+    model: str,
+    backend: Any,
+    dtype: str,
+    bounds: tuple[float, float],
+    standardize: bool,
+    intercept: bool,
+) -> Prepared:
+    """Move the rows to the backend and make the problem."""
+    kind = getattr(backend.xp, dtype)
+    train = from_host(inputs.train.X, backend, kind)
+    standardized = Standardized.fit(train) if standardize else None
+
+    def design(base: Design) -> Design:
+        found: Design = base
+        if standardized is not None:
+            found = Standardized(base, standardized.mean, standardized.scale)
+        return WithIntercept(found) if intercept else found
+
+    problem = MODELS[model](
+        design(train),
+        backend.asarray(inputs.train.y, kind),
+        design(from_host(inputs.val.X, backend, kind)),
+        backend.asarray(inputs.val.y, kind),
+        domain=bilevel.Box(*bounds),
+    )
+    return Prepared(problem, standardized, intercept)
+
+
+def _accuracy(model: io.LinearClassifier, rows: Rows) -> float:
+    return float(np.mean(np.where(model.margins(rows.X) > 0, 1.0, -1.0) == rows.y))
+
+
+def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) -> dict[str, str]:
+    """Return the rows of the summary."""
+    n_val = inputs.val.X.shape[0]
+    rows = {
+        "λ": show_lam(model.lam),
+        "regularisation e^λ": ", ".join(f"{v:.6g}" for v in np.exp(model.lam[:3]))
+        + (", ..." if len(model.lam) > 3 else ""),
+        "validation loss": f"{result.fun:.6f} ({result.fun / n_val:.6f} a row)",
+        "validation accuracy": f"{_accuracy(model, inputs.val):.2%}",
+    }
+    if inputs.test is not None:
+        rows["test accuracy"] = f"{_accuracy(model, inputs.test):.2%}"
+    rows["iterations"] = str(result.nit)
+    rows["passes over the data"] = f"{result.passes:,}"
+    rows["seconds"] = f"{result.seconds:.2f}"
+    rows["status"] = result.message
+    return rows
+
+
+@click.command()
+@click.argument("train")
+@click.option("--val", metavar="FILE|FRACTION", help="Held-out rows. [default: 0.5]")
+@click.option("--test", metavar="FILE|FRACTION", help="Test rows, for the accuracy.")
+@click.option("--model", type=click.Choice(list(MODELS)), default="logistic", show_default=True)
+@click.option("--positive", metavar="LABEL", help="The class that is +1, against all others.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice([f.value for f in io.Format]),
+    help="Format of the files. [default: by suffix]",
+)
+@click.option("--label", metavar="NAME|NUMBER", help="CSV: column of the label.")
+@click.option("--features", type=click.IntRange(1), help="LIBSVM: number of features.")
+@click.option("--zero-based", is_flag=True, help="LIBSVM: features are numbered from 0.")
+@click.option("--standardize", is_flag=True, help="Give columns mean 0 and deviation 1.")
+@click.option("--intercept", is_flag=True, help="Add an intercept, penalised as the others are.")
+@click.option(
+    "--backend",
+    type=click.Choice(bilevel.backend_names()),
+    default="numpy",
+    show_default=True,
+    help="Array library; `bilevel info` says what is usable.",
+)
+@click.option("--device", help="Device of the backend, as `cuda:0`. [default: the backend's]")
+@click.option(
+    "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True
+)
+@click.option("--method", type=click.Choice(list(METHODS)), default="hoag", show_default=True)
+@click.option("--lam0", type=float, default=0.0, show_default=True, help="Where λ starts.")
+@click.option(
+    "--bounds",
+    type=(float, float),
+    default=(-12.0, 12.0),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Box that λ stays in.",
+)
+@click.option("--max-iter", type=click.IntRange(1), default=50, show_default=True)
+@click.option(
+    "--tol",
+    type=click.FloatRange(0),
+    default=1e-4,
+    show_default=True,
+    help="Stop where the projected step is this small, relative to the loss.",
+)
+@click.option("--max-passes", type=click.IntRange(1), help="Budget of passes over the data.")
+@click.option("--max-seconds", type=click.FloatRange(0), help="Budget of seconds.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the splits.")
+@click.option("--report", type=click.Path(dir_okay=False), help="Write an HTML report.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="Write a picture (.svg, .png, .pdf).")
+@click.option("--save", type=click.Path(dir_okay=False), help="Write the model (.npz).")
+@click.option("--log", type=click.Path(dir_okay=False), help="Write the iterations (JSON lines).")
+@click.option("--checkpoint", type=click.Path(dir_okay=False), help="Keep the run's state here.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, if it is there.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def tune(context: click.Context, /, **options: Any) -> None:
+    """Tune the regularisation of a model on TRAIN, a file or a data set's name.
+
+    Files are LIBSVM, .npz or CSV. Ctrl-C ends the run; the best model so far is reported and
+    saved.
+    """
+    status = _run(_Options(**options), Console(quiet=options["quiet"], highlight=False, markup=False))
+    if status is bilevel.Status.INTERRUPTED:
+        context.exit(_EXIT_INTERRUPTED)
+    if status not in _OK:
+        click.echo(f"Error: the solve failed: {status.message}", err=True)
+        context.exit(1)
+
+
+@dataclass(frozen=True)
+class _Options:
+    train: str
+    val: str | None
+    test: str | None
+    model: str
+    positive: str | None
+    file_format: str | None
+    label: str | None
+    features: int | None
+    zero_based: bool
+    standardize: bool
+    intercept: bool
+    backend: str
+    device: str | None
+    dtype: str
+    method: str
+    lam0: float
+    bounds: tuple[float, float]
+    max_iter: int
+    tol: float
+    max_passes: int | None
+    max_seconds: float | None
+    seed: int
+    report: str | None
+    plot: str | None
+    save: str | None
+    log: str | None
+    checkpoint: str | None
+    resume: bool
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise click.UsageError("--resume needs --checkpoint FILE.")
+        for name in ("report", "plot", "save", "log", "checkpoint"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).absolute().parent.is_dir():
+                raise BadInput(f"--{name} {path}: there is no folder {Path(path).parent}.")
+
+
+def _run(o: _Options, console: Console) -> bilevel.Status:
+    try:
+        backend = bilevel.get_backend(o.backend, device=o.device)
+        inputs = load_inputs(
+            o.train,
+            o.val,
+            o.test,
+            positive=o.positive,
+            options=io.ReadOptions(
+                format=io.Format(o.file_format) if o.file_format else None,
+                label=o.label,
+                features=o.features,
+                zero_based=o.zero_based,
+            ),
+            seed=o.seed,
+        )
+        prepared = prepare(
+            inputs,
+            model=o.model,
+            backend=backend,
+            dtype=o.dtype,
+            bounds=o.bounds,
+            standardize=o.standardize,
+            intercept=o.intercept,
+        )
+        prepared.problem.lam(o.lam0)
+    except (bilevel.BackendUnavailableError, ValueError, TypeError) as error:
+        raise BadInput(str(error)) from error
+    settings = _settings(o, inputs, backend)
+    print_rows(console, {name: settings[name] for name in ("data", "training rows", "backend")})
+    for note in inputs.notes:
+        console.print(f"note: {note}", style="dim", soft_wrap=True)
+    console.print()
+    result = _solve(o, prepared.problem, console)
+    model = prepared.classifier(result, inputs.labels)
+    rows = outcome(result, model, inputs)
+    console.print()
+    print_rows(console, rows)
+    _write(o, result, model, rows, settings, console)
+    return result.status
+
+
+def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.Result:
+    log = io.JSONLines(o.log, problem.backend) if o.log else None
+    with Live(console, problem.backend) as live:
+
+        def show(record: bilevel.Record) -> None:
+            live(record)
+            if log is not None:
+                log(record)
+
+        try:
+            result = bilevel.minimize(
+                problem,
+                o.lam0,
+                method=o.method,
+                max_iter=o.max_iter,
+                tol=o.tol,
+                max_passes=o.max_passes,
+                max_seconds=o.max_seconds,
+                callback=show,
+                checkpoint=o.checkpoint,
+                resume=o.resume,
+            )
+        except ValueError as error:
+            if o.resume:  # a checkpoint of another run
+                raise BadInput(str(error)) from error
+            raise
+        finally:
+            if log is not None:
+                log.close()
+    if o.log and o.resume:
+        # The callback saw the new iterations only: the log is to hold those before, too.
+        with io.JSONLines(o.log, problem.backend) as whole:
+            for record in result.history:
+                whole(record)
+    return result
+
+
+def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
+    columns = [
+        name for name, on in (("standardised", o.standardize), ("intercept", o.intercept)) if on
+    ]
+    rows = {
+        "data": inputs.name,
+        "training rows": str(inputs.train),
+        "held-out rows": str(inputs.val),
+        "test rows": str(inputs.test) if inputs.test is not None else "none",
+        "columns": ", ".join(columns) or "as they are",
+        "model": o.model,
+        "method": o.method,
+        "λ at the start": f"{o.lam0:g}",
+        "bounds of λ": f"[{o.bounds[0]:g}, {o.bounds[1]:g}]",
+        "tolerance": f"{o.tol:g}",
+        "iterations at most": str(o.max_iter),
+        "backend": f"{backend.describe()}, {o.dtype}",
+        "seed": str(o.seed),
+    }
+    if o.max_passes is not None:
+        rows["passes at most"] = str(o.max_passes)
+    if o.max_seconds is not None:
+        rows["seconds at most"] = f"{o.max_seconds:g}"
+    return rows
+
+
+def _write(
+    o: _Options,
+    result: bilevel.Result,
+    model: io.LinearClassifier,
+    rows: Mapping[str, str],
+    settings: Mapping[str, str],
+    console: Console,
+) -> None:
+    """Write the files that were asked for, and say where."""
+    if o.save is not None:
+        io.save_model(o.save, model)
+    if o.plot is not None:
+        save_plot(result, o.plot)
+    if o.report is not None:
+        write_report(
+            o.report,
+            result,
+            title=f"Tuned {o.model} model: {Path(o.train).name}",
+            outcome=rows,
+            settings=settings,
+            versions=versions(),
+        )
+    written = [path for path in (o.save, o.plot, o.report, o.log) if path is not None]
+    if written:
+        console.print(f"\nwritten: {', '.join(written)}", soft_wrap=True)

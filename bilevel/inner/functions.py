@@ -1,0 +1,392 @@
+"""Inner objectives from plain functions: what is not given is differentiated.
+
+A user gives h with its gradient, and of the second derivatives those that are to hand; the rest
+comes from central differences of the gradient (Nocedal and Wright, *Numerical optimization*,
+2006, section 8.1). :func:`from_autodiff` takes all of them from h alone, by torch or JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ._protocol import InnerConstants
+
+Origin = Literal["given", "autodiff", "differences"]
+
+ValueAndGrad = Callable[[Array, Array], tuple[Any, Array]]
+Product = Callable[[Array, Array, Array], Array]
+Constants = InnerConstants | Callable[[Array], InnerConstants]
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Where each derivative of h comes from.
+
+    Attributes
+    ----------
+    grad, hvp, cross_vjp, cross_jvp : {"given", "autodiff", "differences"}
+        By the user, by automatic differentiation, or by central differences of the gradient.
+    """
+
+    grad: Origin
+    hvp: Origin
+    cross_vjp: Origin
+    cross_jvp: Origin
+
+
+@dataclass(frozen=True)
+class FunctionInner:
+    """An inner objective from functions; build it with :func:`from_functions`.
+
+    Attributes
+    ----------
+    derivatives : Derivatives
+        Where each derivative comes from.
+    """
+
+    backend: Backend
+    dtype: Any
+    x_shape: tuple[int, ...]
+    n_hyperparameters: int
+    value_and_grad: ValueAndGrad
+    hvp: Product | None
+    cross_vjp: Product | None
+    cross_jvp: Product | None
+    derivatives: Derivatives
+    declared: Constants
+    _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+
+    @property
+    def passes(self) -> int:
+        """Calls of the functions until now, those for differences included."""
+        return self._calls[0]
+
+    @property
+    def column_passes(self) -> int:
+        """The same: every call takes one direction."""
+        return self._calls[0]
+
+    def constants(self, lam: Array) -> InnerConstants:
+        return self.declared(lam) if callable(self.declared) else self.declared
+
+    def at(self, x: Array, lam: Array, carry: Array | None = None) -> FunctionPoint:
+        return FunctionPoint(self, x, lam)
+
+    def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
+        """H and ∂_x h, checked and counted."""
+        self._calls[0] += 1
+        result = self.value_and_grad(x, lam)
+        return check_value_and_grad(result, self.x_shape, self.backend, self.dtype)
+
+    def product(
+        self, name: str, x: Array, lam: Array, direction: Array, shape: tuple[int, ...]
+    ) -> Array:
+        """One of the given products, checked and counted."""
+        self._calls[0] += 1
+        result = getattr(self, name)(x, lam, direction)
+        check_result(name, result, shape, self.dtype)
+        return result
+
+
+def check_result(name: str, result: Array, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse what a user's function returned in another shape or dtype than it should."""
+    found = tuple(getattr(result, "shape", ("no array",)))
+    if found != shape:
+        raise ValueError(f"{name} must return an array of shape {shape}, got {found}.")
+    if result.dtype != dtype:
+        raise TypeError(f"{name} must return dtype {dtype}, got {result.dtype}.")
+
+
+def check_value_and_grad(
+    result: tuple[Any, Array], shape: tuple[int, ...], backend: Backend, dtype: Any
+) -> tuple[Array, Array]:
+    """Refuse the same of a value, which may be a Python number, and its gradient."""
+    value, grad = result
+    if isinstance(value, (int, float)):
+        value = backend.asarray(float(value), dtype=dtype)
+    check_result("value_and_grad (its value)", value, (), dtype)
+    check_result("value_and_grad (its gradient)", grad, shape, dtype)
+    return value, grad
+
+
+@dataclass(frozen=True)
+class FunctionPoint:
+    """h from functions at (x, λ)."""
+
+    inner: FunctionInner
+    x: Array
+    lam: Array
+
+    @cached_property
+    def _both(self) -> tuple[Array, Array]:
+        return self.inner.evaluate(self.x, self.lam)
+
+    @property
+    def value(self) -> Array:
+        return self._both[0]
+
+    @property
+    def grad(self) -> Array:
+        return self._both[1]
+
+    @property
+    def carry(self) -> None:
+        """Nothing: the functions keep to themselves what they compute."""
+        return
+
+    @property
+    def cross_norm(self) -> None:
+        """Not known: no bound of a norm follows from products."""
+        return
+
+    def diag(self) -> None:
+        """Not to be had from products."""
+        return
+
+    def hvp(self, v: Array) -> Array:
+        return self._each(self._hvp, v, self.inner.x_shape)
+
+    def cross_vjp(self, q: Array) -> Array:
+        return self._each(self._cross_vjp, q, self.inner.x_shape)
+
+    def cross_jvp(self, d: Array) -> Array:
+        return self._each(self._cross_jvp, d, (self.inner.n_hyperparameters,))
+
+    def ray(self, d: Array) -> FunctionRay:
+        return FunctionRay(self, d)
+
+    def _each(self, product: Callable[[Array], Array], v: Array, shape: tuple[int, ...]) -> Array:
+        """Apply a product to one direction, or to each of several along a last axis."""
+        if tuple(v.shape) == shape:
+            return product(v)
+        columns = [product(v[..., i]) for i in range(v.shape[-1])]
+        return self.inner.backend.xp.stack(columns, axis=-1)
+
+    def _hvp(self, v: Array) -> Array:
+        inner = self.inner
+        if inner.hvp is not None:
+            return inner.product("hvp", self.x, self.lam, v, inner.x_shape)
+        return self._difference(self.x, v, lambda x: inner.evaluate(x, self.lam)[1])
+
+    def _cross_jvp(self, d: Array) -> Array:
+        inner = self.inner
+        if inner.cross_jvp is not None:
+            return inner.product("cross_jvp", self.x, self.lam, d, inner.x_shape)
+        return self._difference(self.lam, d, lambda lam: inner.evaluate(self.x, lam)[1])
+
+    def _cross_vjp(self, q: Array) -> Array:
+        inner = self.inner
+        if inner.cross_vjp is not None:
+            shape = (inner.n_hyperparameters,)
+            return inner.product("cross_vjp", self.x, self.lam, q, shape)
+        xp = inner.backend.xp
+        return xp.stack([xp.sum(column * q) for column in self._cross_columns])
+
+    @cached_property
+    def _cross_columns(self) -> list[Array]:
+        """The columns of ∂²_{xλ} h: computed once, whatever the number of products."""
+        inner, xp = self.inner, self.inner.backend.xp
+        number = xp.arange(inner.n_hyperparameters, device=inner.backend.device)
+        one, zero = xp.ones_like(self.lam), xp.zeros_like(self.lam)
+        units = (xp.where(number == j, one, zero) for j in range(inner.n_hyperparameters))
+        return [self._cross_jvp(unit) for unit in units]
+
+    def _difference(self, at: Array, v: Array, grad: Callable[[Array], Array]) -> Array:
+        """(grad(at + s v) - grad(at - s v)) / 2s, s = eps^(1/3) (1 + ‖at‖) / ‖v‖.
+
+        The step balances the truncation, of order s², with the rounding, of order eps/s. It is
+        computed on the device: no scalar is read.
+        """
+        xp = self.inner.backend.xp
+        size = xp.sqrt(xp.sum(v * v))
+        length = xp.finfo(v.dtype).eps ** (1 / 3) * (1 + xp.sqrt(xp.sum(at * at)))
+        step = length / xp.where(size > 0, size, xp.ones_like(size))
+        return (grad(at + step * v) - grad(at - step * v)) / (2 * step)
+
+
+@dataclass(frozen=True)
+class FunctionRay:
+    """x + t d; each point costs an evaluation."""
+
+    start: FunctionPoint
+    d: Array
+
+    def at(self, t: float) -> FunctionPoint:
+        start = self.start
+        return FunctionPoint(start.inner, start.x + t * self.d, start.lam)
+
+    def slope(self, point: Any) -> Array:
+        return self.start.inner.backend.xp.sum(point.grad * self.d)
+
+
+def from_functions(
+    value_and_grad: ValueAndGrad,
+    *,
+    like: Array,
+    x_shape: tuple[int, ...],
+    n_hyperparameters: int,
+    hvp: Product | None = None,
+    cross_vjp: Product | None = None,
+    cross_jvp: Product | None = None,
+    constants: Constants | None = None,
+) -> FunctionInner:
+    """Build an inner objective h(x, λ) from functions.
+
+    Parameters
+    ----------
+    value_and_grad : callable
+        (x, λ) ↦ (h, ∂_x h): a number or 0-d array, and an array of the shape of x.
+    like : array
+        Any array of the library, device and dtype (float32 or float64) to compute with.
+    x_shape : tuple of int
+        Shape of the inner variable.
+    n_hyperparameters : int
+        m; λ has shape (m,).
+    hvp : callable, optional
+        (x, λ, v) ↦ ∂²_{xx} h · v for one direction v. Two gradients a product when omitted.
+    cross_vjp : callable, optional
+        (x, λ, q) ↦ (∂²_{xλ} h)ᵀ q, shape (m,). When omitted: m products with ``cross_jvp``, or
+        2m gradients, once a point.
+    cross_jvp : callable, optional
+        (x, λ, d) ↦ (∂²_{xλ} h) d, the shape of x. Two gradients a product when omitted.
+    constants : InnerConstants or callable, optional
+        Constants of h(., λ), or λ ↦ them; with ``InnerConstants(mu=...)`` an inner solution comes
+        with a bound of its error. None are known when omitted.
+
+    Returns
+    -------
+    FunctionInner
+        Its ``derivatives`` say what was given and what comes from differences.
+
+    Raises
+    ------
+    TypeError
+        If ``like`` is no array, or neither float32 nor float64.
+    ValueError
+        If a shape is not positive; later, if a function returns a wrong shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def ridge(x, lam):  # ½ ‖x - 1‖² + ½ e^λ ‖x‖²
+    ...     weight = np.exp(lam[0])
+    ...     return 0.5 * np.sum((x - 1) ** 2) + 0.5 * weight * np.sum(x * x), x - 1 + weight * x
+    >>> h = from_functions(ridge, like=np.zeros(1), x_shape=(2,), n_hyperparameters=1)
+    >>> h.at(np.ones(2), np.zeros(1)).hvp(np.array([1.0, 0.0])).round(6)
+    array([2., 0.])
+    >>> h.derivatives.hvp
+    'differences'
+    """
+    return _build(
+        Derivatives(
+            "given",
+            "given" if hvp is not None else "differences",
+            "given" if cross_vjp is not None or cross_jvp is not None else "differences",
+            "given" if cross_jvp is not None else "differences",
+        ),
+        like,
+        x_shape,
+        n_hyperparameters,
+        value_and_grad,
+        hvp,
+        cross_vjp,
+        cross_jvp,
+        constants,
+    )
+
+
+def from_autodiff(
+    fun: Scalar,
+    *,
+    engine: Engine,
+    like: Array,
+    x_shape: tuple[int, ...],
+    n_hyperparameters: int,
+    constants: Constants | None = None,
+) -> FunctionInner:
+    """Build an inner objective from h alone, by automatic differentiation.
+
+    Parameters
+    ----------
+    fun : callable
+        (x, λ) ↦ h(x, λ), 0-d, written with the functions of ``engine``; for JAX it is compiled,
+        so its course may not depend on the numbers.
+    engine : {"torch", "jax"}
+        What differentiates.
+    like, x_shape, n_hyperparameters, constants
+        As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
+        change hands by DLPack, without a copy, where both can use the same device.
+
+    Returns
+    -------
+    FunctionInner
+        Its ``derivatives`` are "autodiff" throughout.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If ``engine`` is not installed.
+    ValueError
+        If ``engine`` is unknown, or arrays cannot be handed to it.
+
+    Examples
+    --------
+    >>> import numpy as np, pytest
+    >>> torch = pytest.importorskip("torch")
+    >>> h = from_autodiff(
+    ...     lambda x, lam: torch.exp(lam[0]) * torch.sum(x**4),
+    ...     engine="torch", like=np.zeros(1), x_shape=(2,), n_hyperparameters=1,
+    ... )
+    >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
+    array([12., 48.])
+    """
+    products = second_derivatives(fun, engine, backend_of(like=like))
+    origin: Origin = "autodiff"
+    return _build(
+        Derivatives(origin, origin, origin, origin),
+        like,
+        x_shape,
+        n_hyperparameters,
+        products.value_and_grad,
+        products.hvp,
+        products.cross_vjp,
+        products.cross_jvp,
+        constants,
+    )
+
+
+def _build(
+    derivatives: Derivatives,
+    like: Array,
+    x_shape: tuple[int, ...],
+    n_hyperparameters: int,
+    value_and_grad: ValueAndGrad,
+    hvp: Product | None,
+    cross_vjp: Product | None,
+    cross_jvp: Product | None,
+    constants: Constants | None,
+) -> FunctionInner:
+    backend = backend_of(like=like)
+    dtype = common_dtype(backend, like=like)
+    shape = tuple(int(n) for n in x_shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"x_shape must hold positive numbers, got {x_shape}.")
+    if n_hyperparameters < 1:
+        raise ValueError(f"n_hyperparameters must be at least 1, got {n_hyperparameters}.")
+    return FunctionInner(
+        backend,
+        dtype,
+        shape,
+        int(n_hyperparameters),
+        value_and_grad,
+        hvp,
+        cross_vjp,
+        cross_jvp,
+        derivatives,
+        InnerConstants() if constants is None else constants,
+    )

@@ -1,0 +1,94 @@
+"""One entry for all formats: the suffix chooses the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from ._table import BadFileError, Dataset, checked
+from .csv import read_csv
+from .libsvm import read_libsvm
+from .npz import read_npz
+
+
+class Format(Enum):
+    """The formats that :func:`read` knows."""
+
+    LIBSVM = "libsvm"
+    NPZ = "npz"
+    CSV = "csv"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a file does not say of itself.
+
+    Attributes
+    ----------
+    format : Format or None
+        None: by the suffix; a suffix that is not .npz, .csv or .tsv means LIBSVM.
+    label : str or None
+        CSV: name or number (from 0) of the label's column. None: the column called y, label,
+        target or class, else the last one.
+    features : int or None
+        LIBSVM: the number of features, where the file may stop short of the last one.
+    zero_based : bool
+        LIBSVM: feature numbers start at 0, not at 1.
+    """
+
+    format: Format | None = None
+    label: str | None = None
+    features: int | None = None
+    zero_based: bool = False
+
+
+_SUFFIXES = MappingProxyType({".npz": Format.NPZ, ".csv": Format.CSV, ".tsv": Format.CSV})
+
+_READERS: Mapping[Format, Callable[[Path, ReadOptions], Dataset]] = MappingProxyType(
+    {
+        Format.LIBSVM: lambda path, o: Dataset(
+            read_libsvm(path, n_features=o.features, zero_based=o.zero_based)
+        ),
+        Format.NPZ: lambda path, o: read_npz(path),
+        Format.CSV: lambda path, o: Dataset(read_csv(path, label=o.label)),
+    }
+)
+
+
+def read(path: str | Path, options: ReadOptions | None = None) -> Dataset:
+    """Read a file of features and labels.
+
+    Parameters
+    ----------
+    path : str or Path
+        A LIBSVM file (plain, .gz or .bz2), a .npz archive, or a .csv or .tsv file.
+    options : ReadOptions, optional
+        What the file does not say of itself.
+
+    Returns
+    -------
+    Dataset
+        Its rows; an .npz archive may hold held-out and test rows too.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing or unusable; the message names the file, the line where there is
+        one, and the cure.
+    """
+    path, options = Path(path), options or ReadOptions()
+    if path.is_dir():
+        raise BadFileError(path, "this is a folder", "Give a file.")
+    if not path.exists():
+        raise BadFileError(path, "there is no such file", "Check the path.")
+    if path.stat().st_size == 0:
+        raise BadFileError(path, "the file is empty", "Give a file with data.")
+    kind = options.format or _SUFFIXES.get(path.suffix.lower(), Format.LIBSVM)
+    found = _READERS[kind](path, options)
+    for part in (found.train, found.val, found.test):
+        if part is not None:
+            checked(part)
+    return found

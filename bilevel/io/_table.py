@@ -1,0 +1,148 @@
+"""What a reader returns, and the one error that it raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+#: A dense (n, p) array or a CSR matrix, on the host.
+HostMatrix: TypeAlias = Any
+
+
+class BadFileError(ValueError):
+    """A file that cannot be used: which, where in it, why, and what to do.
+
+    Examples
+    --------
+    >>> print(BadFileError("a.csv", "the label is missing", "Add it.", line=3))
+    a.csv, line 3: the label is missing. Add it.
+    """
+
+    def __init__(
+        self, file: str | Path, problem: str, cure: str, *, line: int | None = None
+    ) -> None:
+        self.file, self.problem, self.cure, self.line = str(file), problem, cure, line
+        where = self.file if line is None else f"{self.file}, line {line}"
+        super().__init__(f"{where}: {problem}. {cure}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Features and labels as a file states them.
+
+    Attributes
+    ----------
+    X : array (n, p) or scipy.sparse CSR matrix
+        Features, float32 or float64.
+    y : array, shape (n,)
+        Labels: numbers or text, not yet mapped to -1 and +1.
+    source : str
+        How errors call it: the path of the file, with the part of it where there are several.
+    lines : array of integers, shape (n,), or None
+        The line of each row, where the file has lines.
+    label : str
+        What was taken for the label.
+    """
+
+    X: HostMatrix
+    y: npt.NDArray[Any]
+    source: str
+    lines: npt.NDArray[np.int64] | None = None
+    label: str = "y"
+
+    def line(self, row: int) -> int | None:
+        """Return the line of a row in its file, or None where there are no lines."""
+        return None if self.lines is None else int(self.lines[row])
+
+    def rows(self, index: npt.NDArray[np.intp]) -> Table:
+        """Return these rows, in this order."""
+        lines = None if self.lines is None else self.lines[index]
+        return replace(self, X=self.X[index], y=self.y[index], lines=lines)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, p = self.X.shape
+        return int(n), int(p)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training rows, and held-out and test rows where the source has its own."""
+
+    train: Table
+    val: Table | None = None
+    test: Table | None = None
+
+
+def checked(table: Table) -> Table:
+    """Return the table, or raise where it is empty, of unequal lengths, or not finite."""
+    n, p = table.shape
+    if n == 0:
+        raise BadFileError(table.source, "the file holds no rows", "Give a file with data.")
+    if p == 0:
+        raise BadFileError(table.source, "the rows hold no features", "Give at least one feature.")
+    if table.y.shape != (n,):
+        raise BadFileError(
+            table.source,
+            f"there are {n} rows of features but labels of shape {table.y.shape}",
+            "Give one label for each row.",
+        )
+    if table.y.dtype.kind == "f" and not np.isfinite(table.y).all():
+        row = int(np.flatnonzero(~np.isfinite(table.y))[0])
+        raise BadFileError(
+            table.source,
+            f"the label of row {row + 1} is {table.y[row]}",
+            "Give every row a label, or leave the row out.",
+            line=table.line(row),
+        )
+    _refuse_not_finite(table)
+    return table
+
+
+def _refuse_not_finite(table: Table) -> None:
+    is_sparse = sparse.issparse(table.X)
+    stored = table.X.data if is_sparse else table.X
+    if np.isfinite(stored).all():
+        return
+    if is_sparse:
+        entry = int(np.flatnonzero(~np.isfinite(stored))[0])
+        row = int(np.searchsorted(table.X.indptr, entry, side="right")) - 1
+        column, value = int(table.X.indices[entry]), stored[entry]
+    else:
+        row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(stored)))
+        value = stored[row, column]
+    raise BadFileError(
+        table.source,
+        f"row {row + 1} has {value} in feature {column + 1}",
+        "Replace it by a finite number (an imputed value, say), or leave the row out.",
+        line=table.line(row),
+    )
+
+
+def same_features(table: Table, reference: Table) -> Table:
+    """Return the table with as many features as the reference, or raise.
+
+    A sparse row names only its non-zero features, so a sparse file may stop short of the last
+    one: it is widened. No other difference is repaired.
+    """
+    p, expected = table.shape[1], reference.shape[1]
+    if p == expected:
+        return table
+    if p < expected and sparse.issparse(table.X) and sparse.issparse(reference.X):
+        X = sparse.csr_matrix(
+            (table.X.data, table.X.indices, table.X.indptr), shape=(table.shape[0], expected)
+        )
+        return replace(table, X=X)
+    cure = (
+        f"Read both with --features {max(p, expected)}."
+        if sparse.issparse(table.X) and sparse.issparse(reference.X)
+        else "Give both files the same columns, in the same order."
+    )
+    raise BadFileError(
+        table.source, f"it has {p} features but {reference.source} has {expected}", cure
+    )

@@ -1,0 +1,134 @@
+"""NumPy archives: dense or CSR features, one part or train, val and test."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ._table import BadFileError, Dataset, HostMatrix, Table
+
+_CONVENTION = (
+    "Store X and y (or X_train and y_train, and X_val, X_test likewise); a CSR matrix X is stored "
+    "as X_data, X_indices, X_indptr and X_shape, or as scipy.sparse.save_npz does"
+)
+
+#: Integers up to 32 bits fit float64; the others are refused with the objects and the text.
+_REAL = "fiub"
+
+
+def read_npz(path: Path) -> Dataset:
+    """Read an archive.
+
+    Each part is called ``X`` and ``y``, or ``X_train`` and ``y_train`` (``val`` and ``test``
+    likewise). A matrix is one array, or the four arrays NAME_data, NAME_indices, NAME_indptr and
+    NAME_shape of its CSR form. What :func:`scipy.sparse.save_npz` wrote is read too: its labels
+    are ``y`` in the archive, or the file NAME.y.npy beside it.
+
+    Raises
+    ------
+    BadFileError
+        If an array is missing, or its shape or dtype does not fit.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            wanted = [n for n in archive.files if n.startswith(("X", "y")) or n in _SCIPY]
+            arrays = {name: archive[name] for name in wanted}
+            names = list(archive.files)
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        raise BadFileError(
+            path, f"it is no .npz archive of plain arrays ({error})", _CONVENTION + "."
+        ) from error
+    if set(_SCIPY) <= set(arrays):
+        return Dataset(Table(_scipy_matrix(path, arrays), _beside(path, arrays), str(path)))
+    train = _part(path, arrays, "_train") or _part(path, arrays, "")
+    if train is None:
+        have = ", ".join(names) or "nothing"
+        raise BadFileError(path, f"it has no X and y, but {have}", _CONVENTION + ".")
+    return Dataset(train, _part(path, arrays, "_val"), _part(path, arrays, "_test"))
+
+
+_SCIPY = ("data", "indices", "indptr", "shape", "format")
+
+
+def _part(path: Path, arrays: Mapping[str, Any], suffix: str) -> Table | None:
+    X = _matrix(path, arrays, f"X{suffix}")
+    if X is None:
+        return None
+    label = f"y{suffix}"
+    if label not in arrays:
+        raise BadFileError(path, f"it has X{suffix} but no {label}", f"Add the labels as {label}.")
+    source = str(path) if not suffix else f"{path} ({suffix[1:]} part)"
+    return Table(X, arrays[label], source, label=label)
+
+
+def _matrix(path: Path, arrays: Mapping[str, Any], name: str) -> HostMatrix | None:
+    if name in arrays:
+        return _dense(path, arrays[name], name)
+    parts = [f"{name}_{part}" for part in ("data", "indices", "indptr", "shape")]
+    missing = [part for part in parts if part not in arrays]
+    if len(missing) == len(parts):
+        return None
+    if missing:
+        raise BadFileError(
+            path,
+            f"the CSR matrix {name} lacks {', '.join(missing)}",
+            "Store all four of its arrays.",
+        )
+    return _csr(path, name, *(arrays[part] for part in parts))
+
+
+def _dense(path: Path, X: Any, name: str) -> HostMatrix:
+    if X.ndim != 2:
+        raise BadFileError(
+            path, f"{name} has the shape {X.shape}", "Store it with two axes: rows, features."
+        )
+    return X.astype(_floating(path, X.dtype, name), copy=False)
+
+
+def _csr(path: Path, name: str, data: Any, indices: Any, indptr: Any, shape: Any) -> HostMatrix:
+    dtype = _floating(path, data.dtype, f"{name}_data")
+    try:
+        matrix = sparse.csr_matrix(
+            (data.astype(dtype, copy=False), indices, indptr), shape=tuple(int(s) for s in shape)
+        )
+        matrix.check_format(full_check=True)
+    except (ValueError, TypeError) as error:
+        raise BadFileError(
+            path, f"the CSR arrays of {name} do not fit each other ({error})", "Write them anew."
+        ) from error
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _scipy_matrix(path: Path, arrays: Mapping[str, Any]) -> HostMatrix:
+    kind = arrays["format"].item()
+    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    if kind != "csr":
+        raise BadFileError(
+            path, f"the sparse matrix is of format {kind!r}", "Save it with X.tocsr()."
+        )
+    return _csr(path, "X", *(arrays[part] for part in ("data", "indices", "indptr", "shape")))
+
+
+def _beside(path: Path, arrays: Mapping[str, Any]) -> Any:
+    if "y" in arrays:
+        return arrays["y"]
+    beside = path.with_suffix(".y.npy")
+    if not beside.exists():
+        raise BadFileError(
+            path,
+            "the sparse matrix comes without labels",
+            f"Save them beside it: numpy.save({beside.name!r}, y).",
+        )
+    return np.load(beside, allow_pickle=False)
+
+
+def _floating(path: Path, dtype: Any, name: str) -> Any:
+    if dtype.kind not in _REAL:
+        raise BadFileError(path, f"{name} has the dtype {dtype}", "Store numbers.")
+    return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)

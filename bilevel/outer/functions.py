@@ -1,0 +1,196 @@
+"""Outer criteria from plain functions: what is not given is differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ..inner.functions import Origin, check_result, check_value_and_grad
+from ._protocol import OuterConstants
+
+
+@dataclass(frozen=True)
+class OuterDerivatives:
+    """Where each derivative of g comes from: the user, autodiff, or differences of values."""
+
+    grad_x: Origin
+    grad_lam: Origin
+
+
+@dataclass(frozen=True)
+class FunctionOuter:
+    """An outer criterion from functions; build it with :func:`from_functions`."""
+
+    backend: Backend
+    dtype: Any
+    value_and_grad: Callable[[Array, Array], tuple[Any, Array]]
+    grad_lam: Callable[[Array, Array], Array] | None
+    derivatives: OuterDerivatives
+    declared: OuterConstants
+    _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+
+    @property
+    def passes(self) -> int:
+        """Calls of the functions until now, those for differences included."""
+        return self._calls[0]
+
+    def constants(self) -> OuterConstants:
+        return self.declared
+
+    def at(self, x: Array, lam: Array) -> FunctionOuterPoint:
+        return FunctionOuterPoint(self, x, lam)
+
+    def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
+        """G and ∂_x g, checked and counted."""
+        self._calls[0] += 1
+        result = self.value_and_grad(x, lam)
+        return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
+
+    def evaluate_grad_lam(self, x: Array, lam: Array) -> Array | None:
+        """∂_λ g as given, checked and counted; None where it is not given."""
+        if self.grad_lam is None:
+            return None
+        self._calls[0] += 1
+        result = self.grad_lam(x, lam)
+        check_result("grad_lam", result, tuple(lam.shape), self.dtype)
+        return result
+
+
+@dataclass(frozen=True)
+class FunctionOuterPoint:
+    """g from functions at (x, λ)."""
+
+    outer: FunctionOuter
+    x: Array
+    lam: Array
+
+    @cached_property
+    def _both(self) -> tuple[Array, Array]:
+        return self.outer.evaluate(self.x, self.lam)
+
+    @property
+    def value(self) -> Array:
+        return self._both[0]
+
+    @property
+    def grad_x(self) -> Array:
+        return self._both[1]
+
+    @cached_property
+    def grad_lam(self) -> Array:
+        given = self.outer.evaluate_grad_lam(self.x, self.lam)
+        return self._differences() if given is None else given
+
+    def _differences(self) -> Array:
+        """(g(x, λ + s e_j) - g(x, λ - s e_j)) / 2s for each j, s = eps^(1/3) (1 + ‖λ‖)."""
+        outer, xp, lam = self.outer, self.outer.backend.xp, self.lam
+        step = xp.finfo(lam.dtype).eps ** (1 / 3) * (1 + xp.sqrt(xp.sum(lam * lam)))
+        number = xp.arange(lam.shape[0], device=outer.backend.device)
+
+        def quotient(j: int) -> Array:
+            shift = xp.where(number == j, step * xp.ones_like(lam), xp.zeros_like(lam))
+            above, _ = outer.evaluate(self.x, lam + shift)
+            below, _ = outer.evaluate(self.x, lam - shift)
+            return (above - below) / (2 * step)
+
+        return xp.stack([quotient(j) for j in range(lam.shape[0])])
+
+
+def from_functions(
+    value_and_grad: Callable[[Array, Array], tuple[Any, Array]],
+    *,
+    like: Array,
+    grad_lam: Callable[[Array, Array], Array] | None = None,
+    constants: OuterConstants | None = None,
+) -> FunctionOuter:
+    """Build an outer criterion g(x, λ) from functions.
+
+    Parameters
+    ----------
+    value_and_grad : callable
+        (x, λ) ↦ (g, ∂_x g): a number or 0-d array, and an array of the shape of x.
+    like : array
+        Any array of the library, device and dtype (float32 or float64) to compute with.
+    grad_lam : callable, optional
+        (x, λ) ↦ ∂_λ g, shape (m,); ``lambda x, lam: 0 * lam`` where g does not depend on λ.
+        2m values a point when omitted.
+    constants : OuterConstants, optional
+        Lipschitz constants of the gradients; none are known when omitted.
+
+    Returns
+    -------
+    FunctionOuter
+        Its ``derivatives`` say what was given and what comes from differences.
+
+    Raises
+    ------
+    TypeError
+        If ``like`` is no array, or neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> g = from_functions(lambda x, lam: (np.sum(x * x), 2 * x), like=np.zeros(1))
+    >>> g.at(np.ones(2), np.zeros(1)).grad_x
+    array([2., 2.])
+    >>> g.derivatives
+    OuterDerivatives(grad_x='given', grad_lam='differences')
+    """
+    origin: Origin = "differences" if grad_lam is None else "given"
+    return _build(OuterDerivatives("given", origin), like, value_and_grad, grad_lam, constants)
+
+
+def from_autodiff(
+    fun: Scalar, *, engine: Engine, like: Array, constants: OuterConstants | None = None
+) -> FunctionOuter:
+    """Build an outer criterion from g alone, by automatic differentiation.
+
+    Parameters
+    ----------
+    fun : callable
+        (x, λ) ↦ g(x, λ), 0-d, written with the functions of ``engine``; for JAX it is compiled.
+    engine : {"torch", "jax"}
+        What differentiates.
+    like, constants
+        As in :func:`from_functions`; arrays change hands by DLPack.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If ``engine`` is not installed.
+    ValueError
+        If ``engine`` is unknown, or arrays cannot be handed to it.
+
+    Examples
+    --------
+    >>> import numpy as np, pytest
+    >>> torch = pytest.importorskip("torch")
+    >>> g = from_autodiff(lambda x, lam: torch.sum(x**2) + lam[0], engine="torch", like=np.zeros(1))
+    >>> g.at(np.ones(2), np.zeros(1)).grad_lam
+    array([1.])
+    """
+    products = second_derivatives(fun, engine, backend_of(like=like))
+    return _build(
+        OuterDerivatives("autodiff", "autodiff"),
+        like,
+        products.value_and_grad,
+        products.grad_lam,
+        constants,
+    )
+
+
+def _build(
+    derivatives: OuterDerivatives,
+    like: Array,
+    value_and_grad: Callable[[Array, Array], tuple[Any, Array]],
+    grad_lam: Callable[[Array, Array], Array] | None,
+    constants: OuterConstants | None,
+) -> FunctionOuter:
+    backend = backend_of(like=like)
+    dtype = common_dtype(backend, like=like)
+    declared = OuterConstants() if constants is None else constants
+    return FunctionOuter(backend, dtype, value_and_grad, grad_lam, derivatives, declared)

@@ -1,0 +1,23 @@
+"""The same search on other array libraries, by changing the arrays alone.
+
+Libraries that are not usable here are named and left out.
+"""
+
+import numpy as np
+
+import bilevel
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((400, 20))
+y = np.where(X @ rng.standard_normal(20) + rng.standard_normal(400) > 0, 1.0, -1.0)
+
+for name in bilevel.backend_names():
+    try:
+        backend = bilevel.get_backend(name)
+        arrays = [backend.asarray(a) for a in (X[::2], y[::2], X[1::2], y[1::2])]
+    except bilevel.BackendUnavailableError as error:
+        print(f"{name}: left out. {error}")
+        continue
+    result = bilevel.minimize(bilevel.logistic_regression(*arrays))
+    lam = backend.to_numpy(result.lam)
+    print(f"{name}: λ = {lam[0]:.8f} after {result.nit} iterations, {result.passes} passes")

@@ -1,0 +1,129 @@
+"""One fixture runs a test on every array library that is here; see ``--backends``."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("JAX_ENABLE_X64", "1")  # before JAX is first imported
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import pytest
+
+from bilevel import BackendUnavailableError, get_backend
+from bilevel.backends import Backend
+
+#: Every (library, device) of the test matrix, by the name that ``--backends`` takes.
+BACKENDS = {
+    "numpy": ("numpy", None),
+    "strict-cpu": ("array_api_strict", "CPU_DEVICE"),
+    "strict-device1": ("array_api_strict", "device1"),
+    "strict-device2": ("array_api_strict", "device2"),
+    "torch": ("torch", "cpu"),
+    "jax": ("jax", "cpu"),
+    "dpnp": ("dpnp", None),
+    "cupy": ("cupy", None),
+    "torch-cuda": ("torch", "cuda"),
+}
+_NEEDS_GPU = {"cupy", "torch-cuda"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backends",
+        default=os.environ.get("BILEVEL_BACKENDS", "all"),
+        help="comma-separated, of: all, " + ", ".join(BACKENDS) + " (or BILEVEL_BACKENDS); "
+        "a backend named here must be usable, while 'all' skips those that are not",
+    )
+
+
+def _asked(config: pytest.Config) -> list[str]:
+    names = [name.strip() for name in config.getoption("--backends").split(",")]
+    unknown = set(names) - set(BACKENDS) - {"all"}
+    if unknown:
+        raise pytest.UsageError(f"--backends knows {list(BACKENDS)}, got {sorted(unknown)}.")
+    return list(BACKENDS) if "all" in names else names
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        marks = {name: [pytest.mark.gpu] if name in _NEEDS_GPU else [] for name in BACKENDS}
+        params = [pytest.param(name, marks=marks[name]) for name in _asked(metafunc.config)]
+        metafunc.parametrize("backend", params, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """A backend; the test runs once for each."""
+    library, device = BACKENDS[request.param]
+    try:
+        return get_backend(library, device=device)
+    except BackendUnavailableError as error:
+        if request.config.getoption("--backends") != "all":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def xp(backend: Backend) -> Any:
+    """The namespace of :func:`backend`."""
+    return backend.xp
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest, backend: Backend) -> Any:
+    """float32 and float64 of :func:`backend`."""
+    return getattr(backend.xp, request.param)
+
+
+@pytest.fixture
+def no_mkl(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve host CSR products by SciPy, as a plain installation does."""
+    from bilevel.backends import _host_csr
+
+    _host_csr._mkl_product.cache_clear()
+    monkeypatch.setenv("BILEVEL_MKL", "0")
+    yield
+    _host_csr._mkl_product.cache_clear()
+
+
+AssertClose = Callable[..., None]
+
+
+@pytest.fixture
+def assert_close(backend: Backend) -> AssertClose:
+    """Compare an array of :func:`backend` with a host array: library, device, dtype, values.
+
+    ``dtype`` is that of the expected host array unless it is given; ``rtol`` is relative to the
+    largest number of the expected array.
+    """
+
+    def check(
+        actual: Any,
+        expected: Any,
+        *,
+        rtol: float | None = None,
+        atol: float = 0.0,
+        dtype: Any = None,
+    ) -> None:
+        expected = np.asarray(expected)
+        if dtype is None:
+            dtype = getattr(backend.xp, expected.dtype.name)
+        if backend.name == "numpy":
+            assert isinstance(actual, np.ndarray | np.generic), type(actual)
+        else:
+            assert get_backend(actual).name == backend.name, type(actual)
+            assert array_api_compat.device(actual) == backend.device
+        assert actual.dtype == dtype, f"dtype {actual.dtype}, expected {dtype}"
+        assert tuple(actual.shape) == expected.shape, f"{actual.shape} is not {expected.shape}"
+        if rtol is None:
+            rtol = 1e-5 if dtype == backend.xp.float32 else 1e-12
+        scale = np.max(np.abs(expected), initial=0.0)
+        np.testing.assert_allclose(
+            backend.to_numpy(actual), expected, rtol=0, atol=atol + rtol * scale
+        )
+
+    return check

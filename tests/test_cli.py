@@ -1,0 +1,246 @@
+"""The command line from end to end: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import bilevel
+from bilevel import datasets, io
+from bilevel.cli._app import app
+from bilevel.io import load_model
+
+TUNE = ["tune", "breast_cancer", "--standardize", "--intercept"]
+
+
+def run(*words: str | Path) -> Result:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    """Eighty noisy rows, for which a strong penalty is best."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 6))
+    y = (X[:, 0] + 2 * rng.standard_normal(80) > 0).astype(int)
+    path = tmp_path / "train.csv"
+    rows = [
+        ",".join(f"{v:.17g}" for v in row) + f",{label}" for row, label in zip(X, y, strict=True)
+    ]
+    path.write_text("a,b,c,d,e,f,y\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_tune_prints_iterations_and_summary_and_writes_all_files(tmp_path: Path) -> None:
+    names = {"report": "r.html", "plot": "p.svg", "save": "m.npz", "log": "l.jsonl"}
+    options = [word for name, file in names.items() for word in (f"--{name}", tmp_path / file)]
+    result = run(*TUNE, *options)
+    assert result.exit_code == 0, result.output
+    for expected in ("λ", "validation loss", "test accuracy", "passes over the data", "seconds"):
+        assert expected in result.output
+    lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
+    assert [line["k"] for line in lines] == list(range(1, len(lines) + 1))
+    assert f"{lines[-1]['value']:.6f}" in result.output
+    model = load_model(tmp_path / "m.npz")
+    assert model.lam.tolist() == lines[-1]["lam"]
+    assert model.coef.shape == (30,)
+    assert "<html" in (tmp_path / "r.html").read_text()
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_saved_model_is_in_the_units_of_the_file(tmp_path: Path) -> None:
+    """Its accuracy on raw rows is the accuracy that the summary prints."""
+    result = run(*TUNE, "--save", tmp_path / "m.npz")
+    test = datasets.load("breast_cancer").test
+    margins = load_model(tmp_path / "m.npz").margins(test.X)
+    accuracy = np.mean((margins > 0) == (test.y == 1))
+    assert accuracy > 0.9
+    assert f"{accuracy:.2%}" in result.output
+
+
+def test_tune_agrees_with_the_python_interface(csv: Path, tmp_path: Path) -> None:
+    assert run("tune", csv, "--val", "0.5", "--save", tmp_path / "m.npz", "-q").exit_code == 0
+    kept, taken = io.split(io.read(csv).train, 0.5, seed=0)
+    problem = bilevel.logistic_regression(kept.X, 2 * kept.y - 1, taken.X, 2 * taken.y - 1)
+    expected = bilevel.minimize(problem)
+    model = load_model(tmp_path / "m.npz")
+    np.testing.assert_array_equal(model.lam, expected.lam)
+    np.testing.assert_array_equal(model.coef, expected.x)
+
+
+def test_quiet_prints_nothing(csv: Path) -> None:
+    assert run("tune", csv, "--quiet").output == ""
+
+
+def test_held_out_and_test_files(csv: Path, tmp_path: Path) -> None:
+    result = run("tune", csv, "--val", csv, "--test", csv, "--max-iter", "2")
+    assert result.exit_code == 0
+    assert "80 × 6 dense" in result.output
+    assert "test accuracy" in result.output
+
+
+def test_sparse_and_dense_files_give_the_same_model(csv: Path, tmp_path: Path) -> None:
+    table = io.read(csv).train
+    svm = tmp_path / "train.svm"
+    svm.write_text(
+        "".join(
+            f"{label:g} " + " ".join(f"{j}:{v:.17g}" for j, v in enumerate(row, 1)) + "\n"
+            for row, label in zip(table.X, table.y, strict=True)
+        )
+    )
+    options = ("--standardize", "--intercept", "--max-iter", "5", "-q", "--save")
+    for path in (csv, svm):
+        assert run("tune", path, *options, tmp_path / f"{path.suffix[1:]}.npz").exit_code == 0
+    dense, compressed = (load_model(tmp_path / f"{name}.npz") for name in ("csv", "svm"))
+    np.testing.assert_allclose(compressed.lam, dense.lam, rtol=1e-8)
+    np.testing.assert_allclose(compressed.coef, dense.coef, rtol=1e-7)
+    assert compressed.intercept == pytest.approx(dense.intercept, rel=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_backends_give_the_same_lambda(csv: Path, tmp_path: Path, dtype: str) -> None:
+    lams = {}
+    for name in ("numpy", "array_api_strict", "torch"):
+        path = tmp_path / f"{name}.npz"
+        result = run("tune", csv, "--backend", name, "--dtype", dtype, "-q", "--save", path)
+        if result.exit_code == 2 and "not installed" in result.output:
+            continue
+        assert result.exit_code == 0, result.output
+        lams[name] = load_model(path).lam
+    for lam in lams.values():
+        assert lam.dtype == dtype
+        np.testing.assert_allclose(lam, lams["numpy"], rtol=1e-8 if dtype == "float64" else 1e-2)
+
+
+BAD = {
+    "missing": (["tune", "none.csv"], "none.csv: there is no such file"),
+    "unknown name": (["tune", "irises"], "Give a path, or one of: breast_cancer"),
+    "ragged": (["tune", "ragged.csv"], "ragged.csv, line 3: it has 1 columns"),
+    "nan": (["tune", "nan.csv"], "nan.csv, line 2: row 1 has nan"),
+    "three classes": (["tune", "three.csv"], "three.csv, line 4: the labels are not binary"),
+    "other features": (["tune", "good.csv", "--val", "wide.csv"], "wide.csv: it has 2 features"),
+    "other labels": (["tune", "good.csv", "--val", "signs.csv"], "signs.csv, line 3: the label -1"),
+    "bounds": (["tune", "good.csv", "--bounds", "1", "-1"], "lower must not exceed upper"),
+    "lam0": (["tune", "good.csv", "--lam0", "nan"], "lam0 must be finite"),
+    "device": (["tune", "good.csv", "--device", "cuda"], "device 'cpu' alone"),
+    "folder": (["tune", "good.csv", "--report", "no/r.html"], "there is no folder no"),
+    "resume": (["tune", "good.csv", "--resume"], "--resume needs --checkpoint"),
+    "option": (["tune", "good.csv", "--model", "forest"], "'forest' is not"),
+}
+FILES = {
+    "ragged.csv": "a,y\n1,0\n2\n",
+    "nan.csv": "a,y\nnan,0\n2,1\n",
+    "three.csv": "a,y\n1,0\n2,1\n3,2\n",
+    "good.csv": "a,y\n1,0\n2,1\n3,0\n4,1\n5,0\n6,1\n",
+    "wide.csv": "a,b,y\n1,1,0\n2,1,1\n",
+    "signs.csv": "a,y\n1,1\n2,-1\n",
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        Path(name).write_text(text)
+    words, message = BAD[case]
+    result = run(*words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_failed_solve_has_exit_code_1(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    solve = bilevel.minimize
+    monkeypatch.setattr(
+        bilevel,
+        "minimize",
+        lambda *args, **kw: replace(solve(*args, **kw), status=bilevel.Status.NON_FINITE),
+    )
+    result = run("tune", csv, "--max-iter", "1")
+    assert result.exit_code == 1
+    assert "the solve failed: A value became NaN or infinite." in result.stderr
+
+
+def test_budgets_are_kept_and_are_no_failure() -> None:
+    result = run(*TUNE, "--max-passes", "60", "--tol", "0")
+    assert result.exit_code == 0
+    assert bilevel.Status.MAX_PASSES.message in result.output
+
+
+def test_resume_ends_as_the_unbroken_run(tmp_path: Path) -> None:
+    tune = [*TUNE, "--tol", "0", "-q", "--log", tmp_path / "l.jsonl", "--save"]
+    assert run(*tune, tmp_path / "whole.npz", "--max-iter", "8").exit_code == 0
+    whole = (tmp_path / "l.jsonl").read_text().splitlines()
+    checkpoint = ["--checkpoint", tmp_path / "c.npz", "--resume"]
+    assert run(*tune, tmp_path / "half.npz", "--max-iter", "3", *checkpoint).exit_code == 0
+    assert run(*tune, tmp_path / "both.npz", "--max-iter", "8", *checkpoint).exit_code == 0
+    expected, found = (load_model(tmp_path / f"{name}.npz") for name in ("whole", "both"))
+    assert expected.lam.tobytes() == found.lam.tobytes()
+    assert expected.coef.tobytes() == found.coef.tobytes()
+    resumed = (tmp_path / "l.jsonl").read_text().splitlines()
+    assert [json.loads(a)["lam"] for a in whole] == [json.loads(b)["lam"] for b in resumed]
+
+
+def test_resume_from_a_foreign_file_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "c.npz").write_text("no checkpoint")
+    result = run(*TUNE, "--checkpoint", tmp_path / "c.npz", "--resume")
+    assert result.exit_code == 2
+    assert "no checkpoint" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
+    log = tmp_path / "l.jsonl"
+    words = [*TUNE, "--tol", "0", "--max-iter", "1000000", "--log", log, "--save", "m.npz"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bilevel", *map(str, words)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(bilevel.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert bilevel.Status.INTERRUPTED.message in output
+    assert load_model(tmp_path / "m.npz").coef.shape == (30,)
+
+
+def test_info_lists_every_backend_and_the_versions() -> None:
+    result = run("info")
+    assert result.exit_code == 0
+    for name in bilevel.backend_names():
+        assert name in result.output
+    assert f"bilevel: {bilevel.__version__}" in result.output
+
+
+def test_datasets_lists_every_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BILEVEL_DATA", str(tmp_path))
+    result = run("datasets")
+    assert result.exit_code == 0
+    for name in datasets.REGISTRY:
+        assert name in result.output
+
+
+def test_help_names_the_exit_codes() -> None:
+    assert "Exit codes: 0 done, 1 the solve failed, 2 bad input" in run("--help").output

@@ -1,0 +1,113 @@
+"""The core names no library; README, examples and continuous integration say the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_core_names_no_library() -> None:
+    assert tool("check_discipline").offences(ROOT / "bilevel") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "offence"),
+    [
+        ("import numpy as np", "imports numpy"),
+        ("def f():\n    from scipy import sparse", "imports scipy"),
+        ("import torch.nn", "imports torch.nn"),
+        ("from ..io import read", "stands above"),
+        ("from bilevel.cli import main", "stands above"),
+        ("import math", None),
+        ("from .backends import get_backend", None),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy", None),
+    ],
+)
+def test_the_check_sees_what_it_should(tmp_path: Path, line: str, offence: str | None) -> None:
+    """A check that never fails would pass too: hold it against modules that are wrong."""
+    package = tmp_path / "bilevel"
+    (package / "solvers").mkdir(parents=True)
+    (package / "backends").mkdir()
+    (package / "solvers" / "new.py").write_text(line)
+    (package / "backends" / "numpy.py").write_text("import numpy")
+    found = tool("check_discipline").offences(package)
+    if offence is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert offence in found[0]
+
+
+def test_readme_commands_are_marked_once_and_make_their_environment() -> None:
+    readme_command = tool("readme_command").readme_command
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("tune", "test"):
+        command = readme_command(name, text)
+        assert command.startswith("python3 -m venv .venv && ")
+        assert "\n" not in command
+    with pytest.raises(LookupError, match="0 blocks"):
+        readme_command("none", text)
+
+
+def test_continuous_integration_runs_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "readme tune" in script
+    assert "readme test" in script
+    assert "pytest" not in script
+
+
+def test_readme_python_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_quickstart_runs() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, "quickstart.md", "exec"), {})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_ENABLE_X64": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "λ = " in done.stdout
+
+
+def test_importing_the_package_loads_no_optional_library() -> None:
+    """`import bilevel` is to work, and to be quick, with the three core dependencies alone."""
+    optional = "cupy torch jax dpnp sklearn matplotlib click rich jinja2 pandas numba dask".split()
+    code = f"import bilevel, sys; print([m for m in {optional} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"

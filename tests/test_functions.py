@@ -1,0 +1,291 @@
+"""Problems from plain functions and from autodiff, against the analytic linear model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bilevel
+from bilevel import inner, outer
+from bilevel.hypergrad import Implicit
+from bilevel.inner import InnerConstants, linear_model
+from bilevel.losses import Logistic
+from bilevel.outer import OuterConstants, held_out
+from bilevel.solvers import LBFGS, solve
+
+N, P, M = 20, 6, 3
+GROUPS = np.array([0, 1, 0, 2, 2, 1])
+
+
+def numbers(seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((N, P)), np.where(rng.random(N) < 0.4, -1.0, 1.0)
+
+
+def analytic(backend: Any, dtype: Any) -> Any:
+    X, y = (backend.asarray(a, dtype=dtype) for a in numbers())
+    return linear_model(X, y, Logistic(), groups=GROUPS)
+
+
+def directions(backend: Any, dtype: Any) -> tuple[Any, ...]:
+    """x, λ, and directions v in x and d in λ."""
+    rng = np.random.default_rng(1)
+    shapes = (P, M, P, M)
+    return tuple(backend.asarray(rng.standard_normal(n), dtype=dtype) for n in shapes)
+
+
+def given_functions(model: Any, *names: str) -> dict[str, Any]:
+    """The products of the analytic model as plain functions."""
+    return {name: lambda x, lam, v, name=name: getattr(model.at(x, lam), name)(v) for name in names}
+
+
+def build(model: Any, **functions: Any) -> Any:
+    def value_and_grad(x: Any, lam: Any) -> Any:
+        point = model.at(x, lam)
+        return point.value, point.grad
+
+    return inner.from_functions(
+        value_and_grad, like=model.y, x_shape=(P,), n_hyperparameters=M, **functions
+    )
+
+
+@pytest.mark.parametrize("names", [(), ("hvp",), ("cross_jvp",), ("hvp", "cross_vjp", "cross_jvp")])
+def test_what_is_missing_comes_from_differences(backend, dtype, assert_close, names):
+    model = analytic(backend, dtype)
+    h = build(model, **given_functions(model, *names))
+    x, lam, v, d = directions(backend, dtype)
+    point, expected = h.at(x, lam), model.at(x, lam)
+    single = dtype == backend.xp.float32
+    for name, argument in (("hvp", v), ("cross_vjp", v), ("cross_jvp", d)):
+        origin = getattr(h.derivatives, name)
+        exact = name in names or (name == "cross_vjp" and "cross_jvp" in names)
+        assert origin == ("given" if exact else "differences")
+        rtol = (1e-5 if single else 1e-12) if exact else (2e-3 if single else 1e-8)
+        actual = getattr(point, name)(argument)
+        host = backend.to_numpy(getattr(expected, name)(argument))
+        assert_close(actual, host, dtype=dtype, rtol=rtol)
+    assert_close(point.grad, backend.to_numpy(expected.grad), dtype=dtype)
+    several = backend.xp.stack([v, x], axis=1)
+    host = backend.to_numpy(expected.hvp(several))
+    assert_close(point.hvp(several), host, dtype=dtype, rtol=2e-3 if single else 1e-8)
+
+
+def test_a_zero_direction_gives_zero(backend):
+    model = analytic(backend, backend.xp.float64)
+    x, lam, v, _ = directions(backend, backend.xp.float64)
+    product = build(model).at(x, lam).hvp(backend.xp.zeros_like(v))
+    assert np.array_equal(backend.to_numpy(product), np.zeros(P))
+
+
+def test_calls_are_counted():
+    model = analytic(bilevel.get_backend("numpy"), np.float64)
+    x, lam, v, d = directions(model.backend, np.float64)
+    h = build(model)
+    point = h.at(x, lam)
+    for _ in range(2):
+        _ = point.value, point.grad
+    assert h.passes == 1
+    point.hvp(v)
+    assert h.passes == 3
+    point.cross_jvp(d)
+    assert h.passes == 5
+    for _ in range(2):
+        point.cross_vjp(v)
+    assert h.passes == 5 + 2 * M
+
+
+def test_a_ray_and_constants():
+    model = analytic(bilevel.get_backend("numpy"), np.float64)
+    x, lam, v, _ = directions(model.backend, np.float64)
+    h = build(model, constants=lambda lam: InnerConstants(mu=float(np.exp(np.min(lam)))))
+    ray = h.at(x, lam).ray(v)
+    trial = ray.at(0.5)
+    assert trial.value == model.at(x + 0.5 * v, lam).value
+    assert ray.slope(trial) == pytest.approx(model.at(x + 0.5 * v, lam).grad @ v)
+    assert h.constants(lam).mu == model.constants(lam).mu
+    assert build(model).constants(lam) == InnerConstants()
+
+
+def test_wrong_returns_are_refused_by_name(backend):
+    like = backend.asarray(np.ones(1))
+    x, lam = backend.asarray(np.ones(2)), backend.asarray(np.ones(1))
+    arguments = {"like": like, "x_shape": (2,), "n_hyperparameters": 1}
+    short = inner.from_functions(lambda x, lam: (1.0, x[:1]), **arguments)
+    with pytest.raises(ValueError, match=r"gradient\) must return an array of shape \(2,\), got"):
+        _ = short.at(x, lam).grad
+    single = inner.from_functions(
+        lambda x, lam: (1.0, backend.xp.astype(x, backend.xp.float32)), **arguments
+    )
+    with pytest.raises(TypeError, match=r"must return dtype .*float64, got .*float32"):
+        _ = single.at(x, lam).grad
+    nothing = inner.from_functions(lambda x, lam: (1.0, x), hvp=lambda x, lam, v: None, **arguments)
+    with pytest.raises(ValueError, match="hvp must return an array"):
+        nothing.at(x, lam).hvp(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_shape": ()}, "x_shape must hold positive numbers"),
+        ({"x_shape": (0,)}, "x_shape must hold positive numbers"),
+        ({"n_hyperparameters": 0}, "n_hyperparameters must be at least 1"),
+    ],
+)
+def test_wrong_shapes_are_refused(change, message):
+    arguments = {"like": np.ones(1), "x_shape": (2,), "n_hyperparameters": 1, **change}
+    with pytest.raises(ValueError, match=message):
+        inner.from_functions(lambda x, lam: (1.0, x), **arguments)
+
+
+# -- autodiff ------------------------------------------------------------------------------------
+
+
+def written_in(engine: str) -> Any:
+    """h of the linear model with the functions of an engine."""
+    X, y = numbers()
+    if engine == "torch":
+        torch = pytest.importorskip("torch")
+
+        def h(x: Any, lam: Any) -> Any:
+            A, b = (torch.as_tensor(a).to(x.dtype) for a in (X, y))
+            loss = torch.nn.functional.softplus(-b * (A @ x)).sum()
+            return loss + 0.5 * (torch.exp(lam)[torch.as_tensor(GROUPS)] * x * x).sum()
+
+        return h
+    jax = pytest.importorskip("jax")
+
+    def h_jax(x: Any, lam: Any) -> Any:
+        loss = jax.numpy.sum(jax.nn.softplus(-y.astype(x.dtype) * (X.astype(x.dtype) @ x)))
+        return loss + 0.5 * jax.numpy.sum(jax.numpy.exp(lam)[GROUPS] * x * x)
+
+    return h_jax
+
+
+@pytest.fixture(params=["torch", "jax"])
+def engine(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(request.param)
+    return request.param
+
+
+def test_autodiff_agrees_for_arrays_that_change_hands(backend, dtype, assert_close, engine):
+    arguments = {
+        "engine": engine,
+        "like": backend.asarray(np.ones(1), dtype=dtype),
+        "x_shape": (P,),
+        "n_hyperparameters": M,
+    }
+    h = inner.from_autodiff(written_in(engine), **arguments)
+    x, lam, v, d = directions(backend, dtype)
+    if backend.name == "dpnp":  # memory of a SYCL device is none that the engines know
+        with pytest.raises(ValueError, match=f"cannot be handed to {engine} without a copy"):
+            _ = h.at(x, lam).grad
+        return
+    model = analytic(backend, dtype)
+    point, expected = h.at(x, lam), model.at(x, lam)
+    close = {"dtype": dtype, "rtol": 1e-4 if dtype == backend.xp.float32 else 1e-12}
+    assert set(vars(h.derivatives).values()) == {"autodiff"}
+    assert_close(point.value, backend.to_numpy(expected.value), **close)
+    assert_close(point.grad, backend.to_numpy(expected.grad), **close)
+    for name, argument in (("hvp", v), ("cross_vjp", v), ("cross_jvp", d)):
+        actual = getattr(point, name)(argument)
+        assert_close(actual, backend.to_numpy(getattr(expected, name)(argument)), **close)
+
+
+def test_results_of_autodiff_may_be_overwritten(engine):
+    """JAX lends its memory for reading alone; the core updates vectors in place."""
+    h = inner.from_autodiff(
+        written_in(engine), engine=engine, like=np.ones(1), x_shape=(P,), n_hyperparameters=M
+    )
+    x = np.ones(P)
+    x.flags.writeable = False
+    h.at(x, np.zeros(M)).grad[0] = 1.0
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ValueError, match="engine must be 'torch' or 'jax', got 'tapenade'"):
+        outer.from_autodiff(lambda x, lam: 0.0, engine="tapenade", like=np.ones(1))
+
+
+# -- outer criteria ------------------------------------------------------------------------------
+
+
+def test_outer_from_functions(backend, dtype, assert_close):
+    """g = ½ ‖x‖² Σ e^λ: depends on λ directly."""
+    xp = backend.xp
+    x, lam, _, _ = directions(backend, dtype)
+
+    def value_and_grad(x: Any, lam: Any) -> Any:
+        weight = xp.sum(xp.exp(lam))
+        return weight * xp.sum(x * x) / 2, weight * x
+
+    def grad_lam(x: Any, lam: Any) -> Any:
+        return xp.exp(lam) * xp.sum(x * x) / 2
+
+    like = backend.asarray(np.ones(1), dtype=dtype)
+    constants = OuterConstants(grad_x_lipschitz=3.0)
+    given = outer.from_functions(value_and_grad, like=like, grad_lam=grad_lam, constants=constants)
+    missing = outer.from_functions(value_and_grad, like=like)
+    assert (given.derivatives.grad_lam, missing.derivatives.grad_lam) == ("given", "differences")
+    assert given.constants() == constants
+    expected = backend.to_numpy(grad_lam(x, lam))
+    assert_close(given.at(x, lam).grad_lam, expected, dtype=dtype)
+    rtol = 2e-3 if dtype == xp.float32 else 1e-8
+    assert_close(missing.at(x, lam).grad_lam, expected, dtype=dtype, rtol=rtol)
+    assert missing.passes == 2 * M
+    point = given.at(x, lam)
+    assert_close(point.grad_x, backend.to_numpy(value_and_grad(x, lam)[1]), dtype=dtype)
+    assert_close(point.value, backend.to_numpy(value_and_grad(x, lam)[0]), dtype=dtype)
+
+
+def test_outer_from_autodiff(engine):
+    A, b = numbers(7)
+    g = outer.from_autodiff(written_in(engine), engine=engine, like=np.ones(1))
+    backend = bilevel.get_backend("numpy")
+    model = analytic(backend, np.float64)
+    x, lam, _, _ = directions(backend, np.float64)
+    point, expected = g.at(x, lam), model.at(x, lam)
+    weights = np.exp(lam)[GROUPS]
+    np.testing.assert_allclose(point.value, expected.value, rtol=1e-12)
+    np.testing.assert_allclose(point.grad_x, expected.grad, rtol=1e-12)
+    by_group = np.bincount(GROUPS, weights * x * x / 2)
+    np.testing.assert_allclose(point.grad_lam, by_group, rtol=1e-12)
+    assert g.passes == 2
+    assert held_out(A, b, Logistic()).at(x, lam).value > 0
+
+
+def test_a_whole_problem_from_functions():
+    """The hypergradient is that of the analytic problem."""
+    X, y = numbers()
+    A, b = numbers(7)
+    domain = bilevel.Box(-6.0, 6.0)
+    analytic_problem = bilevel.Problem(
+        linear_model(X, y, Logistic()), held_out(A, b, Logistic()), domain
+    )
+    model, validation = analytic_problem.inner, analytic_problem.outer
+
+    def value_and_grad(x: Any, lam: Any) -> Any:
+        point = model.at(x, lam)
+        return point.value, point.grad
+
+    def outer_value_and_grad(x: Any, lam: Any) -> Any:
+        point = validation.at(x, lam)
+        return point.value, point.grad_x
+
+    h = inner.from_functions(
+        value_and_grad,
+        like=X,
+        x_shape=(P,),
+        n_hyperparameters=1,
+        constants=model.constants,
+    )
+    g = outer.from_functions(outer_value_and_grad, like=X, grad_lam=lambda x, lam: 0 * lam)
+    values = []
+    for problem in (analytic_problem, bilevel.Problem(h, g, domain)):
+        lam, start = np.array([0.5]), np.zeros(P)
+        solved = solve(problem.inner, lam, start, solver=LBFGS(), tol=1e-10)
+        assert solved.error_bound is not None
+        assert solved.error_bound <= 1e-10
+        values.append(Implicit()(problem, solved, tol=1e-8).value)
+    np.testing.assert_allclose(*values, rtol=1e-6)
