@@ -49,7 +49,13 @@ def host(problem: bilevel.Problem, array: Any) -> list[float]:
 
 
 def fit(
-    problem: bilevel.Problem, lam: Any, x: Any, *, grad: float, solver: Solver, max_iter: int = 10_000
+    problem: bilevel.Problem,
+    lam: Any,
+    x: Any,
+    *,
+    grad: float,
+    solver: Solver,
+    max_iter: int = 10_000,
 ) -> InnerResult:
     """Minimise h(., λ) until ‖∂_x h‖ ≤ grad."""
     mu = problem.inner.constants(lam).mu
@@ -95,6 +101,14 @@ class Truth:
         if key not in self._known:
             self._known[key] = self._fit(key)
         return self._known[key]
+
+    def model(self, lam: Sequence[float]) -> Any:
+        """Return X(λ) of one of the last fits, fitting again where it is not kept."""
+        at = np.asarray([float(v) for v in lam])
+        kept = [x for key, x in self._fits if (key == at).all()]
+        if not kept:
+            self._fit(tuple(at))
+        return kept[-1] if kept else self._fits[-1][1]
 
     def _fit(self, key: tuple[float, ...]) -> tuple[float, float | None]:
         problem, at = self.problem, np.asarray(key)

@@ -93,7 +93,10 @@ def legend_below(figure: Figure, axes: Any, columns: int = 5) -> None:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(text, handle)
     figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found))
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=min(columns, len(found)),
     )
 
 

@@ -70,10 +70,10 @@ def run(settings: Settings) -> Results:
     for size in settings.pick((50, 100, 200, 400, 800), (50, 100, 200, 400), (5, 10)):
         tables["cost"].append(_cost(size, settings))
     budget = Budget(
-        settings.pick(200_000, 40_000, 500), settings.pick(300.0, 10.0, 1.0),
-        settings.pick(300, 60, 3),
+        settings.pick(200_000, 20_000, 500), settings.pick(300.0, 10.0, 1.0),
+        settings.pick(300, 40, 3),
     )  # fmt: skip
-    for seed in range(settings.seed, settings.seed + settings.pick(20, 8, 2)):
+    for seed in range(settings.seed, settings.seed + settings.pick(20, 5, 2)):
         _fit(sample(p, n, seed), seed, budget, settings, tables)
     return Results(tables, {"inputs": p, "relevant": RELEVANT})
 

@@ -9,11 +9,10 @@ from bilevel.outer import held_out
 
 from .. import datasets
 from ..contract import Experiment, Results, Row, Settings, Verdict
-from ..measure import Budget, Truth, judge, own_methods, search, subtract_optimum, trace
 from ..iterdiff import iterative_differentiation
+from ..measure import Budget, Truth, judge, own_methods, search, subtract_optimum, trace
 from ..proposers import PROPOSERS
 from ._comparison import compare, draw_comparison, grouped
-
 
 #: Of L-BFGS from zero, each differentiated.
 ITERATIONS = 50

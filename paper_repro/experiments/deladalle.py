@@ -35,7 +35,10 @@ def blur(n: int, width: float = 2.0) -> Any:
     weights /= weights.sum()
     return sparse.csr_array(
         sparse.diags_array(
-            [np.full(n - abs(k), w) for k, w in zip(range(-reach, reach + 1), weights, strict=True)],
+            [
+                np.full(n - abs(k), w)
+                for k, w in zip(range(-reach, reach + 1), weights, strict=True)
+            ],
             offsets=range(-reach, reach + 1),
         )
     )
@@ -58,7 +61,10 @@ def sure_problem(y: Any, A: Any, seed: int, operators: int, backend: Any) -> bil
     """Deconvolution by Tikhonov regularisation, judged by Monte-Carlo SURE, one probe."""
     targets, probes, epsilon = perturbed_targets(backend.asarray(y), NOISE, seed=seed)
     inner = linear_model(
-        datasets.design(A, backend), targets, Squared(), penalty=penalty(A.shape[0], operators, backend)
+        datasets.design(A, backend),
+        targets,
+        Squared(),
+        penalty=penalty(A.shape[0], operators, backend),
     )
     outer = monte_carlo_sure(inner, probes, NOISE, epsilon)
     return bilevel.Problem(inner, outer, bilevel.Box(-12.0, 12.0))

@@ -151,7 +151,9 @@ def verdict(results: Results) -> Verdict:
     checks = []
     for method in dict.fromkeys(row["method"] for row in path):
         name = style.label(method)
-        first = float(np.median([r["validation"] for r in path if r["method"] == method and r["k"] == 1]))
+        first = float(
+            np.median([r["validation"] for r in path if r["method"] == method and r["k"] == 1])
+        )
         checks += [
             Check(
                 f"{name}: adapting the weight decays lowers the validation loss",

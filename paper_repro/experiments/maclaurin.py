@@ -112,7 +112,12 @@ def _learn(problem: Any, test: Any, x0: Any, step: float, settings: Settings) ->
         if best is None or value < best[0]:
             best = (value, lam, found.value)
             rows.append(
-                {"k": k, "lam": host(problem, lam), "validation": value / n_val, "test": loss / n_test}
+                {
+                    "k": k,
+                    "lam": host(problem, lam),
+                    "validation": value / n_val,
+                    "test": loss / n_test,
+                }
             )
         else:
             length /= 2
@@ -138,15 +143,17 @@ def draw(results: Results) -> dict[str, Any]:
     left.legend()
     steps = [r["n"] for r in memory]
     middle.plot(steps, steps, color=style.GREY, marker="s", label="trajectory stored")
-    middle.plot(
-        steps, [r["arrays"] for r in memory], color=style.BLUE, marker="o", label="buffer"
-    )
+    middle.plot(steps, [r["arrays"] for r in memory], color=style.BLUE, marker="o", label="buffer")
     middle.set(xscale="log", yscale="log", xlabel="steps", ylabel="arrays of 64 bits")
     middle.set_title("Memory")
     middle.legend()
     for column, colour, marker in (("validation", style.BLUE, "o"), ("test", style.ORANGE, "^")):
         right.plot(
-            [r["k"] for r in path], [r[column] for r in path], color=colour, marker=marker, label=column
+            [r["k"] for r in path],
+            [r[column] for r in path],
+            color=colour,
+            marker=marker,
+            label=column,
         )
     right.set(xlabel="outer step", ylabel="loss a row", title="Learning two weight decays")
     right.legend()

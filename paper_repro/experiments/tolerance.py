@@ -6,14 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from bilevel.losses import Logistic
 from bilevel.methods import HOAG
 from bilevel.outer import held_out
-from bilevel.losses import Logistic
 
 from .. import datasets, style
 from ..contract import Check, Experiment, Results, Row, Settings, Verdict
 from ..measure import (
-    Budget, Truth, cost_to_reach, judge, own_methods, subtract_optimum, trace,
+    Budget,
+    Truth,
+    cost_to_reach,
+    judge,
+    own_methods,
+    subtract_optimum,
+    trace,
 )  # fmt: skip
 
 SEQUENCES = ("quadratic", "cubic", "exponential", "exact")
@@ -48,10 +54,11 @@ def _one(
     truth = Truth(problem, outer_test)
     methods: dict[str, Any] = {name: HOAG(tolerances=name) for name in SEQUENCES}
     methods |= {name: name for name in own_methods()}
-    rows = []
-    for name, method in methods.items():
-        for row in trace(problem, method, budget):
-            rows.append({"data": data.name, "seed": seed, "method": name, **row})
+    rows = [
+        {"data": data.name, "seed": seed, "method": name, **row}
+        for name, method in methods.items()
+        for row in trace(problem, method, budget)
+    ]
     judge(rows, truth)
     best = truth.refine()
     subtract_optimum(rows, best)
