@@ -212,7 +212,8 @@ def design(X: Any, backend: Backend) -> Design:
     """Move a host matrix to a backend as a design, float64."""
     dtype = backend.xp.float64
     if sparse.issparse(X):
-        X = sparse.csr_array(X)
+        X = sparse.csr_array(X, copy=True)
+        X.sum_duplicates()  # sorts too, which torch asks for
         kernel = backend.csr(X.data, X.indices, X.indptr, X.shape, dtype)
         return CSRDesign(kernel, backend)
     return DenseDesign(backend.asarray(np.ascontiguousarray(X), dtype=dtype), backend)

@@ -186,6 +186,14 @@ def trace(
     return rows
 
 
+def thinned(rows: list[Row], at_most: int | None) -> list[Row]:
+    """Keep the first rows, the last, and some between: each costs a tight fit to judge."""
+    if at_most is None or len(rows) <= at_most:
+        return rows
+    chosen = np.unique(np.geomspace(1, len(rows), at_most).round().astype(int) - 1)
+    return [rows[index] for index in chosen]
+
+
 def search(
     problem: bilevel.Problem,
     proposals: Iterable[Any],

@@ -77,8 +77,8 @@ def run(settings: Settings) -> Results:
             settings.pick(100_000, 12_000, 400), settings.pick(900.0, 20.0, 2.0),
             settings.pick(100, 30, 3),
         )  # fmt: skip
-        for name in ("hoag", *own_methods()):
-            method = larsens_rule(steps) if name == "hoag" else name
+        for name in ("adaptive", *own_methods()):
+            method = larsens_rule(steps) if name == "adaptive" else name
             rows = trace(problem, method, budget, lam0=-4.0, x0=x0)
             for row in rows:
                 row["validation"] = row.pop("measured") / n
@@ -119,8 +119,9 @@ def draw(results: Results) -> dict[str, Any]:
     axis = sorted({lam[0] for lam in mean})
     surface = [[np.log(np.mean(mean[a, b])) for a in axis] for b in axis]
     shades = middle.contourf(axis, axis, surface, 14, cmap="cividis")
+    middle.grid(visible=False)
     figure.colorbar(shades, ax=middle, label="log validation loss of the grid (mean)")
-    rows = [r for r in path if r["seed"] == seeds[0] and r["method"] == "hoag"]
+    rows = [r for r in path if r["seed"] == seeds[0] and r["method"] == "adaptive"]
     middle.plot(
         [r["lam"][0] for r in rows], [r["lam"][1] for r in rows], "-o", color="white", ms=3, lw=1.4
     )

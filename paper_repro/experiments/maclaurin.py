@@ -133,7 +133,8 @@ def draw(results: Results) -> dict[str, Any]:
     reversal, memory, path = (results.tables[n] for n in ("reversal", "memory", "path"))
     counts = [r["n"] for r in reversal]
     for column, text, colour, marker in (
-        ("naive32", "plain float32", style.RED, "s"), ("naive64", "plain float64", style.ORANGE, "^")
+        ("naive32", "plain float32", style.RED, "s"),
+        ("naive64", "plain float64", style.ORANGE, "^"),
     ):  # fmt: skip
         values = [np.nan if r[column] is None else max(r[column], 1e-18) for r in reversal]
         left.plot(counts, np.minimum(values, 1e12), color=colour, marker=marker, label=text)
@@ -194,8 +195,9 @@ def verdict(results: Results) -> Verdict:
             ),
             Check(
                 "Descent along it improves the regularisation of each layer",
-                f"validation loss a row {path[0]['validation']:.3f} to {path[-1]['validation']:.3f},"
-                f" test {path[0]['test']:.3f} to {path[-1]['test']:.3f}",
+                f"validation loss a row {path[0]['validation']:.3f} to "
+                f"{path[-1]['validation']:.3f}, test {path[0]['test']:.3f} to "
+                f"{path[-1]['test']:.3f}",
                 path[-1]["validation"] < 0.99 * path[0]["validation"],
             ),
         )
