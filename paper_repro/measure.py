@@ -89,7 +89,7 @@ class Truth:
 
     problem: bilevel.Problem
     test: Any = None
-    relative: float = 1e-10
+    relative: float = 1e-9
     solver: Solver = field(default_factory=NewtonCG)
     _known: dict[tuple[float, ...], tuple[float, float | None]] = field(default_factory=dict)
     _fits: list[tuple[Any, Any]] = field(default_factory=list)

@@ -43,7 +43,7 @@ def _one(
         datasets.design(test[0], settings.backend), settings.backend.asarray(test[1]), Logistic()
     )
     truth = Truth(problem, test_rows)
-    most = settings.pick(None, 24, None)
+    most = settings.pick(None, 16, None)
     found = {name: thinned(trace(problem, name, budget), most) for name in ("hoag", *own_methods())}
     found["iterdiff"] = trace(problem, iterative_differentiation(ITERATIONS), budget)
     for name, proposer in PROPOSERS.items():
