@@ -31,10 +31,11 @@ def iterate(
     problem: Problem,
     lam0: Any = 0.0,
     *,
-    method: str | Method = "hoag",
+    method: str | Method = "path",
     x0: Array | None = None,
+    tol: float | None = 0.0,
 ) -> Iterator[Record]:
-    """Yield a record for each outer iteration, without end unless the method stops itself.
+    """Yield a record for each outer iteration, until the method's own stopping rule holds.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ def iterate(
         The outer method.
     x0 : array, optional
         Where the first inner solve starts, zero when omitted.
+    tol : float or None
+        The tolerance of the method's stopping rule; 0 goes on for ever, None is its default.
 
     Yields
     ------
@@ -63,12 +66,16 @@ def iterate(
     >>> record.passes > 0
     True
     """
-    for snapshot in _snapshots(problem, get_method(method), _start(problem, lam0, method, x0)):
+    chosen = get_method(method)
+    for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol)):
         yield snapshot.history[-1]
 
 
-def _start(problem: Problem, lam0: Any, method: str | Method, x0: Array | None) -> Snapshot:
-    state = get_method(method).init(problem, problem.lam(lam0), problem.x(x0))
+def _start(
+    problem: Problem, lam0: Any, method: Method, x0: Array | None, tol: float | None
+) -> Snapshot:
+    start = None if x0 is None else problem.x(x0)
+    state = method.init(problem, problem.lam(lam0), start, tol)
     return Snapshot(state, (), None, None, Costs())
 
 
@@ -115,10 +122,10 @@ def minimize(
     problem: Problem,
     lam0: Any = 0.0,
     *,
-    method: str | Method = "hoag",
+    method: str | Method = "path",
     x0: Array | None = None,
     max_iter: int = 50,
-    tol: float = 1e-4,
+    tol: float | None = None,
     max_passes: int | None = None,
     max_seconds: float | None = None,
     callback: Callable[[Record], Any] | None = None,
@@ -139,8 +146,10 @@ def minimize(
         Where the first inner solve starts, zero when omitted.
     max_iter : int
         Outer iterations at most.
-    tol : float
-        Stop where ‖P_D(λ - p) - λ‖ ≤ tol · abs(g(x, λ)); 0 turns the rule off.
+    tol : float, optional
+        Of the method's stopping rule, relative to f. ``"path"`` stops where the decrease that is
+        left, by its model and with the error of p, is below tol · f (1e-5 when omitted);
+        ``"hoag"`` where ‖P_D(λ - p) - λ‖ ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
     max_passes : int, optional
         Stop after the iteration that reaches this many passes over the training data.
     max_seconds : float, optional
@@ -174,12 +183,12 @@ def minimize(
     """
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter!r}.")
-    if not tol >= 0:
+    if tol is not None and not tol >= 0:
         raise ValueError(f"tol must not be negative, got {tol!r}.")
     if resume and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)
-    snapshot = _start(problem, lam0, chosen, x0)
+    snapshot = _start(problem, lam0, chosen, x0, tol)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         snapshot = checkpoints.load(checkpoint, problem, chosen)
     lam, x = snapshot.state.lam, snapshot.state.x
@@ -189,8 +198,6 @@ def minimize(
         """Why the run ends after this record, or None."""
         if record.status is not Status.RUNNING:
             return record.status
-        if record.optimality <= tol * abs(record.value):
-            return Status.CONVERGED
         if record.k >= max_iter:
             return Status.MAX_ITER
         if max_passes is not None and record.passes >= max_passes:

@@ -1,7 +1,7 @@
 """Hypergradients ∇f(λ): one signature, one file a method."""
 
 from ._protocol import Hypergradient, HypergradResult
-from .bound import hypergradient_bound, value_bound
+from .bound import hypergradient_bound, self_concordant_bound, value_bound
 from .direct import Direct
 from .implicit import Implicit
 from .neumann import Neumann
@@ -22,6 +22,7 @@ __all__ = [
     "ReverseUnrolled",
     "Reversible",
     "hypergradient_bound",
+    "self_concordant_bound",
     "tangent_bound",
     "unsolved",
     "value_bound",

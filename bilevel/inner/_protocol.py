@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 
@@ -23,12 +23,17 @@ class InnerConstants:
         Lipschitz constant of x ↦ ∂²_{xx} h (spectral norm).
     cross_lipschitz : float or None
         Lipschitz constant of x ↦ ∂²_{xλ} h (spectral norm).
+    self_concordance : float or None
+        R with e^{-R‖u‖} H(x) ⪯ H(x + u) ⪯ e^{R‖u‖} H(x) for all u, where H = ∂²_{xx} h (Bach 2010,
+        lemma 1, for the logistic loss). Zero for a quadratic h. It bounds a change of the Hessian
+        relative to the Hessian itself, which is far sharper than ``hessian_lipschitz``.
     """
 
     mu: float | None = None
     smoothness: float | None = None
     hessian_lipschitz: float | None = None
     cross_lipschitz: float | None = None
+    self_concordance: float | None = None
 
 
 class InnerPoint(Protocol):
@@ -87,6 +92,25 @@ class InnerPoint(Protocol):
     def ray(self, d: Array) -> Ray:
         """The half-line x + t d, t ≥ 0."""
         ...
+
+
+@runtime_checkable
+class Pushable(Protocol):
+    """A point of an objective that sees x only through a linear map X x, its ``carry``.
+
+    Directions that went through X once need it no more: they move the carry, and their products
+    with the Hessian share the backward pass of the gradient.
+    """
+
+    def push(self, v: Array) -> Array:
+        """X v for directions v of shape (*x_shape, k), one pass."""
+        ...
+
+    def pull(self, v: Array, pushed: Array) -> tuple[Array, Array]:
+        """(∂_x h, ∂²_{xx} h · v), v and X v given: one pass, with one column more than v."""
+        ...
+
+    def ray(self, d: Array, pushed: Array | None = None) -> Ray: ...
 
 
 class Ray(Protocol):

@@ -195,7 +195,7 @@ class KernelRidge:
         cross = None
         if bound is not None:
             cross = math.hypot(math.sqrt(self.kernel.n_parameters) * self.X.shape[0] * bound, ridge)
-        return InnerConstants(ridge, trace + ridge, 0.0, cross)
+        return InnerConstants(ridge, trace + ridge, 0.0, cross, 0.0)
 
 
 @dataclass(frozen=True)

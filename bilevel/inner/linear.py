@@ -110,6 +110,10 @@ class LinearModel:
             smoothness=_sum(_times(second, data_square), r.smoothness),
             hessian_lipschitz=_sum(_times(third, widest * data_square), r.hessian_lipschitz),
             cross_lipschitz=r.cross_lipschitz,
+            # A quadratic penalty keeps its Hessian, whatever that of the data does.
+            self_concordance=(
+                _times(self.loss.self_concordance, widest) if r.hessian_lipschitz == 0 else None
+            ),
         )
 
     def _mu_with_free_intercept(self, w: float | None) -> float | None:
@@ -238,8 +242,21 @@ class LinearPoint:
         d = model.weigh(model.loss.curvature_diag(self.curvature, model.backend))
         return _by_columns(model.design.gram_diag, d, model.backend) + penalty
 
-    def ray(self, d: Array) -> LinearRay:
-        return LinearRay(self, d, matmul(self.model.design, d))
+    def push(self, v: Array) -> Array:
+        """X v for directions v, shape (n, *tail, k)."""
+        return matmul(self.model.design, v)
+
+    def pull(self, v: Array, pushed: Array) -> tuple[Array, Array]:
+        """(∂_x h, ∂²_{xx} h · v) from one backward pass; ``pushed`` is X v."""
+        model, xp = self.model, self.model.backend.xp
+        bent = model.weigh(model.loss.curvature_product(self.curvature, pushed, model.backend))
+        both = xp.concat([self.loss_derivative[..., None], bent], axis=-1)
+        back = rmatmul(model.design, both)
+        self.__dict__["grad"] = back[..., 0] + self.penalty.grad
+        return self.grad, back[..., 1:] + self.penalty.hvp(v)
+
+    def ray(self, d: Array, pushed: Array | None = None) -> LinearRay:
+        return LinearRay(self, d, matmul(self.model.design, d) if pushed is None else pushed)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,19 @@
 """Linear algebra with operators: conjugate gradients and preconditioners."""
 
+from .accuracy import Accuracy, Energy, Residual
 from .cg import CGResult, cg
 from .preconditioners import Preconditioner, jacobi
 from .products import dot, dots, norm
 
-__all__ = ["CGResult", "Preconditioner", "cg", "dot", "dots", "jacobi", "norm"]
+__all__ = [
+    "Accuracy",
+    "CGResult",
+    "Energy",
+    "Preconditioner",
+    "Residual",
+    "cg",
+    "dot",
+    "dots",
+    "jacobi",
+    "norm",
+]

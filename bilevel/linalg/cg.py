@@ -2,17 +2,19 @@
 
 Hestenes and Stiefel (1952); preconditioned as in Saad, *Iterative methods for sparse linear
 systems* (2003), algorithm 9.1. The columns of a block share each product with the operator,
-which is what costs, and each keeps its own step lengths and its own stop.
+which is what costs; each keeps its own step lengths and its own stop, and leaves the block when
+it has reached it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..backends import Array, get_backend
+from ..backends import Array, Backend, get_backend
 from ..status import Status
+from .accuracy import Accuracy, Progress, Residual
 from .preconditioners import Preconditioner
 
 
@@ -29,15 +31,25 @@ class CGResult:
         differently it is the worst of them.
     n_iter : int
         Products with the operator inside the iteration.
-    residual_norms : tuple of float
-        ‖b - A x‖ of each column: the true residual where ``verify`` asked for it, else that of
+    residual : array
+        b - A x, the shape of b: the true residual where ``verify`` asked for it, else that of
         the recursion, which agrees with it up to rounding.
+    residual_norms : tuple of float
+        ‖b - A x‖ of each column.
+    energies : tuple of float
+        ‖x - x0‖_A of each column, which grows to ‖A⁻¹ b - x0‖_A.
+    energy_errors : tuple of float or None
+        A bound of ‖A⁻¹ b - x‖_A for each column where the accuracy states μ
+        (:class:`~bilevel.linalg.Energy`), else None.
     """
 
     x: Array
     status: Status
     n_iter: int
+    residual: Array
     residual_norms: tuple[float, ...]
+    energies: tuple[float, ...]
+    energy_errors: tuple[float, ...] | None
 
     @property
     def residual_norm(self) -> float:
@@ -49,7 +61,7 @@ def cg(
     operator: Callable[[Array], Array],
     b: Array,
     *,
-    tol: float | Sequence[float],
+    tol: float | Sequence[float] | Accuracy,
     x0: Array | None = None,
     preconditioner: Preconditioner | None = None,
     max_iter: int | None = None,
@@ -58,21 +70,21 @@ def cg(
 ) -> CGResult:
     """Solve A x = b for a symmetric positive definite A that is known by its products.
 
-    One scalar read (of two numbers) per iteration; vectors are updated in place where the
-    library allows it.
+    One transfer of a few numbers to the host per iteration; vectors are updated in place where
+    the library allows it.
 
     Parameters
     ----------
     operator : callable
-        v ↦ A v, for arrays of the shape of b.
+        v ↦ A v, for arrays of the shape of b; with ``columns`` also for fewer columns.
     b : array
         Right-hand side of any shape; with ``columns`` its last axis counts several.
-    tol : float or sequence of float
-        Absolute tolerance on ‖b - A x‖, one for all columns or one for each.
+    tol : float, sequence of float, or Accuracy
+        Absolute tolerance on ‖b - A x‖, one for all columns or one for each; or another test.
     x0 : array, optional
         Where to start, zero when omitted (which saves a product).
     preconditioner : callable, optional
-        r ↦ M⁻¹ r.
+        r ↦ M⁻¹ r, for one column or several.
     max_iter : int, optional
         Ten times the number of unknowns when omitted.
     columns : bool
@@ -95,44 +107,69 @@ def cg(
     backend = get_backend(b)
     xp = backend.xp
     n_columns = b.shape[-1] if columns else 1
-    n_unknowns = math.prod(b.shape) // n_columns
     if max_iter is None:
-        max_iter = 10 * n_unknowns
-    tols = [float(tol)] * n_columns if isinstance(tol, (int, float)) else [float(t) for t in tol]
-    if len(tols) != n_columns or not all(t >= 0 for t in tols):
-        raise ValueError(f"tol must be one non-negative number, or {n_columns}, got {tol!r}.")
-    goal = xp.asarray(tols if columns else tols[0], dtype=b.dtype, device=backend.device)
-
-    def dot(u: Array, v: Array) -> Array:
-        if columns:
-            shape = (n_unknowns, n_columns)
-            return xp.vecdot(xp.reshape(u, shape), xp.reshape(v, shape), axis=-2)
-        return xp.vecdot(xp.reshape(u, (-1,)), xp.reshape(v, (-1,)))
-
+        max_iter = 10 * math.prod(b.shape) // n_columns
+    accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     r = xp.asarray(b, copy=True) if x0 is None else b - operator(x)
-    zero = xp.zeros_like(goal)
-    n_iter, status, previous = 0, Status.RUNNING, math.inf
+    progress = tuple(accuracy.start(j) for j in range(n_columns))
+    n_iter, previous = 0, math.inf
     while True:
-        state = _descend(operator, preconditioner, x, r, goal, dot, max_iter - n_iter)
-        x, r, used, status = state
+        x, r, progress, used, status = _descend(
+            operator, preconditioner, x, r, progress, columns, max_iter - n_iter
+        )
         n_iter += used
+        norms = tuple(math.sqrt(max(p.rr, 0.0)) if p.rr == p.rr else p.rr for p in progress)
         if not verify:
             break
         r = b - operator(x)
-        gap = xp.sqrt(dot(r, r)) - goal
-        (excess,) = backend.scalars(xp.max(xp.where(gap > 0, gap, zero)))
+        norms = tuple(math.sqrt(v) if v >= 0 else v for v in _dots(backend, r, r, columns))
+        goals = [p.residual_goal for p in progress]
+        excess = max(n - g for n, g in zip(norms, goals, strict=True))
         if status is not Status.CONVERGED or excess <= 0:
             break
         if not excess < previous / 2 or used == 0:  # restarts no longer help: rounding is reached
             status = Status.STALLED
             break
         previous = excess
-    norms = xp.sqrt(dot(r, r))
-    values = backend.scalars(*(norms[i] for i in range(n_columns))) if columns else (
-        backend.scalars(norms)
+        progress = tuple(replace(p, gamma=p.gamma0) for p in progress)
+    bounds = [p.error for p in progress]
+    return CGResult(
+        x,
+        status,
+        n_iter,
+        r,
+        norms,
+        tuple(math.sqrt(max(p.energy, 0.0)) for p in progress),
+        None if any(e is None for e in bounds) else tuple(e for e in bounds if e is not None),
     )
-    return CGResult(x, status, n_iter, values)
+
+
+def _residual(tol: float | Sequence[float], n_columns: int) -> Residual:
+    tols = [float(tol)] * n_columns if isinstance(tol, (int, float)) else [float(t) for t in tol]
+    if len(tols) != n_columns or not all(t >= 0 for t in tols):
+        raise ValueError(f"tol must be one non-negative number, or {n_columns}, got {tol!r}.")
+    return Residual(tuple(tols))
+
+
+def _dot(backend: Backend, u: Array, v: Array, columns: bool) -> Array:
+    """Inner products of the columns, 0-d for one right-hand side."""
+    xp = backend.xp
+    if not columns:
+        return xp.vecdot(xp.reshape(u, (-1,)), xp.reshape(v, (-1,)))
+    shape = (-1, u.shape[-1])
+    return xp.vecdot(xp.reshape(u, shape), xp.reshape(v, shape), axis=-2)
+
+
+def _dots(backend: Backend, u: Array, v: Array, columns: bool) -> tuple[float, ...]:
+    return _read(backend, columns, _dot(backend, u, v, columns))
+
+
+def _read(backend: Backend, columns: bool, *values: Array) -> tuple[float, ...]:
+    """Read a few (k,) or 0-d arrays to the host in one transfer, one after the other."""
+    if not columns:
+        return backend.scalars(*values)
+    return backend.scalars(*(v[j] for v in values for j in range(v.shape[0])))
 
 
 def _descend(
@@ -140,49 +177,82 @@ def _descend(
     preconditioner: Preconditioner | None,
     x: Array,
     r: Array,
-    goal: Array,
-    dot: Callable[[Array, Array], Array],
+    progress: tuple[Progress, ...],
+    columns: bool,
     max_iter: int,
-) -> tuple[Array, Array, int, Status]:
+) -> tuple[Array, Array, tuple[Progress, ...], int, Status]:
     """Run the recursion until every column has reached its goal or left the game."""
     backend = get_backend(r)
     xp = backend.xp
-    one = xp.ones_like(goal)
-    zero = xp.zeros_like(goal)
 
     def apply(v: Array) -> Array:
         return v if preconditioner is None else preconditioner(v)
 
+    done_x, done_r = x, r  # the columns as the caller sees them; the block below only shrinks
     z = apply(r)
-    rz, rr = dot(r, z), dot(r, r)
-    active = rr > goal * goal
-    left, size = backend.scalars(xp.sum(xp.where(active, one, zero)), xp.max(rr))
-    if not math.isfinite(size):
-        return x, r, 0, Status.NON_FINITE
+    rz, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
+    host = _read(backend, columns, rz, rr)
+    k = len(progress)
+    now = [p.begin(host[j], host[k + j]) for j, p in enumerate(progress)]
+    if not all(math.isfinite(p.rr) for p in now):
+        return x, r, tuple(now), 0, Status.NON_FINITE
+    block = [j for j in range(k) if not now[j].reached]
+    status = Status.CONVERGED
+    if block and len(block) < k:
+        x, r, z, rz = (_take(backend, a, block) for a in (x, r, z, rz))
     p = xp.asarray(z, copy=True)
     work = xp.empty_like(r)
-    negative = xp.zeros_like(active)
     n_iter = 0
-    while left > 0 and n_iter < max_iter:
+    while block and n_iter < max_iter:
         ap = operator(p)
-        curvature = dot(p, ap)
-        bent = active & (curvature <= 0)
-        negative = negative | bent
-        active = active & (curvature > 0)
-        alpha = xp.where(active, rz / xp.where(active, curvature, one), zero)
+        curvature = _dot(backend, p, ap, columns)
+        bent = curvature <= 0
+        alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, xp.ones_like(rz), curvature))
         x = backend.axpy(alpha, p, x, work)
         r = backend.axpy(-alpha, ap, r, work)
         z = apply(r)
-        rz_next, rr = dot(r, z), dot(r, r)
-        active = active & (rr > goal * goal)
-        beta = xp.where(active, rz_next / xp.where(rz > 0, rz, one), zero)
+        rz_next, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
+        beta = rz_next / xp.where(rz > 0, rz, xp.ones_like(rz))
+        n_iter += 1
+        host = _read(backend, columns, alpha, rz_next, rr)
+        if not all(math.isfinite(v) for v in host):
+            status = Status.NON_FINITE
+            break
+        width, kept = len(block), []
+        for i, j in enumerate(block):
+            a, next_rz, next_rr = host[i], host[width + i], host[2 * width + i]
+            if a == 0:
+                status = Status.NEGATIVE_CURVATURE
+                continue
+            now[j] = now[j].advance(a, next_rz, next_rr)
+            if not now[j].reached:
+                kept.append(i)
         p = backend.xpay(z, beta, p)
         rz = rz_next
-        n_iter += 1
-        left, size = backend.scalars(xp.sum(xp.where(active, one, zero)), xp.max(rr))
-        if not math.isfinite(size):
-            return x, r, n_iter, Status.NON_FINITE
-    (bends,) = backend.scalars(xp.sum(xp.where(negative, one, zero)))
-    if bends > 0:
-        return x, r, n_iter, Status.NEGATIVE_CURVATURE
-    return x, r, n_iter, Status.CONVERGED if left == 0 else Status.MAX_ITER
+        if len(kept) < width:
+            done_x = _put(backend, done_x, x, block)
+            done_r = _put(backend, done_r, r, block)
+            block = [block[i] for i in kept]
+            if kept:
+                x, r, p, rz = (_take(backend, a, kept) for a in (x, r, p, rz))
+                work = xp.empty_like(r)
+    if block:
+        done_x, done_r = _put(backend, done_x, x, block), _put(backend, done_r, r, block)
+        status = Status.MAX_ITER if status is Status.CONVERGED else status
+    return done_x, done_r, tuple(now), n_iter, status
+
+
+def _take(backend: Backend, a: Array, kept: list[int]) -> Array:
+    index = backend.xp.asarray(kept, device=backend.device)
+    return backend.xp.take(a, index, axis=a.ndim - 1)
+
+
+def _put(backend: Backend, whole: Array, part: Array, block: list[int]) -> Array:
+    """Replace the columns ``block`` of an array."""
+    if whole.shape == part.shape:
+        return part
+    place = {j: i for i, j in enumerate(block)}
+    columns = [
+        part[..., place[j]] if j in place else whole[..., j] for j in range(whole.shape[-1])
+    ]
+    return backend.xp.stack(columns, axis=-1)

@@ -26,6 +26,11 @@ class Loss(Protocol):
         ...
 
     @property
+    def self_concordance(self) -> float | None:
+        """sup of |∂³ℓ[u, v, v]| / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
+        ...
+
+    @property
     def curvature_lower(self) -> float:
         """inf of the smallest eigenvalue of ∂²ℓ/∂t²."""
         ...
@@ -68,6 +73,7 @@ class Pointwise:
     """What the losses of one number a row share: their curvature is a number a prediction."""
 
     curvature_lower: ClassVar[float] = 0.0
+    self_concordance: ClassVar[float | None] = None
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Logistic(Pointwise):
 
     curvature_bound: ClassVar[float] = 0.25
     third_bound: ClassVar[float] = 1 / (6 * 3**0.5)
+    self_concordance: ClassVar[float | None] = 1.0
 
     def validate(self, y: Array, backend: Backend, name: str) -> None:
         refuse_labels_but_signs(y, backend, name)

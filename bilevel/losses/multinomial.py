@@ -41,6 +41,7 @@ class Multinomial:
 
     curvature_bound: ClassVar[float] = 0.5
     third_bound: ClassVar[float] = 2**0.5 / (3 * 3**0.5)
+    self_concordance: ClassVar[float | None] = 2**0.5
     curvature_lower: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ class Poisson(Pointwise):
 
     curvature_bound: ClassVar[None] = None
     third_bound: ClassVar[None] = None
+    self_concordance: ClassVar[float | None] = 1.0
 
     def validate(self, y: Array, backend: Backend, name: str) -> None:
         if bool(backend.xp.any(y < 0)):

@@ -23,6 +23,7 @@ class Squared(Pointwise):
 
     curvature_bound: ClassVar[float] = 1.0
     third_bound: ClassVar[float] = 0.0
+    self_concordance: ClassVar[float | None] = 0.0
     curvature_lower: ClassVar[float] = 1.0
 
     def value(self, y: Array, t: Array, backend: Backend) -> Array:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from . import hoag
+from . import hoag, path, projected, secant
 from ._protocol import Method, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
+from .path import PathFollowing
 
-__all__ = ["HOAG", "METHODS", "AdaptiveStep", "FixedStep", "Method", "State", "get_method", "state_modules"]
+__all__ = ["HOAG", "METHODS", "AdaptiveStep", "FixedStep", "Method", "PathFollowing", "State", "get_method", "state_modules"]
 
 #: The methods by name, for ``minimize(..., method=name)`` and the command line.
-METHODS: dict[str, Callable[[], Method]] = {"hoag": HOAG}
+METHODS: dict[str, Callable[[], Method]] = {"path": PathFollowing, "hoag": HOAG}
 
 
 def get_method(method: str | Method) -> Method:
@@ -32,4 +33,4 @@ def get_method(method: str | Method) -> Method:
 
 def state_modules() -> tuple[ModuleType, ...]:
     """The modules whose dataclasses a checkpoint may hold."""
-    return (hoag,)
+    return (hoag, path, projected, secant)

@@ -41,9 +41,17 @@ class State(Protocol):
 class Method(Protocol):
     """An outer loop, one iteration at a time; it can be stepped by hand."""
 
-    def init(self, problem: Problem, lam0: Array, x0: Array) -> State: ...
+    def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> State:
+        """The state before the first iteration.
 
-    def step(self, problem: Problem, state: State) -> State: ...
+        ``tol`` is the relative tolerance of the method's own stopping rule: None for its
+        default, 0 to go on for ever.
+        """
+        ...
+
+    def step(self, problem: Problem, state: State) -> State:
+        """One outer iteration; the status of the new state says whether it was the last."""
+        ...
 
 
 def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Array:

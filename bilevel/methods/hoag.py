@@ -120,6 +120,7 @@ class HOAGState:
     anchor_lam: Array | None
     anchor_hypergrad: Array | None
     rule: StepState | None
+    tol: float
     record: Record | None
     status: Status
 
@@ -140,6 +141,8 @@ class HOAG:
         Steps (ii) and (iii).
     max_inner : int
         Iterations of the inner solver at most, in one outer iteration.
+    default_tol : float
+        The paper has no stopping rule; ours is ‖P_D(λ - p) - λ‖ ≤ tol · |g(x, λ)|.
 
     Examples
     --------
@@ -156,6 +159,7 @@ class HOAG:
     solver: Solver = LBFGS()
     hypergradient: Hypergradient = Implicit()
     max_inner: int = 10_000
+    default_tol: float = 1e-4
 
     def __post_init__(self) -> None:
         if isinstance(self.tolerances, str):
@@ -166,9 +170,20 @@ class HOAG:
                 )
             object.__setattr__(self, "tolerances", SCHEDULES[self.tolerances]())
 
-    def init(self, problem: Problem, lam0: Array, x0: Array) -> HOAGState:
-        lam = problem.domain.project(lam0, problem.backend)
-        return HOAGState(0, lam, x0, None, None, None, None, None, None, Status.RUNNING)
+    def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> HOAGState:
+        return HOAGState(
+            k=0,
+            lam=problem.domain.project(lam0, problem.backend),
+            x=problem.x(x0),
+            carry=None,
+            adjoint=None,
+            anchor_lam=None,
+            anchor_hypergrad=None,
+            rule=None,
+            tol=self.default_tol if tol is None else tol,
+            record=None,
+            status=Status.RUNNING,
+        )
 
     def step(self, problem: Problem, state: HOAGState) -> HOAGState:
         assert not isinstance(self.tolerances, str)
@@ -221,7 +236,11 @@ class HOAG:
             inner_status=inner.status,
             cg_status=found.status,
         )
-        finite = math.isfinite(value) and math.isfinite(norm_p)
+        status = Status.RUNNING
+        if not (math.isfinite(value) and math.isfinite(norm_p)):
+            status = Status.NON_FINITE
+        elif stationarity <= state.tol * abs(value):
+            status = Status.CONVERGED
         return HOAGState(
             k=k,
             lam=lam_next,
@@ -231,6 +250,7 @@ class HOAG:
             anchor_lam=origin,
             anchor_hypergrad=direction,
             rule=replace(rule, moved=moved),
+            tol=state.tol,
             record=record,
-            status=Status.RUNNING if finite else Status.NON_FINITE,
+            status=status,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..backends import Array
 
@@ -40,6 +40,18 @@ class OuterPoint(Protocol):
     @property
     def grad_lam(self) -> Array:
         """∂_λ g, shape (m,)."""
+        ...
+
+
+@runtime_checkable
+class BoundsCurvature(Protocol):
+    """A criterion that can bound its curvature along given directions, at every x at once."""
+
+    def curvature_squares(self, v: Array) -> Array | None:
+        """Upper bounds of sup over x of vᵀ ∂²_{xx} g(x) v, shape (k,) for v (*x_shape, k).
+
+        None where there is none, costs a pass over the data of the criterion.
+        """
         ...
 
 

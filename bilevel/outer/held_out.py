@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends import Array
 from ..design import Design, WithIntercept, as_design
-from ..inner.linear import align, check_labels, check_weights, n_problems
+from ..inner.linear import align, check_labels, check_weights, matmul, n_problems
 from ..losses import Loss
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import OuterConstants
@@ -70,6 +70,17 @@ class HeldOut:
             columns = rows[(slice(None), *(None,) * (s.ndim - 1))]
             (square,) = backend.scalars(xp.max(xp.sum(s * columns, axis=0)))
         return OuterConstants(second * square, direct)
+
+    def curvature_squares(self, v: Array) -> Array | None:
+        """sup ℓ'' Σ_i s_i (a_iᵀ v)² for each direction, None but for a linear model."""
+        second, predictor = self.loss.curvature_bound, self.predictor
+        if second is None or not isinstance(predictor, LinearPredictor):
+            return None
+        xp = predictor.backend.xp
+        rows = matmul(predictor.design, v)
+        s = self.sample_weight
+        squares = rows * rows if s is None else s[..., None] * (rows * rows)
+        return second * xp.sum(xp.reshape(squares, (-1, v.shape[-1])), axis=0)
 
 
 @dataclass(frozen=True)

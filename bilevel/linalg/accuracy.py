@@ -1,0 +1,126 @@
+"""When a linear solve is precise enough: by its residual, or by its error in the energy norm.
+
+In the norm ‖e‖_A = √(eᵀ A e) the error of conjugate gradients can be bounded from numbers that
+the method computes anyway, given a lower bound μ of the spectrum of M⁻¹A: the Gauss-Radau bound of
+Golub and Meurant (1994), in the form of Meurant and Tichý (2013, algorithm 2),
+
+    ‖x* - x_k‖²_A ≤ γ_k rᵀz,   γ_0 = 1/μ,   γ_{k+1} = (γ_k - α_k) / (μ (γ_k - α_k) + β_{k+1}).
+
+It is a bound in exact arithmetic and holds up to rounding (Strakoš and Tichý 2002). A gradient
+norm can't do this: most of an error lies where the curvature is small, and there the gradient
+shows little of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One column of a solve as the host knows it.
+
+    Attributes
+    ----------
+    goal : float
+        What the measure must come down to.
+    relative : float
+        The goal grows to this share of the energy reached, where that is larger.
+    mu : float or None
+        Lower bound of the spectrum; None measures the residual.
+    gamma : float
+        γ_k.
+    energy : float
+        ‖x_k - x_0‖²_A = Σ α_j r_jᵀz_j.
+    rz, rr : float
+        rᵀM⁻¹r and rᵀr.
+    """
+
+    goal: float
+    relative: float = 0.0
+    mu: float | None = None
+    gamma: float = math.inf
+    energy: float = 0.0
+    rz: float = math.inf
+    rr: float = math.inf
+
+    @property
+    def gamma0(self) -> float:
+        """γ at a restart."""
+        return math.inf if self.mu is None else 1 / self.mu
+
+    @property
+    def error(self) -> float | None:
+        """The bound of ‖x* - x_k‖_A, None where there is no μ."""
+        return None if self.mu is None else math.sqrt(max(self.gamma * self.rz, 0.0))
+
+    @property
+    def residual_goal(self) -> float:
+        """What the true residual must come down to; an energy goal makes no demand on it."""
+        return self.goal if self.mu is None else math.inf
+
+    @property
+    def reached(self) -> bool:
+        error = self.error
+        if error is None:
+            return math.sqrt(max(self.rr, 0.0)) <= self.goal
+        return error <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
+
+    def begin(self, rz: float, rr: float) -> Progress:
+        return replace(self, rz=rz, rr=rr)
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Progress:
+        """The same after a step of length alpha."""
+        energy = self.energy + alpha * self.rz
+        gamma = self.gamma
+        if self.mu is not None:
+            # Rounding must not make the bound vanish: the difference is positive in theory.
+            left = max(gamma - alpha, 1e-12 * gamma)
+            beta = rz / self.rz if self.rz > 0 else 0.0
+            gamma = left / (self.mu * left + beta) if left > 0 else gamma
+        return replace(self, gamma=gamma, energy=energy, rz=rz, rr=rr)
+
+
+@runtime_checkable
+class Accuracy(Protocol):
+    """A stopping test, one :class:`Progress` a column."""
+
+    def start(self, column: int) -> Progress: ...
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Stop where ‖b - A x‖ ≤ goal, one goal a column."""
+
+    goals: tuple[float, ...]
+
+    def start(self, column: int) -> Progress:
+        return Progress(self.goals[column])
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Stop where ‖A⁻¹b - x‖_A ≤ max(absolute, relative ‖x - x0‖_A), each one number a column.
+
+    Parameters
+    ----------
+    mu : float
+        A positive lower bound of the spectrum of M⁻¹A.
+    absolute, relative : tuple of float
+        One number a column.
+    """
+
+    mu: float
+    absolute: tuple[float, ...]
+    relative: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.mu > 0:
+            raise ValueError(f"mu must be positive, got {self.mu!r}.")
+
+    def start(self, column: int) -> Progress:
+        return Progress(
+            self.absolute[column], self.relative[column], mu=self.mu, gamma=1 / self.mu
+        )

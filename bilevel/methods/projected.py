@@ -1,0 +1,113 @@
+"""The step in several hyperparameters: L-BFGS with projection and an inexact Armijo test.
+
+The direction is that of Liu and Nocedal (1989) on the coordinates that the projection leaves
+free (Bertsekas 1982), the gradient's own where that does not descend. A step is taken back only
+if the values prove that it failed, each value within its error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..backends import Array, Backend
+from ..domains import Domain
+from ..linalg import dot
+
+
+@dataclass(frozen=True)
+class ProjectedState:
+    """What the rule remembers.
+
+    Attributes
+    ----------
+    trust : float
+        The longest step, in the largest coordinate.
+    pairs : tuple of (array, array)
+        (Δλ, Δp), the oldest first.
+    lam, hypergrad : array or None
+        The last accepted iterate.
+    value, value_error : float
+        f there, and its error.
+    rejected : int
+        Steps taken back since.
+    """
+
+    trust: float
+    pairs: tuple[tuple[Array, Array], ...] = ()
+    lam: Array | None = None
+    hypergrad: Array | None = None
+    value: float = 0.0
+    value_error: float = 0.0
+    rejected: int = 0
+
+
+def observe(
+    state: ProjectedState,
+    lam: Array,
+    p: Array,
+    value: float,
+    value_error: float,
+    backend: Backend,
+    memory: int,
+) -> tuple[ProjectedState, bool]:
+    """Take in an iterate; False where it has to be taken back."""
+    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error)
+    if state.lam is None or state.hypergrad is None:
+        return fresh, True
+    s, y = lam - state.lam, p - state.hypergrad
+    predicted, sy, yy = backend.scalars(
+        dot(state.hypergrad, s, backend), dot(s, y, backend), dot(y, y, backend)
+    )
+    slack = value_error + state.value_error
+    if value > state.value + 1e-4 * predicted + slack and state.rejected < 10:
+        shorter = replace(state, trust=state.trust / 4, rejected=state.rejected + 1)
+        return shorter, False
+    if sy > 1e-8 * yy and sy > 0:
+        fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
+    return replace(fresh, trust=min(1.5 * state.trust, 4.0)), True
+
+
+def propose(
+    state: ProjectedState, domain: Domain, backend: Backend
+) -> tuple[Array, float | None]:
+    """The next λ in D, and the decrease that the model promises (None without a model)."""
+    xp = backend.xp
+    lam, p = state.lam, state.hypergrad
+    assert lam is not None and p is not None
+    top = xp.max(xp.abs(p))
+    (largest,) = backend.scalars(top)
+    if largest == 0:
+        return lam, 0.0
+    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
+    free = xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
+    d = -_two_loops(state.pairs, p * free, backend) * free
+    (length,) = backend.scalars(xp.max(xp.abs(d)))
+    if not state.pairs or not length < float("inf"):
+        d, length = -p * free, largest
+    decrement = None
+    if state.pairs:
+        (decrement,) = backend.scalars(-dot(p, d, backend) / 2)
+    if length > state.trust:
+        d = d * (state.trust / length)
+    target = domain.project(lam + d, backend)
+    (slope,) = backend.scalars(dot(p, target - lam, backend))
+    if not slope < 0:  # the projection bent the direction upwards: its own gradient step descends
+        target = domain.project(lam - p * (state.trust / largest), backend)
+    return target, decrement
+
+
+def _two_loops(
+    pairs: tuple[tuple[Array, Array], ...], p: Array, backend: Backend
+) -> Array:
+    """H p, H the inverse Hessian that the pairs imply."""
+    d, alphas = p, []
+    for s, y in reversed(pairs):
+        alpha = dot(s, d, backend) / dot(s, y, backend)
+        alphas.append(alpha)
+        d = d - alpha * y
+    if pairs:
+        s, y = pairs[-1]
+        d = d * (dot(s, y, backend) / dot(y, y, backend))
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        d = d + (alpha - dot(y, d, backend) / dot(s, y, backend)) * s
+    return d

@@ -1,0 +1,78 @@
+"""The step in one hyperparameter: a safeguarded secant on the hypergradient.
+
+A minimum is where f' goes from negative to positive. Signs that are certain (larger than the
+error of p) bracket it; the secant of the last two iterates proposes the step, which is kept
+inside the bracket and no longer than the predictor of x can be trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class SecantState:
+    """What the rule remembers.
+
+    Attributes
+    ----------
+    trust : float
+        The longest step.
+    below, above : float or None
+        The largest λ where f' < 0 is certain, the smallest where f' > 0 is.
+    lam, slope : float or None
+        The last iterate and its p.
+    curvature : float or None
+        The secant's estimate of f'', where it is positive.
+    """
+
+    trust: float
+    below: float | None = None
+    above: float | None = None
+    lam: float | None = None
+    hypergrad: float | None = None
+    curvature: float | None = None
+
+
+def observe(state: SecantState, lam: float, p: float, error: float) -> SecantState:
+    """Take in p ± error at λ."""
+    below, above, curvature = state.below, state.above, state.curvature
+    if p > error and (above is None or lam < above):
+        above = lam
+    if p < -error and (below is None or lam > below):
+        below = lam
+    if below is not None and above is not None and below >= above:
+        # f' changes sign more than once: keep the bracket that this iterate opens.
+        below, above = (None, above) if p > 0 else (below, None)
+    if state.lam is not None and state.hypergrad is not None and lam != state.lam:
+        slope = (p - state.hypergrad) / (lam - state.lam)
+        curvature = slope if slope > 0 else None
+    return replace(
+        state, below=below, above=above, lam=lam, hypergrad=p, curvature=curvature
+    )
+
+
+def propose(state: SecantState) -> float:
+    """The next λ, not projected on the domain."""
+    assert state.lam is not None and state.hypergrad is not None
+    lam, p = state.lam, state.hypergrad
+    step = -p / state.curvature if state.curvature else (-state.trust if p > 0 else state.trust)
+    step = min(max(step, -state.trust), state.trust)
+    target = lam + step
+    low, high = state.below, state.above
+    if low is not None and high is not None:
+        margin = 0.05 * (high - low)
+        if not low + margin <= target <= high - margin:
+            inside = low < target < high
+            target = min(max(target, low + margin), high - margin) if inside else (low + high) / 2
+            target = lam + min(max(target - lam, -state.trust), state.trust)
+    return target
+
+
+def trusted(state: SecantState, moved: float, sweeps: int) -> SecantState:
+    """Lengthen or shorten the trust by how many corrections the last step needed."""
+    if sweeps <= 1 and abs(moved) >= 0.99 * state.trust:
+        return replace(state, trust=min(2 * state.trust, 4.0))
+    if sweeps > 3:
+        return replace(state, trust=max(state.trust / 2, 0.25))
+    return state
