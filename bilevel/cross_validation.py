@@ -11,50 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .backends import Array, Backend, HostIndex, check_groups, deal
+from .backends import Array, deal_folds, fold_indicators
 from .design import as_design, recounted
 from .domains import Box, Domain
 from .inner import Penalty, linear_model
 from .losses import Loss
 from .outer import held_out
 from .problem import Problem
-
-
-def assign_folds(n: int, n_folds: int, seed: int = 0) -> HostIndex:
-    """Deal n rows to folds at random, as evenly as possible.
-
-    Returns
-    -------
-    array of integers, shape (n,), on the host
-        The fold 0, ..., K-1 that holds each row out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> np.bincount(assign_folds(7, 3)).tolist()
-    [3, 2, 2]
-    """
-    if not 2 <= n_folds <= n:
-        raise ValueError(f"n_folds must be between 2 and the number of rows {n}, got {n_folds}.")
-    return deal(n, n_folds, seed)
-
-
-def fold_weights(folds: Any, n: int, dtype: Any, backend: Backend) -> tuple[Array, Array]:
-    """Return the training weights and the held-out weights of each fold, (n, K) each.
-
-    Raises
-    ------
-    ValueError
-        If ``folds`` does not give each row one of 0, ..., K-1, each used, K ≥ 2.
-    """
-    labels, n_folds = check_groups(folds, (n,), name="folds")
-    if n_folds < 2:
-        raise ValueError("folds must use each of 0, ..., K-1, K ≥ 2, got one fold.")
-    xp = backend.xp
-    numbers = xp.arange(n_folds, device=backend.device)
-    index = backend.asarray(labels, dtype=numbers.dtype)
-    weights = xp.astype(index[:, None] == numbers[None, :], dtype)
-    return 1 - weights, weights
 
 
 def cross_validation(
@@ -104,15 +67,15 @@ def cross_validation(
     """
     design = as_design(X)
     n, backend = design.shape[0], design.backend
-    labels = assign_folds(n, folds, seed) if isinstance(folds, int) else folds
-    train, held = fold_weights(labels, n, design.dtype, backend)
+    numbers = deal_folds(n, folds, seed) if isinstance(folds, int) else folds
+    held = backend.asarray(fold_indicators(numbers, n), dtype=design.dtype)
     inner = linear_model(
         design,
         y,
         loss,
         groups=groups,
         penalty=penalty,
-        sample_weight=train,
+        sample_weight=1 - held,
         fit_intercept=fit_intercept,
     )
     outer = held_out(recounted(design), y, loss, sample_weight=held, fit_intercept=fit_intercept)

@@ -9,7 +9,6 @@ import bilevel
 from bilevel.linalg import cg, jacobi
 from bilevel.status import Status
 
-
 def spd(p, condition, seed=0):
     """A dense symmetric positive definite matrix with eigenvalues from 1 to ``condition``."""
     rng = np.random.default_rng(seed)
@@ -20,7 +19,7 @@ def spd(p, condition, seed=0):
 def on(backend, dtype="float64", **arrays):
     """The arrays on this backend, in the order they were given."""
     kind = getattr(backend.xp, dtype)
-    return [backend.asarray(np.asarray(a, dtype=dtype), dtype=kind) for a in arrays.values()]
+    return [backend.asarray(np.array(a, dtype=dtype), dtype=kind) for a in arrays.values()]
 
 
 @pytest.mark.parametrize("columns", [False, True])

@@ -23,17 +23,16 @@ def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
     return found.astype(np.intp, copy=False)
 
 
-def check_groups(
-    groups: npt.ArrayLike, *shapes: tuple[int, ...], name: str = "groups"
-) -> tuple[HostIndex, int]:
-    """Return the group number of each item, and how many groups there are.
+def check_groups(groups: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[HostIndex, int]:
+    """Return the group number of each coefficient, and how many groups there are.
 
     Raises
     ------
     ValueError
-        If they are not of one of these shapes, or do not use each of 0, ..., m-1.
+        If ``groups`` is neither of this shape nor of its first axis, or does not use each of
+        0, ..., m-1.
     TypeError
-        If they are no integers.
+        If it does not hold integers.
 
     Examples
     --------
@@ -41,8 +40,13 @@ def check_groups(
     (array([0, 1, 0]), 2)
     """
     labels = np.asarray(groups)
-    if labels.shape not in shapes:
-        raise ValueError(f"{name} must have shape {shapes[0]}, got {labels.shape}.")
+    if labels.shape not in ((shape[0],), shape):
+        raise ValueError(f"groups must have shape ({shape[0]},), got {labels.shape}.")
+    return _check_numbers(labels, "groups")
+
+
+def _check_numbers(labels: npt.NDArray[np.generic], name: str) -> tuple[HostIndex, int]:
+    """Refuse what is not integers that use each of 0, ..., m-1; return them and m."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got dtype {labels.dtype}.")
     used = np.unique(labels)
@@ -50,26 +54,55 @@ def check_groups(
         raise ValueError(
             f"{name} must use each of 0, ..., m-1, got the numbers {used[:10].tolist()}."
         )
-    return labels.astype(np.intp), len(used)
+    return labels.astype(np.int64), len(used)
 
 
-def deal(n: int, n_groups: int, seed: int) -> HostIndex:
-    """Deal n items to groups 0, 1, ... at random, as evenly as possible: the group of each.
-
-    Examples
-    --------
-    >>> np.bincount(deal(7, 3, seed=0)).tolist()
-    [3, 2, 2]
-    """
-    return np.random.default_rng(seed).permutation(np.arange(n) % n_groups)
-
-
-def shuffled_parts(n: int, n_parts: int, seed: int) -> list[HostIndex]:
-    """Split 0, ..., n-1, in random order, into parts of nearly one length.
+def deal_folds(n: int, n_folds: int, seed: int) -> HostIndex:
+    """Deal n rows to folds at random, as evenly as possible: the fold of each row, shape (n,).
 
     Examples
     --------
-    >>> [len(part) for part in shuffled_parts(7, 3, seed=0)]
+    >>> np.bincount(deal_folds(7, 3, seed=0)).tolist()
     [3, 2, 2]
     """
-    return np.array_split(np.random.default_rng(seed).permutation(n), n_parts)
+    if not 2 <= n_folds <= n:
+        raise ValueError(f"folds must be between 2 and the number of rows {n}, got {n_folds}.")
+    return np.random.default_rng(seed).permutation(np.arange(n) % n_folds)
+
+
+def fold_indicators(folds: npt.ArrayLike, n: int) -> npt.NDArray[np.float32]:
+    """Return 1 where a row is in a fold and 0 elsewhere, shape (n, K).
+
+    Raises
+    ------
+    ValueError
+        If ``folds`` does not give each of n rows one of 0, ..., K-1, each used, K ≥ 2.
+
+    Examples
+    --------
+    >>> fold_indicators([0, 1, 0], 3)
+    array([[1., 0.],
+           [0., 1.],
+           [1., 0.]], dtype=float32)
+    """
+    labels = np.asarray(folds)
+    if labels.shape != (n,):
+        raise ValueError(f"folds must have shape ({n},), a fold for each row, got {labels.shape}.")
+    labels, n_folds = _check_numbers(labels, "folds")
+    if n_folds < 2:
+        raise ValueError("folds must use two numbers or more, got 0 alone.")
+    return (labels[:, None] == np.arange(n_folds)).astype(np.float32)
+
+
+def deal_batches(n: int, n_batches: int, seed: int) -> list[HostIndex]:
+    """Split n rows at random into batches of sizes that differ by one at most.
+
+    Examples
+    --------
+    >>> [len(rows) for rows in deal_batches(7, 3, seed=0)]
+    [3, 2, 2]
+    """
+    if not 1 <= n_batches <= n:
+        raise ValueError(f"n_batches must be between 1 and the rows {n}, got {n_batches}.")
+    order = np.random.default_rng(seed).permutation(n)
+    return [rows.astype(np.intp) for rows in np.array_split(order, n_batches)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..backends import shuffled_parts
+from ..backends import deal_batches
 from .linear import LinearModel
 
 
@@ -33,15 +33,13 @@ def minibatches(model: LinearModel, n_batches: int, seed: int = 0) -> tuple[Line
     array([-1., -1., -1., -1.])
     """
     n, backend = model.design.shape[0], model.backend
-    if not 1 <= n_batches <= n:
-        raise ValueError(f"n_batches must be between 1 and the rows {n}, got {n_batches}.")
     xp = backend.xp
     weights = model.sample_weight
     if weights is None:
         shape = (n, *(1,) * len(model.tail))
         weights = xp.ones(shape, dtype=model.dtype, device=backend.device)
     batches = []
-    for rows in shuffled_parts(n, n_batches, seed):
+    for rows in deal_batches(n, n_batches, seed):
         index = backend.asarray(rows)
         batches.append(
             replace(

@@ -40,11 +40,11 @@ class PenaltyPoint(Protocol):
         ...
 
     def diag(self) -> Array | None:
-        """diag ∂²_{xx} r, broadcastable to x, or None where it is not to be had."""
+        """Diag ∂²_{xx} r, broadcastable to x, or None where it is not to be had."""
         ...
 
     def moved(self, x: Array) -> PenaltyPoint:
-        """The same λ at another x: what belongs to λ alone is not computed again."""
+        """Return the same λ at another x: what belongs to λ alone is not computed again."""
         ...
 
 
@@ -78,7 +78,7 @@ class WeightedL2:
         raise NotImplementedError
 
     def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
-        """d (m,) at each coefficient, of ``ndim`` axes, broadcastable to x."""
+        """D (m,) at each coefficient, of ``ndim`` axes, broadcastable to x."""
         raise NotImplementedError
 
     def gather(self, wx: Array, q: Array, backend: Backend) -> Array:
@@ -193,11 +193,11 @@ class GroupL2(WeightedL2):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If ``groups`` is neither of this shape nor of its first axis, or does not use each
             of 0, ..., m-1.
         """
-        labels, n_groups = check_groups(groups, (shape[0],), shape)
+        labels, n_groups = check_groups(groups, shape)
         return cls(backend.asarray(labels), n_groups)
 
     @property

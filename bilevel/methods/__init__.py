@@ -33,8 +33,15 @@ def get_method(method: str | Method) -> Method:
     ------
     ValueError
         If no method has this name.
+    TypeError
+        If it is neither a name nor a method.
     """
     if not isinstance(method, str):
+        if isinstance(method, type) or not (hasattr(method, "init") and hasattr(method, "step")):
+            raise TypeError(
+                "method must be a name or an object with init and step, "
+                f"got {type(method).__name__}."
+            )
         return method
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)} or a Method, got {method!r}.")

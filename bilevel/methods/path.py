@@ -68,6 +68,7 @@ class PathState:
     pushed: Array | None
     rule: SecantState | ProjectedState
     tol: float
+    gap: float
     record: Record | None
     status: Status
 
@@ -110,9 +111,9 @@ class PathFollowing:
     True
     """
 
-    theta: float = 0.2
-    newton: float = 0.1
-    adjoint: float = 0.1
+    theta: float = 0.3
+    newton: float = 0.3
+    adjoint: float = 0.3
     trust: float = 2.0
     max_tangents: int = 3
     max_sweeps: int = 12
@@ -144,6 +145,7 @@ class PathFollowing:
             pushed=None,
             rule=rule,
             tol=self.default_tol if tol is None else tol,
+            gap=math.inf,
             record=None,
             status=Status.RUNNING,
         )
@@ -153,6 +155,9 @@ class PathFollowing:
         point = problem.inner.at(state.start, lam, state.carry)
         look = _look(problem, point, state.vectors, state.pushed)
         wanted = _Wanted(self.newton, self.adjoint)
+        if state.gap <= 100 * state.tol:
+            # The secant will arrive with this step: what the proof needs is cheapest at once.
+            wanted = _Wanted(0.05 * self.newton, 0.2 * self.adjoint)
         estimate: _Estimate | None = None
         rule, n_cg, sweeps, status = state.rule, 0, 0, Status.RUNNING
         for sweeps in range(1, self.max_sweeps + 1):
@@ -171,7 +176,7 @@ class PathFollowing:
                 status = Status.CONVERGED
                 break
             if small and self.certify and certain is not None and sweeps < self.max_sweeps:
-                wanted = _Wanted(0.02, 0.3 * wanted.adjoint)
+                wanted = _Wanted(0.1, 0.5 * wanted.adjoint)
                 continue
             if small:
                 status = Status.CONVERGED
@@ -184,7 +189,7 @@ class PathFollowing:
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
         assert estimate is not None
-        return self._next(problem, state, rule, accepted, look, estimate, n_cg, sweeps, status)
+        return self._next(problem, state, rule, accepted, look, estimate, gap, n_cg, sweeps, status)
 
     def _solve(self, problem: Problem, look: _Look, wanted: _Wanted) -> CGResult:
         """The three questions in one block."""
@@ -260,6 +265,7 @@ class PathFollowing:
         accepted: bool,
         look: _Look,
         estimate: _Estimate,
+        gap: float | None,
         n_cg: int,
         sweeps: int,
         status: Status,
@@ -305,6 +311,7 @@ class PathFollowing:
             pushed=look.pushed,
             rule=rule,
             tol=state.tol,
+            gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
             record=record,
             status=status,
         )
@@ -335,6 +342,11 @@ class _Look:
     residuals: Array
     p: Array
     energies: tuple[float, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether q and every t_j have been solved for before."""
+        return all(e > 0 for e in self.energies)
 
 
 def _look(problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None) -> _Look:
@@ -491,11 +503,12 @@ def _estimate(
         dot(after.vectors[..., 0], after.grad, backend),
         norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
+        norm(before.p - p_before, backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )
-    value, size, change, grad, grad_after, correction, grad_x, stationarity = numbers[:8]
-    old, new = numbers[8 : 7 + width], numbers[7 + width :]
+    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
+    old, new = numbers[9 : 8 + width], numbers[8 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
     errors = solved.energy_errors or tuple(0.1 * e for e in solved.energies)
@@ -505,7 +518,10 @@ def _estimate(
         e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
     ]
     if width > 2:
-        linear = grown[0] * math.hypot(*grown[1:])
+        # The errors of q and t_j met at this angle before the solve; they rarely align.
+        met = solved.energies[1] * math.hypot(*solved.energies[2:])
+        cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and before.ready else 0.3
+        linear = cosine * grown[0] * math.hypot(*grown[1:])
     else:
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
     bound, hypergrad = None, after.p

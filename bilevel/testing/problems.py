@@ -91,6 +91,7 @@ class KnownProblem:
         """∇f(λ) at ``lam``."""
         return self.reference.hypergradient(host(self.lam))
 
+    @cached_property
     def solution_rounding(self) -> float:
         """How far from X(λ) rounding may keep a solver that sees ∂_x h in working precision."""
         lam, inner = host(self.lam), self.reference.inner
@@ -98,6 +99,15 @@ class KnownProblem:
         size = inner.size(self.solution, lam)
         return 4 * (math.sqrt(self.inner_terms) + 4) * self.unit * size / max(mu or 0.0, 1e-300)
 
+    @cached_property
+    def adjoint_rounding(self) -> float:
+        """The like for the residual ‖H q - ∂_x g‖."""
+        lam, x = host(self.lam), self.solution
+        hessian = spectral(self.reference.inner.hessian(x, lam))
+        adjoint = norm(self.reference.adjoint(lam, x))
+        return 4 * (self.inner_terms + 4) * self.unit * hessian * adjoint
+
+    @cached_property
     def hypergradient_rounding(self) -> float:
         """The like for p: what rounding may add to ‖p - ∇f(λ)‖ at an exact x and q."""
         lam, x = host(self.lam), self.solution

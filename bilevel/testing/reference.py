@@ -7,7 +7,7 @@ What it returns is exact as far as the core can tell, at any condition number up
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -205,9 +205,17 @@ class Reference:
 
     inner: InnerReference
     outer: OuterReference
+    _memo: dict[bytes, Host] = field(default_factory=dict, compare=False, repr=False)
 
     def solution(self, lam: Host) -> Host:
         """X(λ), by damped Newton steps and refinement of the last of them."""
+        key = lam.tobytes()
+        if key not in self._memo:
+            self._memo.clear()  # the last one alone: f and ∇f are asked for in turn
+            self._memo[key] = self._solve(lam)
+        return self._memo[key]
+
+    def _solve(self, lam: Host) -> Host:
         h, x = self.inner, np.zeros(self.inner.p, dtype=_LONG)
         for _ in range(100):
             grad = h.grad(x, lam)
