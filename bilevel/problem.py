@@ -59,9 +59,7 @@ class Problem:
         backend = self.backend
         lam = self.domain.project(self.lam(0.0), backend)
         x = backend.normal(0, tuple(self.inner.x_shape), self.dtype)
-        value, criterion = backend.scalars(
-            self.inner.at(x, lam).value, self.outer.at(x, lam).value
-        )
+        value, criterion = backend.scalars(self.inner.at(x, lam).value, self.outer.at(x, lam).value)
         return value, criterion
 
     def lam(self, value: Any, name: str = "lam0") -> Array:
