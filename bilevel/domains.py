@@ -91,7 +91,7 @@ class Ball:
         if not self.radius > 0:
             raise ValueError(f"radius must be positive, got {self.radius}.")
         if not _is_number(self.center):
-            object.__setattr__(self, "center", tuple(float(c) for c in self.center))
+            object.__setattr__(self, "center", tuple(float(c) for c in _bounds(self.center)))
         if not all(math.isfinite(c) for c in _bounds(self.center)):
             raise ValueError(f"center must be finite, got {self.center}.")
 

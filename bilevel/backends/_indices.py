@@ -91,7 +91,7 @@ def fold_indicators(folds: npt.ArrayLike, n: int) -> npt.NDArray[np.float32]:
     labels, n_folds = _check_numbers(labels, "folds")
     if n_folds < 2:
         raise ValueError("folds must use two numbers or more, got 0 alone.")
-    return (labels[:, None] == np.arange(n_folds)).astype(np.float32)
+    return np.equal(labels[:, None], np.arange(n_folds)).astype(np.float32)
 
 
 def deal_batches(n: int, n_batches: int, seed: int) -> list[HostIndex]:

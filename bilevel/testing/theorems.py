@@ -335,7 +335,7 @@ def descent(found: Trace, known: KnownProblem, lipschitz: float) -> Figures:
 
     From ⟨p_k, Δ⟩ ≤ -L ‖Δ‖² (the projection) and the descent lemma. The error e_k is the true
     one and, separately, the one that the record states.
-    """  # noqa: D400
+    """
     worst = -math.inf
     for k in range(len(found.value) - 1):
         if not found.accepted[k]:
