@@ -66,11 +66,19 @@ def main() -> None:
         try:
             backend = bilevel.get_backend(name)
         except bilevel.BackendUnavailableError as error:
-            rows.append({**row, "float64: max |λ_k - NumPy's|": "not here", "float32: |λ* - λ*₆₄|": str(error)})
+            rows.append(
+                {
+                    **row,
+                    "float64: max |λ_k - NumPy's|": "not here",
+                    "float32: |λ* - λ*₆₄|": str(error),
+                }
+            )
             continue
         difference = float(np.abs(path(backend, csr=csr) - reference).max())
         single = abs(solution(backend, "float32", csr=csr) - best)
-        rows.append({**row, "float64: max |λ_k - NumPy's|": difference, "float32: |λ* - λ*₆₄|": single})
+        rows.append(
+            {**row, "float64: max |λ_k - NumPy's|": difference, "float32: |λ* - λ*₆₄|": single}
+        )
     write("agreement", "One run on every array library", rows)
 
 

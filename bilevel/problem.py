@@ -55,13 +55,11 @@ class Problem:
 
     @cached_property
     def probe(self) -> tuple[float, float]:
-        """h and g at an arbitrary point, the same each time: they tell other data apart."""
+        """H and g at an arbitrary point, the same each time: they tell other data apart."""
         backend = self.backend
         lam = self.domain.project(self.lam(0.0), backend)
         x = backend.normal(0, tuple(self.inner.x_shape), self.dtype)
-        value, criterion = backend.scalars(
-            self.inner.at(x, lam).value, self.outer.at(x, lam).value
-        )
+        value, criterion = backend.scalars(self.inner.at(x, lam).value, self.outer.at(x, lam).value)
         return value, criterion
 
     def lam(self, value: Any, name: str = "lam0") -> Array:
@@ -89,9 +87,7 @@ class Problem:
         """Check an inner variable; zeros where there is none."""
         backend = self.backend
         if value is None:
-            return backend.xp.zeros(
-                self.inner.x_shape, dtype=self.dtype, device=backend.device
-            )
+            return backend.xp.zeros(self.inner.x_shape, dtype=self.dtype, device=backend.device)
         self._check_array(value, tuple(self.inner.x_shape), name)
         return value
 

@@ -9,6 +9,7 @@ import bilevel
 from bilevel.linalg import cg, jacobi
 from bilevel.status import Status
 
+
 def spd(p, condition, seed=0):
     """A dense symmetric positive definite matrix with eigenvalues from 1 to ``condition``."""
     rng = np.random.default_rng(seed)

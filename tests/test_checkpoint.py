@@ -113,7 +113,9 @@ def test_on_every_backend(tmp_path, backend, dtype):
     rng = np.random.default_rng(0)
     kind = getattr(backend.xp, dtype)
     X, y = rng.standard_normal((40, 6)), np.where(rng.standard_normal(40) > 0, 1.0, -1.0)
-    arrays = [backend.asarray(a.astype(dtype), dtype=kind) for a in (X[:20], y[:20], X[20:], y[20:])]
+    arrays = [
+        backend.asarray(a.astype(dtype), dtype=kind) for a in (X[:20], y[:20], X[20:], y[20:])
+    ]
     path = tmp_path / "run.npz"
     keywords = {"method": "hoag", "tol": 0.0}
     whole = bilevel.minimize(bilevel.logistic_regression(*arrays), max_iter=6, **keywords)
@@ -165,8 +167,6 @@ def test_a_kill_while_writing_leaves_the_last_file_whole(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
-    result = bilevel.minimize(
-        names["problem"](), 2.0, method="hoag", max_iter=3, checkpoint=path
-    )
+    result = bilevel.minimize(names["problem"](), 2.0, method="hoag", max_iter=3, checkpoint=path)
     assert result.status is bilevel.Status.INTERRUPTED
     assert path.read_bytes() == before

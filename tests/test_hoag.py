@@ -236,7 +236,9 @@ def test_an_unknown_schedule_is_refused():
 def test_a_start_that_is_near_enough_is_not_taken_for_a_solution(lam0):
     """At a large λ, x = 0 lies within ε_1 of X(λ), and its p is zero: no stationary point."""
     problem = bilevel.logistic_regression(*data())
-    assert np.linalg.norm(problem.inner.at(np.zeros(6), np.array([lam0])).grad) < 0.09 * np.exp(lam0)
+    assert np.linalg.norm(problem.inner.at(np.zeros(6), np.array([lam0])).grad) < 0.09 * np.exp(
+        lam0
+    )
     result = bilevel.minimize(problem, lam0, method="hoag", max_iter=3)
     assert result.history[0].n_inner > 0
     assert abs(float(result.history[0].hypergrad[0])) > 1e-4
