@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bilevel import BackendUnavailableError, backend_names
+from bilevel.io import BadFileError
 
 from . import storage, style
 from .contract import Experiment, Settings
-from .datasets import DataMissingError
 from .experiments import EXPERIMENTS
 from .page import OUTCOMES, Entry, write_page
 
@@ -78,7 +78,7 @@ def main(words: Sequence[str] | None = None) -> int:
             clock = time.perf_counter()
             try:
                 compute(EXPERIMENTS[name], settings, chosen.out)
-            except DataMissingError as error:
+            except BadFileError as error:
                 failed, missing[name] = 1, str(error)
                 print(f"{name}: {error}", file=sys.stderr)
             else:

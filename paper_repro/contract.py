@@ -70,11 +70,15 @@ class Results:
 
 @dataclass(frozen=True)
 class Check:
-    """One checkable statement: what the paper says, what we measured, whether it holds."""
+    """One checkable statement, what we measured, and whether it holds.
+
+    ``claimed`` is False for what we add to the paper: it does not count for its verdict.
+    """
 
     statement: str
     measured: str
     holds: bool
+    claimed: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,9 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """'reproduced' where every check holds, 'not' where none does, else 'partly'."""
-        held = sum(check.holds for check in self.checks)
-        return "reproduced" if held == len(self.checks) else "partly" if held else "not"
+        """'reproduced' where every claim holds, 'not' where none does, else 'partly'."""
+        held = [check.holds for check in self.checks if check.claimed]
+        return "reproduced" if all(held) else "partly" if any(held) else "not"
 
 
 @dataclass(frozen=True)

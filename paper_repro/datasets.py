@@ -1,13 +1,13 @@
 """The data of the papers, as host arrays.
 
-A set is looked for in the folder that BILEVEL_DATA names, then fetched from its official source
-(checked and cached by the fetcher), and else an error says what to download.
+The registered sets of :mod:`bilevel.datasets` are used where there is one. The others are looked
+for in the folder that BILEVEL_DATA names, then fetched from their official source, checked and
+cached; and else an error says what to download.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import urllib.request
 import zipfile
@@ -20,11 +20,9 @@ from scipy import sparse
 
 import bilevel
 from bilevel.backends import Backend
+from bilevel.datasets import REGISTRY, data_folder, load
 from bilevel.design import CSRDesign, DenseDesign, Design
-
-
-class DataMissingError(RuntimeError):
-    """A data set that is neither here nor to be fetched; the message says what to do."""
+from bilevel.io import BadFileError, Dataset, ReadOptions, read
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,6 @@ class Data:
         return tuple((self.X[part], self.y[part]) for part in parts)
 
 
-def folder() -> Path | None:
-    """The folder that BILEVEL_DATA names."""
-    value = os.environ.get("BILEVEL_DATA")
-    return Path(value).expanduser() if value else None
-
-
 def cache() -> Path:
     """Where fetched files are kept: BILEVEL_CACHE, or ~/.cache/bilevel."""
     place = Path(os.environ.get("BILEVEL_CACHE", Path.home() / ".cache" / "bilevel"))
@@ -84,13 +76,7 @@ def cache() -> Path:
     return place
 
 
-def find(*names: str) -> Path | None:
-    """Return the first of these files that is in the folder of BILEVEL_DATA, or None."""
-    here = folder()
-    return None if here is None else next((here / n for n in names if (here / n).exists()), None)
-
-
-def fetch(url: str, sha256: str | None, name: str) -> bytes:
+def fetch(url: str, name: str, sha256: str | None = None) -> Path:
     """Download a file once, refuse another than the expected one, keep it in the cache.
 
     Without a published checksum that of the first download is kept beside the file, and every
@@ -98,30 +84,30 @@ def fetch(url: str, sha256: str | None, name: str) -> bytes:
 
     Raises
     ------
-    DataMissingError
-        If the source cannot be reached, or sends something else.
+    BadFileError
+        If the source cannot be reached, or the file is not the expected one.
     """
     path = cache() / name
-    known = path.with_suffix(path.suffix + ".sha256")
+    known = path.with_name(f"{name}.sha256")
     if not path.exists():
         try:
-            with urllib.request.urlopen(url, timeout=60) as reply:  # an https address, see callers
+            with urllib.request.urlopen(url, timeout=60) as reply:
                 content = reply.read()
         except OSError as error:
-            raise DataMissingError(
-                f"{name}: {url} could not be reached ({error}). Download it by hand into a folder "
-                f"and name that folder in BILEVEL_DATA."
+            raise BadFileError(
+                name,
+                f"{url} could not be reached ({error})",
+                "Download it by hand into a folder, and name that folder in BILEVEL_DATA.",
             ) from error
         path.write_bytes(content)
         known.write_text(hashlib.sha256(content).hexdigest())
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     expected = sha256 or (known.read_text().strip() if known.exists() else digest)
     if digest != expected:
-        raise DataMissingError(
-            f"{path} has the SHA-256 {digest}, expected {expected}: delete it and run again."
+        raise BadFileError(
+            path, f"its SHA-256 is {digest}, not {expected}", "Delete it and run again."
         )
-    return content
+    return path
 
 
 def unit_rows(X: Any) -> Any:
@@ -131,73 +117,40 @@ def unit_rows(X: Any) -> Any:
     return sparse.csr_array(sparse.diags_array(scale) @ X)
 
 
-def _csr(content: Any, name: str) -> Any:
-    data, indices, indptr, shape = (
-        content[f"{name}_{part}"] for part in ("data", "indices", "indptr", "shape")
-    )
-    return sparse.csr_array((data.astype(np.float64), indices, indptr), tuple(map(int, shape)))
-
-
-def _both_parts(path: Path) -> tuple[Any, Any]:
-    """Training and test rows of an archive, one below the other: the experiments split anew."""
-    with np.load(path, allow_pickle=False) as content:
-        X = sparse.vstack([_csr(content, "X_train"), _csr(content, "X_test")], format="csr")
-        y = np.concatenate([content["y_train"], content["y_test"]]).astype(np.float64)
-    return sparse.csr_array(X), y
+def _all_rows(found: Dataset) -> tuple[Any, Any]:
+    """Training and test rows, one below the other: the experiments split anew."""
+    tables = [table for table in (found.train, found.val, found.test) if table is not None]
+    X = sparse.vstack([table.X for table in tables], format="csr").astype(np.float64)
+    return sparse.csr_array(X), np.concatenate([table.y for table in tables]).astype(np.float64)
 
 
 def news() -> Data:
     """20 Newsgroups, all 18,846 posts, the first ten groups against the others."""
-    path = find("20news_vectorized.npz")
-    if path is not None:
-        X, y = _both_parts(path)
-    else:
-        X, y = _fetch_news()
+    X, y = _all_rows(load("20news"))
     return Data("20 Newsgroups", unit_rows(X), y)
-
-
-def _fetch_news() -> tuple[Any, Any]:
-    from sklearn.datasets import fetch_20newsgroups_vectorized
-
-    try:
-        X, y = fetch_20newsgroups_vectorized(subset="all", return_X_y=True)
-    except OSError as error:
-        raise DataMissingError(
-            f"20 Newsgroups could not be fetched ({error}). Run scikit-learn's "
-            "fetch_20newsgroups_vectorized where there is a network, save X_train, y_train, "
-            "X_test and y_test (CSR parts as X_train_data, ...) as 20news_vectorized.npz, and "
-            "name its folder in BILEVEL_DATA."
-        ) from error
-    return sparse.csr_array(X.astype(np.float64)), np.where(y < 10, -1.0, 1.0)
 
 
 _REAL_SIM = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary/real-sim.bz2"
 
 
 def real_sim() -> Data:
-    """real-sim of LIBSVM; Reuters-21578 ("earn") where it is not to be had.
+    """real-sim of LIBSVM; Reuters-21578 ("earn") where that is here and real-sim is not.
 
     The rows of real-sim have length one; those of Reuters are scaled to that.
     """
-    from sklearn.datasets import load_svmlight_file
-
-    path = find("real-sim", "real-sim.bz2", "real-sim.svm")
-    if path is not None:
-        X, y = load_svmlight_file(str(path), n_features=20_958)
-        return Data("real-sim", sparse.csr_array(X), y)
-    stand_in = find("reuters21578_earn_counts.npz")
-    if stand_in is not None:
-        X, y = _both_parts(stand_in)
+    here = data_folder()
+    if REGISTRY["real-sim"].found(here) is not None:
+        return Data("real-sim", *_all_rows(load("real-sim")))
+    if REGISTRY["reuters"].found(here) is not None:
+        X, y = _all_rows(load("reuters"))
         note = (
             "Stand-in: Reuters-21578 (topic “earn” or not, token counts scaled to unit rows, "
-            "12,902 × 29,609) is used instead of real-sim, which is not in BILEVEL_DATA."
+            f"{X.shape[0]:,} × {X.shape[1]:,}) is used instead of real-sim, which is not in "
+            "BILEVEL_DATA."
         )
         return Data("Reuters (for real-sim)", unit_rows(X), y, note=note)
-    content = fetch(_REAL_SIM, None, "real-sim.bz2")
-    import bz2
-
-    X, y = load_svmlight_file(io.BytesIO(bz2.decompress(content)), n_features=20_958)
-    return Data("real-sim", sparse.csr_array(X), y)
+    path = fetch(_REAL_SIM, "real-sim.bz2")
+    return Data("real-sim", *_all_rows(read(path, ReadOptions(features=20_958))))
 
 
 _PARKINSONS = "https://archive.ics.uci.edu/static/public/189/parkinsons+telemonitoring.zip"
@@ -209,46 +162,58 @@ def parkinsons() -> Data:
     The patient's number is no feature, and the patients are the groups of a split. The target is
     centred and scaled to unit variance, the features are left to the experiment.
     """
-    path = find("parkinsons_updrs.npz")
+    path = _in_folder("parkinsons_updrs.npz")
     if path is not None:
         with np.load(path, allow_pickle=False) as content:
             X, y, group = content["X"][:, 1:], content["y"], content["subject"]
     else:
-        archive = zipfile.ZipFile(io.BytesIO(fetch(_PARKINSONS, None, "parkinsons.zip")))
-        with archive.open("parkinsons_updrs.data") as stream:
+        with (
+            zipfile.ZipFile(fetch(_PARKINSONS, "parkinsons.zip")) as archive,
+            archive.open("parkinsons_updrs.data") as stream,
+        ):
             rows = np.loadtxt(stream, delimiter=",", skiprows=1)
         group, y = rows[:, 0].astype(int), rows[:, 5]
         X = np.delete(rows, [0, 4, 5], axis=1)
     return Data("Parkinsons", X.astype(np.float64), (y - y.mean()) / y.std(), group)
 
 
+def _in_folder(name: str) -> Path | None:
+    here = data_folder()
+    return here / name if here is not None and (here / name).exists() else None
+
+
 def mnist() -> tuple[Data, Data]:
     """MNIST, training and test rows, pixels in [0, 1], labels 0 to 9."""
-    path = find("mnist.npz")
+    path = _in_folder("mnist.npz")
     if path is not None:
         with np.load(path, allow_pickle=False) as content:
             parts = [(content[f"X_{p}"], content[f"y_{p}"]) for p in ("train", "test")]
     else:
-        from sklearn.datasets import fetch_openml
-
-        try:
-            X, y = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False)
-        except OSError as error:
-            raise DataMissingError(
-                f"MNIST could not be fetched ({error}). Save X_train, y_train, X_test, y_test as "
-                "mnist.npz and name its folder in BILEVEL_DATA."
-            ) from error
-        y = y.astype(int)
+        X, y = _openml_mnist()
         parts = [(X[:60_000], y[:60_000]), (X[60_000:], y[60_000:])]
     train, test = (Data("MNIST", X / 255.0, y.astype(np.int64)) for X, y in parts)
     return train, test
+
+
+def _openml_mnist() -> tuple[Any, Any]:
+    from sklearn.datasets import fetch_openml
+
+    try:
+        return fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False)  # type: ignore[no-any-return]
+    except OSError as error:
+        raise BadFileError(
+            "mnist",
+            f"it is not in BILEVEL_DATA and could not be fetched ({error})",
+            "Save X_train, y_train, X_test and y_test as mnist.npz in the folder of BILEVEL_DATA.",
+        ) from error
 
 
 def design(X: Any, backend: Backend) -> Design:
     """Move a host matrix to a backend as a design, float64."""
     dtype = backend.xp.float64
     if sparse.issparse(X):
-        X = sparse.csr_array(X)
+        X = sparse.csr_array(X, copy=True)
+        X.sum_duplicates()  # sorts too, which torch asks for
         kernel = backend.csr(X.data, X.indices, X.indptr, X.shape, dtype)
         return CSRDesign(kernel, backend)
     return DenseDesign(backend.asarray(np.ascontiguousarray(X), dtype=dtype), backend)

@@ -49,7 +49,13 @@ def host(problem: bilevel.Problem, array: Any) -> list[float]:
 
 
 def fit(
-    problem: bilevel.Problem, lam: Any, x: Any, *, grad: float, solver: Solver, max_iter: int = 10_000
+    problem: bilevel.Problem,
+    lam: Any,
+    x: Any,
+    *,
+    grad: float,
+    solver: Solver,
+    max_iter: int = 10_000,
 ) -> InnerResult:
     """Minimise h(., λ) until ‖∂_x h‖ ≤ grad."""
     mu = problem.inner.constants(lam).mu
@@ -83,7 +89,7 @@ class Truth:
 
     problem: bilevel.Problem
     test: Any = None
-    relative: float = 1e-10
+    relative: float = 1e-9
     solver: Solver = field(default_factory=NewtonCG)
     _known: dict[tuple[float, ...], tuple[float, float | None]] = field(default_factory=dict)
     _fits: list[tuple[Any, Any]] = field(default_factory=list)
@@ -95,6 +101,14 @@ class Truth:
         if key not in self._known:
             self._known[key] = self._fit(key)
         return self._known[key]
+
+    def model(self, lam: Sequence[float]) -> Any:
+        """Return X(λ) of one of the last fits, fitting again where it is not kept."""
+        at = np.asarray([float(v) for v in lam])
+        kept = [x for key, x in self._fits if (key == at).all()]
+        if not kept:
+            self._fit(tuple(at))
+        return kept[-1] if kept else self._fits[-1][1]
 
     def _fit(self, key: tuple[float, ...]) -> tuple[float, float | None]:
         problem, at = self.problem, np.asarray(key)
@@ -118,24 +132,31 @@ class Truth:
         key = min(self._known, key=lambda k: self._known[k][0])
         return key, self._known[key][0]
 
-    def refine(self, radius: float = 0.3, low: float = -12.0, high: float = 12.0) -> float:
+    def refine(self, radius: float = 0.5, low: float = -12.0, high: float = 12.0) -> float:
         """Search on around the best λ, one coordinate after the other; return f*."""
-        for _ in range(1 if len(self.best[0]) == 1 else 3):
-            for j in range(len(self.best[0])):
-                centre = self.best[0]
-
-                def along(t: float, centre: Any = centre, j: int = j) -> float:
-                    lam = list(centre)
-                    lam[j] = float(np.clip(t, low, high))
-                    return self(lam)[0]
-
-                c = centre[j]
-                minimize_scalar(
-                    along, bounds=(max(c - radius, low), min(c + radius, high)), method="bounded",
-                    options={"xatol": 1e-7, "maxiter": 25},
-                )  # fmt: skip
-            radius /= 4
+        rounds = 0
+        while rounds < 12 and radius > 0.02:
+            rounds += 1
+            centre = self.best[0]
+            for j in range(len(centre)):
+                self._search_along(j, radius, low, high)
+            moved = max(abs(a - b) for a, b in zip(self.best[0], centre, strict=True))
+            if len(centre) == 1 and moved < 0.9 * radius:
+                break
+            radius = radius if moved > 0.5 * radius else radius / 3
         return self.best[1]
+
+    def _search_along(self, j: int, radius: float, low: float, high: float) -> None:
+        """Minimise f along coordinate j, within the radius of the best λ."""
+        centre = self.best[0]
+
+        def along(t: float) -> float:
+            return self([*centre[:j], float(t), *centre[j + 1 :]])[0]
+
+        edges = (max(centre[j] - radius, low), min(centre[j] + radius, high))
+        minimize_scalar(
+            along, bounds=edges, method="bounded", options={"xatol": 1e-6, "maxiter": 20}
+        )
 
 
 def trace(
@@ -163,6 +184,14 @@ def trace(
         if settled or budget.spent(rows[-1]):
             break
     return rows
+
+
+def thinned(rows: list[Row], at_most: int | None) -> list[Row]:
+    """Keep the first rows, the last, and some between: each costs a tight fit to judge."""
+    if at_most is None or len(rows) <= at_most:
+        return rows
+    chosen = np.unique(np.geomspace(1, len(rows), at_most).round().astype(int) - 1)
+    return [rows[index] for index in chosen]
 
 
 def search(

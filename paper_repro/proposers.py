@@ -17,11 +17,14 @@ Proposer: TypeAlias = Generator[list[float], float, None]
 LOW, HIGH = -12.0, 12.0
 
 
-def grid(m: int, seed: int, points: int = 20) -> Proposer:
-    """A regular grid, from the strongly regularised corner on; ``points`` in each direction."""
-    axis = np.linspace(HIGH, LOW, points)
+def grid(m: int, seed: int) -> Proposer:
+    """A regular grid, the last λ (a regularisation constant) falling slowest.
+
+    20 points for one hyperparameter, 10 in each direction for more.
+    """
+    axis = np.linspace(HIGH, LOW, 20 if m == 1 else 10)
     for lam in product(*[axis] * m):
-        yield [float(v) for v in lam]
+        yield [float(v) for v in reversed(lam)]
 
 
 def random(m: int, seed: int) -> Proposer:

@@ -32,7 +32,7 @@ def _installed(name: str) -> str | None:
 def _git(*words: str) -> str:
     here = Path(__file__).parent
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=20
         )
     except (OSError, subprocess.SubprocessError):

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8a8f98"
@@ -18,6 +19,7 @@ LOOKS: dict[str, tuple[str, Any, str]] = {
     "cubic": (SKY, "-", "v"),
     "exponential": (BLUE, "-", "o"),
     "hoag": (BLUE, "-", "o"),
+    "adaptive": (BLUE, "-", "o"),
     "grid": (GREY, (0, (1, 1)), "s"),
     "random": (ORANGE, (0, (5, 2)), "^"),
     "TPE": (GREEN, (0, (3, 1, 1, 1)), "D"),
@@ -66,6 +68,7 @@ def label(name: str) -> str:
     """How a method is called in a legend."""
     return {
         "hoag": "HOAG",
+        "adaptive": "adaptive weight decay",
         "grid": "grid search",
         "random": "random search",
         "TPE": "SMBO (TPE)",
@@ -80,8 +83,22 @@ def panels(rows: int, columns: int, width: float = 5.0, height: float = 3.4) -> 
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def _tidy(axis: Any) -> None:
+    """Logarithmic ticks that do not run into each other: plain numbers on a short range."""
+    if axis.get_scale() != "log":
+        return
+    low, high = axis.get_view_interval()
+    axis.set_minor_formatter(NullFormatter())
+    if high < 60 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
 def save(figure: Figure, stem: Any) -> None:
     """Write SVG and PNG; the files do not depend on the day."""
+    for axes in figure.axes:
+        _tidy(axes.xaxis)
+        _tidy(axes.yaxis)
     figure.savefig(f"{stem}.svg", metadata={"Date": None})
     figure.savefig(f"{stem}.png", dpi=140)
 
@@ -93,7 +110,10 @@ def legend_below(figure: Figure, axes: Any, columns: int = 5) -> None:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(text, handle)
     figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found))
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=min(columns, len(found)),
     )
 
 

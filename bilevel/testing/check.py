@@ -422,7 +422,9 @@ class _Check:
             true.reshape(-1),
             max(errors),
             eps=probe.eps,
-            where=lambda k: f"x component {k // len(chosen)}, λ component {chosen[k % len(chosen)]}",
+            where=lambda k: (
+                f"x component {k // len(chosen)}, λ component {chosen[k % len(chosen)]}"
+            ),
             cause=cause,
             reference="differences of grad in λ",
         )
@@ -821,5 +823,3 @@ def diagonal_cause(off: Vector, v: Vector, lam: Vector) -> str | None:
     if np.any(np.abs(share - weights) < 0.05 * weights):
         return "the curvature of the penalty, e^λ I, is missing"
     return f"a multiple of the identity, {share:.4g} I, is missing: the curvature of a penalty?"
-
-

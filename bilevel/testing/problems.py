@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,7 @@ class KnownProblem:
     def __repr__(self) -> str:
         return f"KnownProblem({self.name}, lam={self.lam[:4]}{'...' if self.lam[4:] else ''})"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
 
     @property
@@ -96,7 +97,7 @@ class KnownProblem:
         lam, inner = host(self.lam), self.reference.inner
         mu = self.problem.inner.constants(self.array(self.lam)).mu
         size = inner.size(self.solution, lam)
-        return 4 * (self.inner_terms**0.5 + 4) * self.unit * size / max(mu or 0.0, 1e-300)
+        return 4 * (math.sqrt(self.inner_terms) + 4) * self.unit * size / max(mu or 0.0, 1e-300)
 
     @cached_property
     def adjoint_rounding(self) -> float:
@@ -120,7 +121,7 @@ class KnownProblem:
         scale = norm(self.reference.outer.grad_x(x, lam)) + l_g * norm(x)
         adjoint = (hessian * norm(q) + scale) / mu + norm(q)
         direct = norm(self.reference.outer.grad_lam(x, lam))
-        terms = 4 * (self.inner_terms**0.5 + 4)
+        terms = 4 * (math.sqrt(self.inner_terms) + 4)
         moved = (outer.grad_lam_lipschitz or 0.0) * norm(x)
         return terms * self.unit * (cross * adjoint + direct + moved)
 

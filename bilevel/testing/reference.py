@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 #: Host arrays of extended precision (80 bits where the machine has them).
-Host = npt.NDArray[np.longdouble]
+Host: TypeAlias = npt.NDArray[Any]
 
 _LONG = np.longdouble
 
@@ -27,7 +27,8 @@ def host(value: Any) -> Host:
 class InnerReference(Protocol):
     """h(x, λ) with dense derivatives."""
 
-    p: int
+    @property
+    def p(self) -> int: ...
 
     def value(self, x: Host, lam: Host) -> np.longdouble: ...
 
@@ -65,7 +66,7 @@ class QuadraticReference:
 
     @property
     def p(self) -> int:
-        return self.matrix.shape[0]
+        return int(self.matrix.shape[0])
 
     def hessian(self, x: Host, lam: Host) -> Host:
         return self.matrix + np.diag(self.groups @ np.exp(lam))
@@ -145,7 +146,7 @@ class LinearReference:
 
     @property
     def p(self) -> int:
-        return self.design.shape[1]
+        return int(self.design.shape[1])
 
     def value(self, x: Host, lam: Host) -> np.longdouble:
         data = np.sum(self.loss.value(self.y, self.design @ x))

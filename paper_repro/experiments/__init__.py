@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from ..contract import Experiment
 from . import (
+    bengio,
     comparison,
     comparison_kernel,
     deladalle,
+    domke,
     larsen,
+    maclaurin,
     misprint,
     multiclass,
     tolerance,
@@ -23,6 +26,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         multiclass,
         misprint,
         larsen,
+        bengio,
+        domke,
+        maclaurin,
         deladalle,
     )
 }

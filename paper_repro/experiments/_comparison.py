@@ -77,17 +77,19 @@ def draw_comparison(rows: Sequence[Row]) -> Any:
 
 def _zoom(ax: Any, methods: Mapping[str, Mapping[int, list[Row]]]) -> None:
     """Show the test loss from its lowest value to a third of the start's way up."""
-    values = [row["test_loss"] for seeds in methods.values() for rows in seeds.values() for row in rows]
+    values = [
+        row["test_loss"] for seeds in methods.values() for rows in seeds.values() for row in rows
+    ]
     low, high = min(values), float(np.quantile(values, 0.9))
     ax.set_ylim(low - 0.05 * (high - low), high)
 
 
 def cost(seeds: Mapping[int, list[Row]], level: float, what: str) -> float:
     """Median over seeds of what was spent to reach a level; infinite where most never do."""
-    costs = []
-    for rows in seeds.values():
-        costs.append(next((r[what] for r in rows if r["relative"] <= level), np.inf))
-    return float(np.median(costs))
+    costs = (
+        next((r[what] for r in rows if r["relative"] <= level), np.inf) for rows in seeds.values()
+    )
+    return float(np.median(list(costs)))
 
 
 def tightest(seeds: Mapping[int, list[Row]]) -> float | None:
@@ -109,9 +111,9 @@ def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]
         theirs = {what: cost(methods[name], level, what) for what in base}
         checks.append(
             Check(
-                f"{data}: HOAG is within {level:.0%} of f* as soon as {style.label(name)}",
+                f"{data}, to {level:.0%} of f*: HOAG takes no more passes than {style.label(name)}",
                 f"HOAG {_spent(base)}; {style.label(name)} {_spent(theirs)}",
-                np.isfinite(base["seconds"]) and base["seconds"] <= theirs["seconds"],
+                np.isfinite(base["passes"]) and base["passes"] <= theirs["passes"],
             )
         )
     for name in (n for n in methods if n in own_methods()):
@@ -119,11 +121,11 @@ def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]
         best = min(cost(methods[n], level, "passes") for n in [*others, "hoag"])
         checks.append(
             Check(
-                f"{data}: ours ({name}) is within {level:.0%} of f* in fewer passes than every other "
-                "(not in the paper)",
+                f"{data}, to {level:.0%} of f*: ours ({name}) takes the fewest passes",
                 f"{_spent(mine)}; the best other "
                 + (f"{best:.0f} passes" if np.isfinite(best) else "never"),
                 mine["passes"] < best,
+                claimed=False,
             )
         )
     return checks

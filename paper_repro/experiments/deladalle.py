@@ -35,7 +35,10 @@ def blur(n: int, width: float = 2.0) -> Any:
     weights /= weights.sum()
     return sparse.csr_array(
         sparse.diags_array(
-            [np.full(n - abs(k), w) for k, w in zip(range(-reach, reach + 1), weights, strict=True)],
+            [
+                np.full(n - abs(k), w)
+                for k, w in zip(range(-reach, reach + 1), weights, strict=True)
+            ],
             offsets=range(-reach, reach + 1),
         )
     )
@@ -58,7 +61,10 @@ def sure_problem(y: Any, A: Any, seed: int, operators: int, backend: Any) -> bil
     """Deconvolution by Tikhonov regularisation, judged by Monte-Carlo SURE, one probe."""
     targets, probes, epsilon = perturbed_targets(backend.asarray(y), NOISE, seed=seed)
     inner = linear_model(
-        datasets.design(A, backend), targets, Squared(), penalty=penalty(A.shape[0], operators, backend)
+        datasets.design(A, backend),
+        targets,
+        Squared(),
+        penalty=penalty(A.shape[0], operators, backend),
     )
     outer = monte_carlo_sure(inner, probes, NOISE, epsilon)
     return bilevel.Problem(inner, outer, bilevel.Box(-12.0, 12.0))
@@ -90,8 +96,10 @@ def run(settings: Settings) -> Results:
             rows.append({"draw": seed, "lam": float(lam), "sure": sure, "risk": risk})
         oracle = min(row["risk"] for row in rows if row["draw"] == seed)
         for operators in (1, 2):
-            for method in ("hoag", *own_methods()):
-                found.append(_descend(y, A, seed, operators, method, clean, oracle, settings))
+            found += [
+                _descend(y, A, seed, operators, method, clean, oracle, settings)
+                for method in ("hoag", *own_methods())
+            ]
     return Results(
         {"grid": rows, "found": found, "gradient": _gradients(A, clean, settings)}, {"n": n}
     )
@@ -168,7 +176,8 @@ def draw(results: Results) -> dict[str, Any]:
         label="found by SUGAR",
     )
     left.set(xlabel="λ", ylabel="squared error", title=f"SURE and risk, {draws} draws of the noise")
-    left.set_ylim(0, float(np.quantile(risk.mean(axis=0), 0.8)))
+    left.set(yscale="log", ylim=(0.5 * risk.mean(axis=0).min(), 3 * sure.mean(axis=0)[0]))
+    left.set_xlim(lam[0], lam[risk.mean(axis=0) < 3 * risk.mean(axis=0)[0]][-1] + 0.5)
     left.legend()
     gradient = results.tables["gradient"]
     middle.plot(
@@ -229,8 +238,8 @@ def verdict(results: Results) -> Verdict:
             passes = float(np.median([r["passes"] for r in rows]))
             checks.append(
                 Check(
-                    f"Descent along SUGAR ({style.label(method)}, {operators} "
-                    f"hyperparameter{'s' if operators > 1 else ''}) nearly attains the oracle's risk",
+                    f"Descent along SUGAR ({style.label(method)}, {operators} hyperparameter"
+                    f"{'s' if operators > 1 else ''}) nearly attains the oracle's risk",
                     f"median excess over the best single λ {excess:+.1%}, {passes:.0f} passes",
                     excess < 0.1,
                 )

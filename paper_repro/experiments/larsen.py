@@ -10,8 +10,9 @@ import numpy as np
 import bilevel
 from bilevel.inner import mlp
 from bilevel.losses import Multinomial
-from bilevel.methods import HOAG
+from bilevel.methods import HOAG, AdaptiveStep
 from bilevel.outer import held_out_mlp
+from bilevel.schedules import Constant
 from bilevel.solvers import LBFGS, solve
 
 from .. import datasets, style
@@ -34,6 +35,11 @@ def problem_of(parts: Any, hidden: int, backend: Any) -> tuple[bilevel.Problem, 
     inner = mlp(X, y, LOSS, [hidden])
     outer, test = (held_out_mlp(inner, A, b) for A, b in others)
     return bilevel.Problem(inner, outer, bilevel.Box(-12.0, 6.0)), test
+
+
+def larsens_rule(steps: int) -> HOAG:
+    """Their scheme: a step that raises the validation error is taken back and halved."""
+    return HOAG(Constant(1e-4), AdaptiveStep(growth=1.0), max_inner=steps)
 
 
 def trained(problem: bilevel.Problem, test: Any, lam: Any, seed: int, steps: int) -> Row:
@@ -71,8 +77,8 @@ def run(settings: Settings) -> Results:
             settings.pick(100_000, 12_000, 400), settings.pick(900.0, 20.0, 2.0),
             settings.pick(100, 30, 3),
         )  # fmt: skip
-        for name in ("hoag", *own_methods()):
-            method = HOAG(max_inner=500) if name == "hoag" else name
+        for name in ("adaptive", *own_methods()):
+            method = larsens_rule(steps) if name == "adaptive" else name
             rows = trace(problem, method, budget, lam0=-4.0, x0=x0)
             for row in rows:
                 row["validation"] = row.pop("measured") / n
@@ -113,8 +119,9 @@ def draw(results: Results) -> dict[str, Any]:
     axis = sorted({lam[0] for lam in mean})
     surface = [[np.log(np.mean(mean[a, b])) for a in axis] for b in axis]
     shades = middle.contourf(axis, axis, surface, 14, cmap="cividis")
+    middle.grid(visible=False)
     figure.colorbar(shades, ax=middle, label="log validation loss of the grid (mean)")
-    rows = [r for r in path if r["seed"] == seeds[0] and r["method"] == "hoag"]
+    rows = [r for r in path if r["seed"] == seeds[0] and r["method"] == "adaptive"]
     middle.plot(
         [r["lam"][0] for r in rows], [r["lam"][1] for r in rows], "-o", color="white", ms=3, lw=1.4
     )
@@ -145,7 +152,9 @@ def verdict(results: Results) -> Verdict:
     checks = []
     for method in dict.fromkeys(row["method"] for row in path):
         name = style.label(method)
-        first = float(np.median([r["validation"] for r in path if r["method"] == method and r["k"] == 1]))
+        first = float(
+            np.median([r["validation"] for r in path if r["method"] == method and r["k"] == 1])
+        )
         checks += [
             Check(
                 f"{name}: adapting the weight decays lowers the validation loss",

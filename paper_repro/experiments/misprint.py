@@ -146,9 +146,7 @@ class Adversary:
         if abs(along) >= 1.0:  # λ moves against p: turn before the edge stops it
             self.sign = 1.0 if along > 0 else -1.0
         push = self.sign * tol * u
-        return replace(
-            found, value=found.value + push, adjoint=found.adjoint + push, residual=tol
-        )
+        return replace(found, value=found.value + push, adjoint=found.adjoint + push, residual=tol)
 
 
 #: (name, sequence): two that Σ ε_k ≤ ∞ lets through, and the paper's three.

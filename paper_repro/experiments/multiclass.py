@@ -7,16 +7,20 @@ from typing import Any
 import numpy as np
 
 import bilevel
+from bilevel.hypergrad import Implicit
 from bilevel.inner import linear_model
 from bilevel.losses import Multinomial
+from bilevel.methods import HOAG
 from bilevel.outer import held_out
 
 from .. import datasets, style
 from ..contract import Check, Experiment, Results, Row, Settings, Verdict
-from ..measure import Budget, own_methods, trace
+from ..measure import Budget, Truth, own_methods, trace
 from ._comparison import grouped
 
 CLASSES = 10
+#: Iterations of L-BFGS and of CG in one outer iteration.
+MAX_INNER = 150
 
 
 def problem_of(
@@ -32,15 +36,15 @@ def problem_of(
 
 
 def run(settings: Settings) -> Results:
-    n = settings.pick(10_000, 1_500, 60)
+    n = settings.pick(10_000, 1_000, 60)
     train_rows, test_rows = datasets.mnist()
     drawn = train_rows.subset(2 * n, settings.seed)
     train = datasets.Data("MNIST", drawn.X[:n], drawn.y[:n])
     val = datasets.Data("MNIST", drawn.X[n:], drawn.y[n:])
     test = test_rows.subset(settings.pick(10_000, 2_000, 100), settings.seed)
     budget = Budget(
-        settings.pick(100_000, 8_000, 500),
-        settings.pick(3600.0, 30.0, 3.0),
+        settings.pick(100_000, 6_000, 500),
+        settings.pick(3600.0, 60.0, 3.0),
         settings.pick(200, 60, 3),
     )
     rows: list[Row] = []
@@ -49,7 +53,7 @@ def run(settings: Settings) -> Results:
     for method in ("hoag", *own_methods()):
         for groups, name in ((None, "one λ"), ("each", "one λ each")):
             problem = problem_of(train, val, groups, settings.backend)
-            found, lam, x = _follow(problem, method, budget, test)
+            found, lam = _follow(problem, method, budget, test)
             rows += [{"data": name, "method": method, "seed": settings.seed, **r} for r in found]
             if groups == "each":
                 facts["hyperparameters"] = int(lam.shape[0])
@@ -60,17 +64,22 @@ def run(settings: Settings) -> Results:
     return Results({"trace": rows, "lambda": weights}, facts)
 
 
+def limited(method: str) -> Any:
+    """HOAG with a limit on the inner work of one iteration, which small λ would let explode."""
+    if method != "hoag":
+        return method
+    return HOAG(max_inner=MAX_INNER, hypergradient=Implicit(max_iter=MAX_INNER))
+
+
 def _follow(
     problem: bilevel.Problem, method: str, budget: Budget, test: datasets.Data
-) -> tuple[list[Row], Any, Any]:
+) -> tuple[list[Row], Any]:
     """Run a method; measure f and the test loss at some iterates by tight fits."""
-    from ..measure import Truth
-
     backend = problem.backend
     test_loss = held_out(
         datasets.design(test.X, backend), backend.asarray(test.y), Multinomial(CLASSES)
     )
-    rows = trace(problem, method, budget)
+    rows = trace(problem, limited(method), budget)
     truth = Truth(problem, test_loss, relative=1e-6)
     chosen = sorted({0, *np.unique(np.geomspace(1, len(rows), 12).astype(int) - 1), len(rows) - 1})
     kept = []
@@ -79,13 +88,13 @@ def _follow(
         f, loss = truth(row["lam"])
         kept.append({**row, "f": f, "test_loss": loss})
     lam = np.array(kept[-1]["lam"])
-    x = backend.to_numpy(truth._fits[-1][1])
+    x = backend.to_numpy(truth.model(rows[-1]["lam"]))
     kept[-1]["test_error"] = float(np.mean((test.X @ x).argmax(axis=1) != test.y))
     n_val, n_test = problem.outer.y.shape[0], len(test.y)
     for row in kept:
         row["f"], row["test_loss"] = row["f"] / n_val, row["test_loss"] / n_test
         del row["lam"]
-    return kept, lam, x
+    return kept, lam
 
 
 def draw(results: Results) -> dict[str, Any]:
@@ -149,16 +158,21 @@ def verdict(results: Results) -> Verdict:
                 )
     for method in dict.fromkeys(method for method, _ in ends):
         one, each = ends[method, "one λ"], ends[method, "one λ each"]
-        checks.append(
+        name = style.label(method)
+        checks += [
             Check(
-                f"{style.label(method)}: one λ for each weight fits the validation rows better "
-                "than one for all",
-                f"{each['f']:.4f} against {one['f']:.4f}; on test rows {each['test_loss']:.4f} "
-                f"against {one['test_loss']:.4f}, errors {each['test_error']:.2%} against "
-                f"{one['test_error']:.2%}",
+                f"{name}: one λ for each weight fits the validation rows better than one for all",
+                f"validation loss a row {each['f']:.4f} against {one['f']:.4f}",
                 each["f"] < one["f"],
-            )
-        )
+            ),
+            Check(
+                f"{name}: that carries over to the test rows",
+                f"test loss a row {each['test_loss']:.4f} against {one['test_loss']:.4f}, errors "
+                f"{each['test_error']:.2%} against {one['test_error']:.2%}",
+                each["test_loss"] < one["test_loss"],
+                claimed=False,
+            ),
+        ]
     return Verdict(tuple(checks))
 
 
@@ -172,7 +186,8 @@ EXPERIMENT = Experiment(
     ),
     setting=(
         "Multinomial logistic regression on random rows of MNIST, as many to train as to "
-        "validate; λ₀ = 0, box [−12, 12]. Beside it the same with one λ for all weights. f and "
+        "validate; λ₀ = 0, box [−12, 12], at most 150 iterations of L-BFGS and of CG in an outer "
+        "iteration. Beside it the same with one λ for all weights. f and "
         "the test loss by tight fits at a dozen iterates."
     ),
     run=run,

@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from bilevel.losses import Logistic
 from bilevel.methods import HOAG
 from bilevel.outer import held_out
-from bilevel.losses import Logistic
 
 from .. import datasets, style
 from ..contract import Check, Experiment, Results, Row, Settings, Verdict
 from ..measure import (
-    Budget, Truth, cost_to_reach, judge, own_methods, subtract_optimum, trace,
+    Budget,
+    Truth,
+    cost_to_reach,
+    judge,
+    own_methods,
+    subtract_optimum,
+    thinned,
+    trace,
 )  # fmt: skip
 
 SEQUENCES = ("quadratic", "cubic", "exponential", "exact")
@@ -24,8 +31,8 @@ def run(settings: Settings) -> Results:
     rows: list[Row] = []
     facts: dict[str, Any] = {}
     data = (
-        (datasets.real_sim(), settings.pick(40_000, 8_000, 500)),
-        (datasets.news(), settings.pick(40_000, 6_000, 500)),
+        (datasets.real_sim(), settings.pick(40_000, 6_000, 500)),
+        (datasets.news(), settings.pick(40_000, 4_000, 500)),
     )
     notes = tuple(d.note for d, _ in data if d.note)
     n_rows = settings.pick(None, None, 240)
@@ -48,10 +55,11 @@ def _one(
     truth = Truth(problem, outer_test)
     methods: dict[str, Any] = {name: HOAG(tolerances=name) for name in SEQUENCES}
     methods |= {name: name for name in own_methods()}
-    rows = []
-    for name, method in methods.items():
-        for row in trace(problem, method, budget):
-            rows.append({"data": data.name, "seed": seed, "method": name, **row})
+    rows = [
+        {"data": data.name, "seed": seed, "method": name, **row}
+        for name, method in methods.items()
+        for row in thinned(trace(problem, method, budget), settings.pick(None, 16, None))
+    ]
     judge(rows, truth)
     best = truth.refine()
     subtract_optimum(rows, best)
@@ -138,11 +146,12 @@ def verdict(results: Results) -> Verdict:
 
 
 def _cheap_iterations(data: str, methods: Any) -> Check:
-    """Passes of the first ten iterations, against the exact variant."""
+    """Passes an iteration over the iterations that all variants made, against the exact one."""
+    last = min(rows[-1]["k"] for m in SEQUENCES for rows in methods[m].values())
 
     def early(name: str) -> float:
-        n = min(10, *(len(rows) for m in methods for rows in methods[m].values()))
-        return float(np.median([rows[n - 1]["passes"] / n for rows in methods[name].values()]))
+        ends = [[row for row in rows if row["k"] <= last][-1] for rows in methods[name].values()]
+        return float(np.median([row["passes"] / row["k"] for row in ends]))
 
     costs = {name: early(name) for name in SEQUENCES}
     return Check(
@@ -157,11 +166,12 @@ def _ours(data: str, methods: Any, name: str) -> Check:
     best = max((_ratio(methods, s, level, "passes") or 0.0 for s in SEQUENCES[:-1]), default=0.0)
     mine = _ratio(methods, name, level, "passes")
     return Check(
-        f"{data}: ours ({name}) is cheaper than the best published sequence (not in the paper)",
+        f"{data}: ours ({name}) is cheaper than the best published sequence",
         "not reached"
         if mine is None or not best
         else f"to {level:.2%} of f*: {mine / best:.1f}× fewer passes",
         mine is not None and mine > best,
+        claimed=False,
     )
 
 
@@ -176,7 +186,7 @@ EXPERIMENT = Experiment(
     setting=(
         "ℓ2 logistic regression, λ ∈ [−12, 12], λ₀ = 0, L-BFGS inside, the adaptive step of the "
         "paper; random thirds for training, validation and test. f is computed again at every "
-        "iterate by a fit with a gradient 10⁻¹⁰ of its first norm, off the clock; f* is the "
+        "iterate by a fit with a gradient 10⁻⁹ of its first norm, off the clock; f* is the "
         "lowest value of a search with such fits."
     ),
     run=run,

@@ -235,9 +235,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         "is missing",
     ),
     "gradient, one component": (
-        lambda: inner_fault(
-            one_weight(), grad=lambda pt: pt.grad + np.array([0.0, 0.0, 0.3, 0.0])
-        ),
+        lambda: inner_fault(one_weight(), grad=lambda pt: pt.grad + np.array([0.0, 0.0, 0.3, 0.0])),
         "inner.grad",
         "component 2",
     ),
@@ -249,9 +247,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         "curvature of the penalty",
     ),
     "product, factor 2": (
-        lambda: inner_fault(
-            one_weight(), hvp=lambda pt: lambda v: 2 * pt.hvp(v), diag=no_diagonal
-        ),
+        lambda: inner_fault(one_weight(), hvp=lambda pt: lambda v: 2 * pt.hvp(v), diag=no_diagonal),
         "inner.hvp",
         "factor 2",
     ),
@@ -263,9 +259,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         "transposed",
     ),
     "product, not linear": (
-        lambda: inner_fault(
-            affine(), hvp=lambda pt: lambda v: pt.hvp(v) + 0.1, diag=no_diagonal
-        ),
+        lambda: inner_fault(affine(), hvp=lambda pt: lambda v: pt.hvp(v) + 0.1, diag=no_diagonal),
         "inner.hvp is linear",
         "H (2 u - 3 v)",
     ),
@@ -374,9 +368,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         "dtype",
     ),
     "another shape": (
-        lambda: inner_fault(
-            each_weight(), cross_vjp=lambda pt: lambda q: pt.cross_vjp(q)[None, :]
-        ),
+        lambda: inner_fault(each_weight(), cross_vjp=lambda pt: lambda q: pt.cross_vjp(q)[None, :]),
         "inner.cross_vjp",
         "shape",
     ),

@@ -53,7 +53,9 @@ def test_projection(domain: Domain, a: Host, b: Host, share: Host) -> None:
 @given(sts.domains(M), sts.points(M), sts.points(M))
 def test_projection_of_neighbours(domain: Domain, a: Host, step: Host) -> None:
     """Two points that lie close to each other, where a discontinuity would show."""
-    projection(on_host(domain), a, a + 1e-6 * step, inner_point(domain, step), contains=inside(domain))
+    projection(
+        on_host(domain), a, a + 1e-6 * step, inner_point(domain, step), contains=inside(domain)
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,9 @@ def test_projection_on_every_backend(backend: Any, domain: Domain) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         a, b, share = (host(2 * rng.standard_normal(M)) for _ in range(3))
-        projection(on_host(domain, backend), a, b, inner_point(domain, share), contains=inside(domain))
+        projection(
+            on_host(domain, backend), a, b, inner_point(domain, share), contains=inside(domain)
+        )
 
 
 CONTROLS = {
@@ -85,9 +89,7 @@ def test_projection_control(name: str) -> None:
         rng = np.random.default_rng(1)
         for _ in range(200):
             a, b = host(2 * rng.standard_normal(M)), host(2 * rng.standard_normal(M))
-            projection(
-                project, a, b, host(rng.uniform(-1, 1, M)), contains=inside(Box(-1.0, 1.0))
-            )
+            projection(project, a, b, host(rng.uniform(-1, 1, M)), contains=inside(Box(-1.0, 1.0)))
 
     search(lambda v: np.clip(v, -1, 1))
     with pytest.raises(Violation):

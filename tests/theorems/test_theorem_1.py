@@ -254,8 +254,10 @@ def test_bound_is_within_its_factor_of_the_worst_case(known: KnownProblem) -> No
 def test_bound_control_without_the_strong_convexity() -> None:
     """Ten times the true μ makes the bound a lie."""
     known = aligned()
-    inner = shifted(known, 1e-3 * host(np.linalg.svd(known.host(known.problem.inner.slope).astype(
-        float))[0][:, 0]))
+    inner = shifted(
+        known,
+        1e-3 * host(np.linalg.svd(known.host(known.problem.inner.slope).astype(float))[0][:, 0]),
+    )
     lying = replace(inner, error_bound=inner.error_bound / 10)
     found = Implicit()(known.problem, lying, tol=1e-13)
     with pytest.raises(Violation, match="the computed bound"):
@@ -350,8 +352,12 @@ def test_products_control(member: str, wrong: Any) -> None:
     known = quadratic(6, p=5, m=2)
     products(known)
     with pytest.raises(Violation):
-        products(replace(known, problem=replace(known.problem, inner=Spoilt(
-            known.problem.inner, member, wrong))))
+        products(
+            replace(
+                known,
+                problem=replace(known.problem, inner=Spoilt(known.problem.inner, member, wrong)),
+            )
+        )
 
 
 class Spoilt:
