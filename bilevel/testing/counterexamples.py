@@ -137,9 +137,7 @@ def drift(schedule: Schedule, steps: int = 600) -> Figures:
     """
     half = 0.25
     known = identity_problem(np.diag([1.0, 0.0]), [0.1, 0.0], Box(-half, half))
-    method = HOAG(
-        tolerances=schedule, step_rule=FixedStep(1.0), hypergradient=Drift(-half, half)
-    )
+    method = HOAG(tolerances=schedule, step_rule=FixedStep(1.0), hypergradient=Drift(-half, half))
     state = method.init(known.problem, known.array([0.0, 0.0]), None, 0.0)
     second, error = [0.0], 0.0
     for k in range(1, steps + 1):
@@ -206,9 +204,7 @@ def singular(start: float, curvature: float, *, steps: int = 60) -> Figures:
     """
     known = _singular_problem(curvature)
     problem = known.problem
-    method = HOAG(
-        tolerances="exponential", step_rule=FixedStep(4.0), hypergradient=ColdAdjoint()
-    )
+    method = HOAG(tolerances="exponential", step_rule=FixedStep(4.0), hypergradient=ColdAdjoint())
     # The minimiser of the first coordinate, and anything in the other.
     state = method.init(problem, known.array([0.0]), known.array([0.0, start]), 0.0)
     solved, stated = 0, 0

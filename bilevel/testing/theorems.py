@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..backends import Array, Backend, get_backend
 from ..domains import Ball, Box, Domain
 from ..hypergrad import Hypergradient, HypergradResult, Implicit
 from ..linalg import cg
 from ..methods import HOAG, FixedStep
-from ..problem import Problem
 from ..record import Record
 from ..schedules import Schedule
 from ..solvers import LBFGS, InnerResult, Solver, solve
@@ -32,11 +30,11 @@ from .reference import Host, host, norm, spectral
 Figures = dict[str, float]
 
 
-class Violation(AssertionError):  # noqa: N818
+class Violation(AssertionError):
     """A statement of the theory does not hold; the message has the figures."""
 
 
-def require(holds: bool, statement: str, **figures: float) -> None:  # noqa: FBT001
+def require(holds: bool, statement: str, **figures: float) -> None:
     """Raise a :class:`Violation` unless the statement holds.
 
     Examples
@@ -337,7 +335,7 @@ def descent(found: Trace, known: KnownProblem, lipschitz: float) -> Figures:
 
     From ⟨p_k, Δ⟩ ≤ -L ‖Δ‖² (the projection) and the descent lemma. The error e_k is the true
     one and, separately, the one that the record states.
-    """  # noqa: D400, D205
+    """
     worst = -math.inf
     for k in range(len(found.value) - 1):
         if not found.accepted[k]:

@@ -185,9 +185,7 @@ X = np.random.default_rng(0).standard_normal((12, 3))
 
 
 def test_wrong_derivatives() -> None:
-    outer = outers.from_functions(
-        lambda x, lam: (x @ x / 2 - np.sum(x), x - 2), like=np.zeros(6)
-    )
+    outer = outers.from_functions(lambda x, lam: (x @ x / 2 - np.sum(x), x - 2), like=np.zeros(6))
     problem = replace(KNOWN.problem, outer=outer)
     result = bilevel.minimize(problem, 0.5, method="hoag", max_iter=5)
     assert mark(certify(result, problem), "derivatives") == "VIOLATED"

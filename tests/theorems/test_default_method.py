@@ -43,9 +43,7 @@ def test_every_bound_of_a_run_holds_on_models(method: str, loss: str) -> None:
 def test_control_a_bound_that_is_too_small() -> None:
     known = linear(1, n=30, p=6, m=1, domain=Box(-4.0, 4.0))
     result = bilevel.minimize(known.problem, 1.0, method="hoag", max_iter=5)
-    lying = [
-        replace(r, hypergrad_error=(r.hypergrad_error or 0) / 1e4) for r in result.history
-    ]
+    lying = [replace(r, hypergrad_error=(r.hypergrad_error or 0) / 1e4) for r in result.history]
     with pytest.raises(Violation, match="hypergrad_error"):
         records_hold(known, lying)
 
