@@ -186,6 +186,7 @@ class _Check:
         self.criterion(probe)
         self.curvature(probe)
         self.lipschitz(probe)
+        self.self_concordance(probe)
 
     # -- bookkeeping ------------------------------------------------------------------------------
 
@@ -629,6 +630,24 @@ class _Check:
         for name in ("smoothness", "hessian_lipschitz", "cross_lipschitz"):
             if getattr(inner, name) is None:
                 self.note(f"The objective states no {name}.")
+
+    def self_concordance(self, probe: Probe) -> None:
+        """e^{-R‖u‖} ≤ vᵀ H(x + u) v / vᵀ H(x) v ≤ e^{R‖u‖} for random u and v."""
+        constants = probe.problem.inner.constants(probe.send(probe.lam, (probe.m,)))
+        declared = constants.self_concordance
+        if declared is None:
+            return
+        worst = 0.0
+        for share in (1e-1, 1.0):
+            away = self.rng.standard_normal(probe.p)
+            away *= share / length(away)
+            other = probe.moved(away)
+            for v in (away, self.rng.standard_normal(probe.p), probe.grad):
+                before, after = float(v @ probe.hvp(v)), float(v @ other.hvp(v))
+                if before > 0 and after > 0:
+                    worst = max(worst, abs(math.log(after / before)) / share)
+        noise = 100 * tolerance(probe.eps)
+        self.constant("inner.constants().self_concordance", declared, worst, probe.eps, noise)
 
     def _pair(
         self,

@@ -138,7 +138,7 @@ def drift(schedule: Schedule, steps: int = 600) -> Figures:
     half = 0.25
     known = identity_problem(np.diag([1.0, 0.0]), [0.1, 0.0], Box(-half, half))
     method = HOAG(tolerances=schedule, step_rule=FixedStep(1.0), hypergradient=Drift(-half, half))
-    state = method.init(known.problem, known.array([0.0, 0.0]), known.problem.x(None), 0.0)
+    state = method.init(known.problem, known.array([0.0, 0.0]), None, 0.0)
     second, error = [0.0], 0.0
     for k in range(1, steps + 1):
         truth = np.array([float(known.host(state.lam)[0]) - 0.1, 0.0])
@@ -252,7 +252,7 @@ def unbounded(steps: int, upper: float = math.inf) -> Figures:
     domain = Box(-math.inf if math.isinf(upper) else -upper, upper)
     known = quadratic_from(inner, outer, domain=domain, lam=[0.0], name="f = ½/(1 + e^λ)²")
     method = HOAG(tolerances="cubic", step_rule=FixedStep(0.1))
-    state = method.init(known.problem, known.array([0.0]), known.problem.x(None), 0.0)
+    state = method.init(known.problem, known.array([0.0]), None, 0.0)
     for _ in range(steps):
         state = method.step(known.problem, state)
     assert state.record is not None

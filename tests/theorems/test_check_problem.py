@@ -324,6 +324,11 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         "inner.constants().hessian_lipschitz",
         "is attained",
     ),
+    "self-concordance too small": (
+        lambda: inner_fault(one_weight(), constants=constants(self_concordance=0.01)),
+        "inner.constants().self_concordance",
+        "is attained",
+    ),
     "Lipschitz constant of the cross products too small": (
         lambda: inner_fault(each_weight(), constants=constants(cross_lipschitz=0.5)),
         "inner.constants().cross_lipschitz",
