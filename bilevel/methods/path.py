@@ -172,7 +172,8 @@ class PathFollowing:
             if sketch is not None:
                 sketch = Sketch.at(problem, look.point, self.rank)
         estimate: _Estimate | None = None
-        rule, n_cg, sweeps, status = state.rule, 0, 0, Status.RUNNING
+        rule, accepted, gap = state.rule, True, None
+        n_cg, sweeps, status = 0, 0, Status.RUNNING
         for sweeps in range(1, self.max_sweeps + 1):
             before = look
             solved = self._solve(problem, look, wanted, sketch)
@@ -187,9 +188,12 @@ class PathFollowing:
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
                 break
+            if state.k == 0 and sweeps < 3 and moved:
+                # x, then q and the tangents at that x: before that p says nothing of ∇f.
+                continue
             rule, accepted, gap = self._judge(problem, state, estimate)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
-            if small and self._certain(problem, state, rule, estimate):
+            if small and gap is not None and _certain(estimate, gap, state.tol):
                 status = Status.CONVERGED
                 break
             if small and provable and sweeps < self.max_sweeps:
@@ -208,7 +212,9 @@ class PathFollowing:
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
         assert estimate is not None
-        return self._next(problem, state, rule, accepted, look, estimate, gap, sketch, n_cg, sweeps, status)
+        return self._next(
+            problem, state, rule, accepted, look, estimate, gap, sketch, n_cg, sweeps, status
+        )
 
     def _solve(
         self, problem: Problem, look: _Look, wanted: _Wanted, sketch: Sketch | None
@@ -266,17 +272,6 @@ class PathFollowing:
         if decrement is None or estimate.norm == 0:
             return rule_m, True, None if estimate.norm > 0 else 0.0
         return rule_m, True, decrement * (1 + estimate.error / estimate.norm) ** 2
-
-    def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
-        """Whether the proven bound agrees that the decrease left is small."""
-        if estimate.bound is None or not isinstance(rule, SecantState):
-            return False
-        if estimate.stationarity == 0:
-            return estimate.bound < estimate.norm
-        if rule.curvature is None:
-            return False
-        left = estimate.stationarity + estimate.bound
-        return left**2 / (2 * rule.curvature) <= 10 * state.tol * abs(estimate.value)
 
     def _next(
         self,
@@ -338,6 +333,17 @@ class PathFollowing:
             record=record,
             status=status,
         )
+
+
+def _certain(estimate: _Estimate, gap: float, tol: float) -> bool:
+    """Whether the decrease left is small by the proven bound too, with ten times the tolerance."""
+    bound, size = estimate.bound, estimate.norm
+    if bound is None:
+        return False
+    if estimate.stationarity == 0:
+        return bound < size or size == 0
+    grown = (size + bound) / (size + estimate.error)
+    return gap * grown**2 <= 10 * tol * abs(estimate.value)
 
 
 @dataclass(frozen=True)
@@ -606,7 +612,7 @@ def _estimate(
             problem.outer_constants, inner_error=inner_error, grad_x_norm=grad_x
         ),
         corrected=value - correction,
-        corrected_error=abs(correction) * ratio,
+        corrected_error=abs(correction) + lag,
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )
