@@ -1,6 +1,6 @@
 """Linear algebra with operators: conjugate gradients and preconditioners."""
 
-from .accuracy import Accuracy, Energy, Residual
+from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
 from .preconditioners import Preconditioner, jacobi
 from .products import dot, dots, norm
@@ -9,6 +9,7 @@ __all__ = [
     "Accuracy",
     "CGResult",
     "Energy",
+    "EstimatedEnergy",
     "Preconditioner",
     "Residual",
     "cg",

@@ -32,8 +32,8 @@ from ..linalg import (
     Accuracy,
     CGResult,
     Energy,
+    EstimatedEnergy,
     Preconditioner,
-    Residual,
     cg,
     dot,
     dots,
@@ -184,7 +184,7 @@ class PathFollowing:
             if not moved:
                 status = Status.STALLED if sweeps > 1 else status
                 break
-            if estimate.error <= self.theta * estimate.norm:
+            if estimate.error <= self.theta * estimate.free_norm:
                 break
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
@@ -195,18 +195,14 @@ class PathFollowing:
         """The three questions in one block."""
         backend, xp = problem.backend, problem.backend.xp
         b = xp.concat([-look.grad[..., None], look.residuals], axis=-1)
-        width = b.shape[-1]
-        mu = problem.inner.constants(look.point.lam).mu
-        preconditioner, bottom = _preconditioner(problem, look.point, mu)
-        energies = [0.0, *(wanted.adjoint * e for e in look.energies)]
+        preconditioner, bottom = _preconditioner(problem, look)
+        absolute = (0.0, *(wanted.adjoint * e for e in look.energies))
+        relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
         accuracy: Accuracy
-        if bottom is not None:
-            relative = (wanted.newton, *(wanted.adjoint,) * (width - 1))
-            accuracy = Energy(bottom, tuple(energies), relative)
+        if bottom is None:
+            accuracy = EstimatedEnergy(absolute, relative)
         else:
-            norms = backend.scalars(*(norm(b[..., j], backend) for j in range(width)))
-            shares = [wanted.newton**2, *(wanted.adjoint**2,) * (width - 1)]
-            accuracy = Residual(tuple(s * n for s, n in zip(shares, norms, strict=True)))
+            accuracy = Energy(bottom, absolute, relative)
         return cg(
             look.point.hvp,
             b,
@@ -241,21 +237,31 @@ class PathFollowing:
         )
         if not accepted:
             return rule_m, False, None
+        if estimate.free_norm == 0:  # in a corner, and p points outwards as far as is known
+            return rule_m, True, 0.0 if estimate.error <= self.theta * estimate.norm else None
         _, decrement = projected.propose(rule_m, problem.domain, backend)
-        if decrement is None or estimate.norm == 0:
-            return rule_m, True, None if estimate.norm > 0 else 0.0
-        return rule_m, True, decrement * (1 + estimate.error / estimate.norm) ** 2
+        if decrement is None:
+            return rule_m, True, None
+        return rule_m, True, decrement * (1 + estimate.error / estimate.free_norm) ** 2
 
     def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
         """Whether the proven bound agrees that the decrease left is small."""
-        if estimate.bound is None or not isinstance(rule, SecantState):
+        if estimate.bound is None:
             return False
+        allowed = 10 * state.tol * abs(estimate.value)
+        if isinstance(rule, ProjectedState):
+            if estimate.free_norm == 0:
+                return estimate.bound < estimate.norm
+            _, decrement = projected.propose(rule, problem.domain, problem.backend)
+            if decrement is None:
+                return False
+            return decrement * (1 + estimate.bound / estimate.free_norm) ** 2 <= allowed
         if estimate.stationarity == 0:
             return estimate.bound < estimate.norm
         if rule.curvature is None:
             return False
         left = estimate.stationarity + estimate.bound
-        return left**2 / (2 * rule.curvature) <= 10 * state.tol * abs(estimate.value)
+        return left**2 / (2 * rule.curvature) <= allowed
 
     def _next(
         self,
@@ -463,6 +469,7 @@ class _Estimate:
 
     hypergrad: Array
     norm: float
+    free_norm: float  # of the coordinates that D leaves free
     error: float
     linear_error: float
     bound: float | None
@@ -504,14 +511,18 @@ def _estimate(
         norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
         norm(before.p - p_before, backend),
+        norm(
+            after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend
+        ),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )
-    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
-    old, new = numbers[9 : 8 + width], numbers[8 + width :]
+    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed, free = numbers[:10]
+    old, new = numbers[10 : 9 + width], numbers[9 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
-    errors = solved.energy_errors or tuple(0.1 * e for e in solved.energies)
+    errors = solved.energy_estimates
+    assert errors is not None
     left = errors[0] + ratio * decrement if moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
@@ -535,6 +546,7 @@ def _estimate(
     return _Estimate(
         hypergrad=hypergrad,
         norm=size,
+        free_norm=free,
         error=lag + linear,
         linear_error=linear,
         bound=bound,
@@ -568,19 +580,23 @@ def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPo
 
 
 def _preconditioner(
-    problem: Problem, point: InnerPoint, mu: float | None
+    problem: Problem, look: _Look
 ) -> tuple[Preconditioner | None, float | None]:
     """Jacobi where the penalty itself is uneven, nothing otherwise; and μ of the system.
 
     Measured on text (20 Newsgroups, Reuters): with one λ the diagonal costs more iterations than
     it saves at every accuracy below 10%, since it undoes what the penalty makes equal.
+
+    μ is what a proof rests on. Without tangents nothing is proven, and the smallest of many e^λ
+    says little of the system: the bound from it would be met hundreds of products too late.
     """
+    mu = problem.inner.constants(look.point.lam).mu
     if problem.inner.n_hyperparameters == 1 and mu:
         return None, mu
-    diagonal = point.diag()
+    diagonal = look.point.diag()
     if diagonal is None:
         return None, mu or None
-    if not mu:
+    if not mu or look.cross is None:
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
