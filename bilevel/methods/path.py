@@ -511,14 +511,16 @@ def _estimate(
         norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
         norm(before.p - p_before, backend),
+        norm(after.p - before.p, backend),
         norm(
             after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend
         ),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )
-    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed, free = numbers[:10]
-    old, new = numbers[10 : 9 + width], numbers[9 + width :]
+    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
+    moved_p, free = numbers[9:11]
+    old, new = numbers[11 : 10 + width], numbers[10 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
     errors = solved.energy_estimates
@@ -534,7 +536,11 @@ def _estimate(
         cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and before.ready else 0.3
         linear = cosine * grown[0] * math.hypot(*grown[1:])
     else:
+        # Without tangents p is in error by the error of q, and what the correction of x does to q
+        # shows in no residual: what this sweep left undone is taken in proportion to what it did.
+        share = max(e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0)
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
+        linear = max(linear, share * moved_p)
     bound, hypergrad = None, after.p
     inner_error = None
     mu = problem.inner.constants(after.point.lam).mu

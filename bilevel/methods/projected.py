@@ -59,12 +59,13 @@ def observe(
         dot(state.hypergrad, s, backend), dot(s, y, backend), dot(y, y, backend)
     )
     slack = value_error + state.value_error
-    if value > state.value + 1e-4 * predicted + slack and state.rejected < 10:
+    # After three shorter steps that also failed it is the value of the anchor that was wrong.
+    if value > state.value + 1e-4 * predicted + slack and state.rejected < 3:
         shorter = replace(state, trust=state.trust / 4, rejected=state.rejected + 1)
         return shorter, False
     if sy > 1e-8 * yy and sy > 0:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
-    return replace(fresh, trust=min(1.5 * state.trust, 4.0)), True
+    return replace(fresh, trust=min(2 * state.trust, 4.0)), True
 
 
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
