@@ -1,6 +1,6 @@
 """Linear algebra with operators: conjugate gradients and preconditioners."""
 
-from .accuracy import Accuracy, Energy, Residual
+from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
 from .preconditioners import Nystrom, Preconditioner, jacobi
 from .products import dot, dots, norm
@@ -10,6 +10,7 @@ __all__ = [
     "CGResult",
     "Energy",
     "Nystrom",
+    "EstimatedEnergy",
     "Preconditioner",
     "Residual",
     "cg",

@@ -64,12 +64,23 @@ def observe(
     )
     slack = value_error + state.value_error
     grew = value > state.value + 1e-4 * predicted + slack
-    if grew and slope > 0 and state.rejected < 10:
+    # After three shorter steps that also failed it is the value of the anchor that was wrong.
+    if grew and slope > 0 and state.rejected < 3:
         shorter = replace(state, trust=state.trust / 4, rejected=state.rejected + 1)
         return shorter, False
     if sy > 1e-8 * yy and sy > 0:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
-    return replace(fresh, trust=min(1.5 * state.trust, 4.0)), True
+    return replace(fresh, trust=min(2 * state.trust, 4.0)), True
+
+
+def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
+    """1 for the coordinates that a small step along -p changes, 0 for those that D holds."""
+    xp = backend.xp
+    (largest,) = backend.scalars(xp.max(xp.abs(p)))
+    if largest == 0:
+        return xp.zeros_like(p)
+    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
+    return xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
 
 
 def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Array, float | None]:
@@ -77,21 +88,18 @@ def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Ar
     xp = backend.xp
     lam, p = state.lam, state.hypergrad
     assert lam is not None and p is not None
-    top = xp.max(xp.abs(p))
-    (largest,) = backend.scalars(top)
+    inside = free(lam, p, domain, backend)
+    d = -_two_loops(state.pairs, p * inside, backend) * inside
+    length, largest = backend.scalars(xp.max(xp.abs(d)), xp.max(xp.abs(p * inside)))
     if largest == 0:
         return lam, 0.0
-    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
-    free = xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
-    d = -_two_loops(state.pairs, p * free, backend) * free
-    (length,) = backend.scalars(xp.max(xp.abs(d)))
-    if not state.pairs or not length < float("inf"):
-        d, length = -p * free, largest
     decrement = None
-    if state.pairs:
+    if state.pairs and length < float("inf"):
         (decrement,) = backend.scalars(-dot(p, d, backend) / 2)
-    if length > state.trust:
-        d = d * (state.trust / length)
+        d = d * min(1.0, state.trust / length)
+    else:
+        # Nothing is known of the curvature: a plateau has a small p and asks for no small step.
+        d = -p * inside * (state.trust / largest)
     target = domain.project(lam + d, backend)
     (slope,) = backend.scalars(dot(p, target - lam, backend))
     if not slope < 0:  # the projection bent the direction upwards: its own gradient step descends
