@@ -94,7 +94,11 @@ class OuterLoop(RuleBasedStateMachine):
         )
         before, self.history = self.history, result.history
         for old, new in zip(before, result.history, strict=False):
-            assert (old.k, old.value, old.hypergrad_error) == (new.k, new.value, new.hypergrad_error)
+            assert (old.k, old.value, old.hypergrad_error) == (
+                new.k,
+                new.value,
+                new.hypergrad_error,
+            )
         return result
 
     @rule(steps=st.integers(1, 3))
