@@ -89,7 +89,7 @@ def main(names: list[str]) -> None:
                     }
                 )
                 sys.stderr.write(f"{rows[-1]}\n")
-    write("reference", "What minimize finds, beside a dense grid", rows)
+        write("reference", "What minimize finds, beside a dense grid", rows)
 
 
 if __name__ == "__main__":

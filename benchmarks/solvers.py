@@ -25,7 +25,7 @@ from bilevel.solvers import LBFGS, NewtonCG, solve
 PAIRS = [(LBFGS(), "L-BFGS-B"), (NewtonCG(), "Newton-CG")]
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     pass
 
 
@@ -42,7 +42,7 @@ def scipy_fit(inner: Any, lam: Any, method: str, goal: float) -> tuple[float, in
     def value_and_grad(x: Any) -> tuple[float, Any]:
         point = at(x)
         if np.linalg.norm(point.grad) <= goal:
-            raise _Reached
+            raise _ReachedError
         return float(point.value), point.grad
 
     options = {
@@ -53,7 +53,7 @@ def scipy_fit(inner: Any, lam: Any, method: str, goal: float) -> tuple[float, in
     try:
         start = np.zeros(inner.x_shape)
         optimize.minimize(value_and_grad, start, jac=True, method=method, options=options, **extra)
-    except _Reached:
+    except _ReachedError:
         passes = inner.passes - before
         return float(kept["point"].value), passes, time.process_time() - clock
     raise RuntimeError(f"SciPy's {method} did not reach the goal.")

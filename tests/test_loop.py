@@ -312,7 +312,7 @@ X, Y, X_VAL, Y_VAL = data()
         ({"X": sparse.csr_array(np.where(X > 2, np.inf, X))}, ValueError, "X holds NaN"),
         ({"y": Y[:-1]}, ValueError, r"y must have shape \(30,\).* row of X, got \(29,\)"),
         ({"y": (Y + 1) / 2}, ValueError, r"y must hold the labels -1 and \+1 alone, got \[0.0"),
-        ({"y": Y.astype(np.float32)}, TypeError, "y has dtype float32, expected float64"),
+        ({"y": Y.astype(np.float32)}, TypeError, "y has dtype float32"),
         ({"y": np.where(Y > 0, np.nan, Y)}, ValueError, "y holds NaN"),
         ({"y": Y.tolist()}, TypeError, "y must be an array, got list"),
         ({"X_val": X_VAL[:, :4]}, ValueError, "X_val has 4 features but X has 5"),

@@ -79,7 +79,7 @@ class AdaptiveStep:
 
         g(x_k, λ_k) ≤ g(x_{k-1}, λ_{k-1}) + C ε_k + ε_{k-1} (C + M) Δ - L Δ² / 2,
 
-    and halved (L ← 2 L) where g grew. In between L stays. A step after which g is larger by more
+    and halved (L ← 2 L) where g grew by more than the two tolerances allow. In between L stays. A step after which g is larger by more
     than the factor ``growth`` is taken back. L starts such that the first step has the length √m.
 
     The half is that of the descent lemma, and of the authors' code: a step p / L lowers a
@@ -110,7 +110,7 @@ class AdaptiveStep:
             return StepState(0.95 * state.lipschitz, value, tol), True
         if value >= state.value + (self.growth - 1) * abs(state.value):
             return replace(state, lipschitz=2 * state.lipschitz), False
-        factor = 2 if value > state.value else 1
+        factor = 2 if value > state.value + slack else 1
         return StepState(factor * state.lipschitz, value, tol), True
 
 

@@ -21,10 +21,10 @@ from ..measure import (
     subtract_optimum,
     thinned,
     trace,
-)  # fmt: skip
+)
+from ._comparison import grouped, tightest
 
 SEQUENCES = ("quadratic", "cubic", "exponential", "exact")
-LEVELS = (0.1, 0.05, 0.02, 0.01, 1e-3, 1e-4)
 
 
 def run(settings: Settings) -> Results:
@@ -67,17 +67,8 @@ def _one(
     return rows
 
 
-def groups(results: Results) -> dict[str, dict[str, dict[int, list[Row]]]]:
-    """Rows by data set, method and seed."""
-    found: dict[str, dict[str, dict[int, list[Row]]]] = {}
-    for row in results.tables["trace"]:
-        of_method = found.setdefault(row["data"], {}).setdefault(row["method"], {})
-        of_method.setdefault(row["seed"], []).append(row)
-    return found
-
-
 def draw(results: Results) -> dict[str, Any]:
-    found = groups(results)
+    found = grouped(results.tables["trace"])
     figure, axes = style.panels(len(found), 2, height=3.1)
     for i, (data, methods) in enumerate(found.items()):
         for j, (what, unit) in enumerate(
@@ -99,16 +90,6 @@ def draw(results: Results) -> dict[str, Any]:
     return {"tolerance": figure}
 
 
-def _level(methods: dict[str, dict[int, list[Row]]]) -> float | None:
-    """The tightest level that the exact variant reaches with every seed."""
-    reached = [
-        level
-        for level in LEVELS
-        if all(cost_to_reach(rows, level, "passes") for rows in methods["exact"].values())
-    ]
-    return reached[-1] if reached else None
-
-
 def _ratio(methods: Any, name: str, level: float, what: str) -> float | None:
     """Median over seeds of (cost of exact) / (cost of this one); None where it never arrives."""
     ratios = []
@@ -123,8 +104,8 @@ def _ratio(methods: Any, name: str, level: float, what: str) -> float | None:
 
 def verdict(results: Results) -> Verdict:
     checks = []
-    for data, methods in groups(results).items():
-        level = _level(methods)
+    for data, methods in grouped(results.tables["trace"]).items():
+        level = tightest(methods["exact"])
         for name in SEQUENCES[:-1]:
             ratio = None if level is None else _ratio(methods, name, level, "passes")
             seconds = None if level is None else _ratio(methods, name, level, "seconds")
@@ -162,7 +143,7 @@ def _cheap_iterations(data: str, methods: Any) -> Check:
 
 
 def _ours(data: str, methods: Any, name: str) -> Check:
-    level = _level(methods) or LEVELS[0]
+    level = tightest(methods["exact"]) or 0.1
     best = max((_ratio(methods, s, level, "passes") or 0.0 for s in SEQUENCES[:-1]), default=0.0)
     mine = _ratio(methods, name, level, "passes")
     return Check(
