@@ -21,7 +21,10 @@ def data(seed=0, n=60, p=6):
 
 def transcription(X, y, X_val, y_val, groups, lam, n_iter, lower, upper, fixed=None, tol=1e-12):
     """Algorithm 1 with dense algebra: Newton's method for (i), an LU factorisation for (ii)."""
-    expit = lambda t: 1 / (1 + np.exp(-t))
+
+    def expit(t):
+        return 1 / (1 + np.exp(-t))
+
     x, path, values = np.zeros(X.shape[1]), [], []
     L, before, moved, anchor, anchor_p = fixed, None, 0.0, None, None
     for _ in range(n_iter):

@@ -2,7 +2,8 @@
 
 The direction is that of Liu and Nocedal (1989) on the coordinates that the projection leaves
 free (Bertsekas 1982), the gradient's own where that does not descend. A step is taken back only
-if the values prove that it failed, each value within its error.
+where value and slope agree that it went too far: the values differ by more than their errors,
+and the new hypergradient points back.
 """
 
 from __future__ import annotations
@@ -55,11 +56,15 @@ def observe(
     if state.lam is None or state.hypergrad is None:
         return fresh, True
     s, y = lam - state.lam, p - state.hypergrad
-    predicted, sy, yy = backend.scalars(
-        dot(state.hypergrad, s, backend), dot(s, y, backend), dot(y, y, backend)
+    predicted, slope, sy, yy = backend.scalars(
+        dot(state.hypergrad, s, backend),
+        dot(p, s, backend),
+        dot(s, y, backend),
+        dot(y, y, backend),
     )
     slack = value_error + state.value_error
-    if value > state.value + 1e-4 * predicted + slack and state.rejected < 10:
+    grew = value > state.value + 1e-4 * predicted + slack
+    if grew and slope > 0 and state.rejected < 10:
         shorter = replace(state, trust=state.trust / 4, rejected=state.rejected + 1)
         return shorter, False
     if sy > 1e-8 * yy and sy > 0:
