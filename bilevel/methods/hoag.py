@@ -79,8 +79,9 @@ class AdaptiveStep:
 
         g(x_k, λ_k) ≤ g(x_{k-1}, λ_{k-1}) + C ε_k + ε_{k-1} (C + M) Δ - L Δ² / 2,
 
-    and halved (L ← 2 L) where g grew by more than the two tolerances allow. In between L stays. A step after which g is larger by more
-    than the factor ``growth`` is taken back. L starts such that the first step has the length √m.
+    and halved (L ← 2 L) where g grew by more than the two tolerances allow. In between L stays. A
+    step after which g is larger by more than the factor ``growth`` is taken back. L starts such
+    that the first step has the length √m.
 
     The half is that of the descent lemma, and of the authors' code: a step p / L lowers a
     quadratic f of curvature c by L Δ² - c Δ² / 2, so that the test holds exactly where c ≤ L.
