@@ -98,9 +98,11 @@ def tightest(seeds: Mapping[int, list[Row]]) -> float | None:
     return reached[-1] if reached else None
 
 
-def compare(data: str, methods: Mapping[str, Any]) -> list[Check]:
+def compare(
+    data: str, methods: Mapping[str, Any], levels: Sequence[float] = (0.1, 0.01)
+) -> list[Check]:
     """HOAG against each competitor, coarsely and finely; then ours against the best of all."""
-    return [check for level in (0.1, 0.01) for check in _compare(data, methods, level)]
+    return [check for level in levels for check in _compare(data, methods, level)]
 
 
 def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]:
@@ -129,6 +131,11 @@ def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]
             )
         )
     return checks
+
+
+def passes(spent: float) -> str:
+    """Write a number of passes, which may be infinite."""
+    return f"{spent:.0f}" if np.isfinite(spent) else "more than the budget of"
 
 
 def _spent(spent: Mapping[str, float]) -> str:
