@@ -17,7 +17,6 @@ from bilevel.status import Status
 
 from .contract import Row
 
-
 #: Methods that are others' work: they are no part of what we set beside the papers.
 PUBLISHED = frozenset({"hoag", "maid"})
 
