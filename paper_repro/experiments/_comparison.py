@@ -115,7 +115,8 @@ def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]
         checks.append(
             Check(
                 f"{data}, to {level:.0%} of f*: HOAG takes no more passes than {style.label(name)}",
-                f"HOAG {_spent(base)} (at the end {end:.2%} off); {style.label(name)} {_spent(theirs)}",
+                f"HOAG {_spent(base)} (at the end {end:.2%} off); {style.label(name)} "
+                f"{_spent(theirs)}",
                 np.isfinite(base["passes"]) and base["passes"] <= theirs["passes"],
             )
         )
