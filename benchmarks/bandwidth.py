@@ -209,6 +209,7 @@ def run(repeats: int) -> tuple[dict[str, Any], list[Row]]:
         "copy_gigabytes_per_second": round(copy / 1e9, 1),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "load before": _load(),
         "data": "real" if os.environ.get("BILEVEL_DATA") else "random (BILEVEL_DATA is not set)",
     }
     rows: list[Row] = []
@@ -221,6 +222,17 @@ def run(repeats: int) -> tuple[dict[str, Any], list[Row]]:
     rows += measure(name, "X @ V", "BLAS of NumPy", X.__matmul__, X, copy, repeats)
     rows += measure(name, "Xᵀ @ R", "BLAS of NumPy", X.T.__matmul__, X.T, copy, repeats)
     return machine, rows
+
+
+def _load() -> str:
+    """Other processes at work: on a busy machine the figures say little."""
+    if not hasattr(os, "getloadavg"):
+        return "unknown"
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    real_time = hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER
+    if real_time:  # chrt -f 10 python ...: other processes wait
+        return f"{load:.1f} on {cores} cores, measured at real-time priority"
+    return f"{load:.1f} on {cores} cores" + (" (busy: measure again)" if load > cores / 2 else "")
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ from .loop import iterate, minimize
 from .problem import Problem, logistic_regression
 from .record import Costs, Record, Result
 from .status import Status
+from .testing import certify
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "Status",
     "as_design",
     "backend_names",
+    "certify",
     "get_backend",
     "iterate",
     "logistic_regression",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 import zipfile
 from enum import Enum
@@ -30,17 +31,22 @@ def save(path: str | Path, snapshot: Snapshot, problem: Problem, method: Method)
     """Write a snapshot; the file is replaced in one step."""
     arrays: dict[str, Any] = {}
     tree = _encode(snapshot, problem, arrays)
-    header = {"format": _FORMAT, "problem": _describe(problem), "method": repr(method)}
+    header = {
+        "format": _FORMAT,
+        "problem": _describe(problem),
+        "method": repr(method),
+        "probe": problem.probe,
+    }
     text = json.dumps({**header, "tree": tree})
     buffer = io.BytesIO()
     write_npz(buffer, text, arrays)
     target = Path(path)
     partial = target.with_name(target.name + ".part")
-    with open(partial, "wb") as file:
+    with partial.open("wb") as file:
         file.write(buffer.getvalue())
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, target)
+    partial.replace(target)
 
 
 def load(path: str | Path, problem: Problem, method: Method) -> Snapshot:
@@ -55,7 +61,7 @@ def load(path: str | Path, problem: Problem, method: Method) -> Snapshot:
         text, arrays = read_npz(path)
         content = json.loads(text)
         found = content["format"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no checkpoint of bilevel ({error}).") from error
     if found != _FORMAT:
         raise ValueError(f"{path} has checkpoint format {found}, expected {_FORMAT}.")
@@ -64,6 +70,12 @@ def load(path: str | Path, problem: Problem, method: Method) -> Snapshot:
             raise ValueError(
                 f"{path} is of another {name}: it holds {content[name]}, this run is {expected}."
             )
+    # Another machine may round otherwise: other data differ by far more than this.
+    if not all(
+        math.isclose(saved, here, rel_tol=1e-3)
+        for saved, here in zip(content["probe"], problem.probe, strict=True)
+    ):
+        raise ValueError(f"{path} is of another problem: its data are not those of this run.")
     snapshot: Snapshot = _decode(content["tree"], problem, arrays)
     return snapshot
 

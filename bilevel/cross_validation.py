@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from .backends import Array, Backend
+from .backends import Array, deal_folds, fold_indicators
 from .design import as_design, recounted
 from .domains import Box, Domain
 from .inner import Penalty, linear_model
@@ -23,51 +20,12 @@ from .outer import held_out
 from .problem import Problem
 
 
-def assign_folds(n: int, n_folds: int, seed: int = 0) -> npt.NDArray[np.intp]:
-    """Deal n rows to folds at random, as evenly as possible.
-
-    Returns
-    -------
-    array of integers, shape (n,), on the host
-        The fold 0, ..., K-1 that holds each row out.
-
-    Examples
-    --------
-    >>> np.bincount(assign_folds(7, 3)).tolist()
-    [3, 2, 2]
-    """
-    if not 2 <= n_folds <= n:
-        raise ValueError(f"n_folds must be between 2 and the number of rows {n}, got {n_folds}.")
-    return np.random.default_rng(seed).permutation(np.arange(n) % n_folds)
-
-
-def fold_weights(folds: npt.ArrayLike, n: int, dtype: Any, backend: Backend) -> tuple[Array, Array]:
-    """Return the training weights and the held-out weights of each fold, (n, K) each.
-
-    Raises
-    ------
-    ValueError
-        If ``folds`` does not give each row one of 0, ..., K-1, each used, K ≥ 2.
-    """
-    labels = np.asarray(folds)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"folds must be integers of shape ({n},), got {labels.dtype} of shape {labels.shape}."
-        )
-    used = np.unique(labels)
-    if len(used) < 2 or not np.array_equal(used, np.arange(len(used))):
-        raise ValueError(f"folds must use each of 0, ..., K-1, K ≥ 2, got {used[:10].tolist()}.")
-    held = (labels[:, None] == used[None, :]).astype(np.float32)
-    weights = backend.asarray(held, dtype=dtype)
-    return 1 - weights, weights
-
-
 def cross_validation(
     X: Any,
     y: Array,
     loss: Loss,
     *,
-    folds: int | npt.ArrayLike = 5,
+    folds: Any = 5,
     seed: int = 0,
     groups: Any = None,
     penalty: Penalty | None = None,
@@ -100,6 +58,7 @@ def cross_validation(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from bilevel.losses import Squared
     >>> X, y = np.arange(6.0)[:, None], np.arange(6.0)
     >>> problem = cross_validation(X, y, Squared(), folds=3)
@@ -108,15 +67,15 @@ def cross_validation(
     """
     design = as_design(X)
     n, backend = design.shape[0], design.backend
-    labels = assign_folds(n, folds, seed) if isinstance(folds, int) else folds
-    train, held = fold_weights(labels, n, design.dtype, backend)
+    numbers = deal_folds(n, folds, seed) if isinstance(folds, int) else folds
+    held = backend.asarray(fold_indicators(numbers, n), dtype=design.dtype)
     inner = linear_model(
         design,
         y,
         loss,
         groups=groups,
         penalty=penalty,
-        sample_weight=train,
+        sample_weight=1 - held,
         fit_intercept=fit_intercept,
     )
     outer = held_out(recounted(design), y, loss, sample_weight=held, fit_intercept=fit_intercept)

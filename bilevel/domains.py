@@ -91,11 +91,18 @@ class Ball:
         if not self.radius > 0:
             raise ValueError(f"radius must be positive, got {self.radius}.")
         if not _is_number(self.center):
-            object.__setattr__(self, "center", tuple(float(c) for c in self.center))
+            object.__setattr__(self, "center", tuple(float(c) for c in _bounds(self.center)))
+        if not all(math.isfinite(c) for c in _bounds(self.center)):
+            raise ValueError(f"center must be finite, got {self.center}.")
 
     def project(self, lam: Array, backend: Backend) -> Array:
         xp = backend.xp
         values = list(_bounds(self.center))
+        if len(values) not in (1, lam.shape[0]):
+            raise ValueError(
+                f"The ball has a center of {len(values)} numbers but there are {lam.shape[0]} "
+                "hyperparameters."
+            )
         center = xp.asarray(values, dtype=lam.dtype, device=backend.device)
         away = lam - center
         norm = xp.sqrt(xp.vecdot(away, away))

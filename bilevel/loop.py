@@ -74,6 +74,8 @@ def iterate(
 def _start(
     problem: Problem, lam0: Any, method: Method, x0: Array | None, tol: float | None
 ) -> Snapshot:
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
     start = None if x0 is None else problem.x(x0)
     state = method.init(problem, problem.lam(lam0), start, tol)
     return Snapshot(state, (), None, None, Costs())
@@ -181,10 +183,19 @@ def minimize(
     >>> bilevel.minimize(problem, 1.0, method="hoag", max_iter=5).status.value
     'max_iter'
     """
+    if not isinstance(max_iter, int):
+        raise TypeError(f"max_iter must be an integer, got {max_iter!r}.")
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter!r}.")
     if tol is not None and not tol >= 0:
         raise ValueError(f"tol must not be negative, got {tol!r}.")
+    for name, budget in (("max_passes", max_passes), ("max_seconds", max_seconds)):
+        if budget is not None and not budget > 0:
+            raise ValueError(f"{name} must be positive, got {budget!r}.")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
+    if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
+        raise ValueError(f"checkpoint is to be written to {checkpoint}: there is no such folder.")
     if resume and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)

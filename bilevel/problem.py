@@ -32,6 +32,14 @@ class Problem:
     outer: Outer
     domain: Domain = Box()
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.domain, "project"):
+            raise TypeError(
+                "domain must be a Box, a Ball or an object with project, "
+                f"got {type(self.domain).__name__}."
+            )
+        self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
+
     @property
     def backend(self) -> Backend:
         return self.inner.backend
@@ -44,6 +52,15 @@ class Problem:
     def outer_constants(self) -> OuterConstants:
         """The constants of g; they hold for every x and λ, so they are computed once."""
         return self.outer.constants()
+
+    @cached_property
+    def probe(self) -> tuple[float, float]:
+        """H and g at an arbitrary point, the same each time: they tell other data apart."""
+        backend = self.backend
+        lam = self.domain.project(self.lam(0.0), backend)
+        x = backend.normal(0, tuple(self.inner.x_shape), self.dtype)
+        value, criterion = backend.scalars(self.inner.at(x, lam).value, self.outer.at(x, lam).value)
+        return value, criterion
 
     def lam(self, value: Any, name: str = "lam0") -> Array:
         """Check hyperparameters and bring a number to the shape (m,), without projecting.
@@ -70,9 +87,7 @@ class Problem:
         """Check an inner variable; zeros where there is none."""
         backend = self.backend
         if value is None:
-            return backend.xp.zeros(
-                self.inner.x_shape, dtype=self.dtype, device=backend.device
-            )
+            return backend.xp.zeros(self.inner.x_shape, dtype=self.dtype, device=backend.device)
         self._check_array(value, tuple(self.inner.x_shape), name)
         return value
 
@@ -138,7 +153,7 @@ def logistic_regression(
     loss = Logistic()
     inner = linear_model(X, y, loss, groups=groups)
     outer = held_out(X_val, y_val, loss, X_name="X_val", y_name="y_val")
-    return Problem(check_same_features(inner, outer), outer, domain or Box())
+    return Problem(check_same_features(inner, outer), outer, Box() if domain is None else domain)
 
 
 def check_same_features(inner: Any, outer: Any) -> Any:

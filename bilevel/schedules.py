@@ -6,6 +6,7 @@ from any number of its terms, so the sequence says it, and the certificate repea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -48,7 +49,7 @@ class Power:
         return self.exponent > 1
 
     def __call__(self, k: int) -> float:
-        return self.first / float(k) ** self.exponent
+        return self.first / math.pow(k, self.exponent)
 
 
 def quadratic(first: float = 0.1) -> Power:

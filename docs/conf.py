@@ -1,13 +1,20 @@
 """How Sphinx builds the documentation."""
 
+from typing import Any
+
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+
 import bilevel
 
 project = "bilevel"
 author = "The bilevel developers"
-copyright = author
+copyright = author  # noqa: A001
 release = version = bilevel.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
+html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
@@ -19,3 +26,18 @@ numpydoc_show_class_members = False
 
 html_theme = "furo"
 html_title = "bilevel"
+
+
+def _inline(translator: Any, node: Any) -> None:
+    translator.body.append(convert(node.astext()))
+    raise SkipNode
+
+
+def _display(translator: Any, node: Any) -> None:
+    translator.body.append(f"<p>{convert(node.astext(), display='block')}</p>")
+    raise SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Write formulas as MathML: every browser shows them, without a script from elsewhere."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_display, None))

@@ -8,8 +8,8 @@ import numpy as np
 import bilevel
 
 rng = np.random.default_rng(0)
-X = rng.standard_normal((400, 20))
-y = np.where(X @ rng.standard_normal(20) + rng.standard_normal(400) > 0, 1.0, -1.0)
+X = rng.standard_normal((200, 5))
+y = np.where(X @ rng.standard_normal(5) + rng.standard_normal(200) > 0, 1.0, -1.0)
 
 for name in bilevel.backend_names():
     try:
@@ -18,6 +18,6 @@ for name in bilevel.backend_names():
     except bilevel.BackendUnavailableError as error:
         print(f"{name}: left out. {error}")
         continue
-    result = bilevel.minimize(bilevel.logistic_regression(*arrays))
+    result = bilevel.minimize(bilevel.logistic_regression(*arrays), max_iter=10)
     lam = backend.to_numpy(result.lam)
     print(f"{name}: λ = {lam[0]:.8f} after {result.nit} iterations, {result.passes} passes")

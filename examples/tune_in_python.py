@@ -1,4 +1,4 @@
-"""Tune a logistic regression on real data, watch it happen, and compare with a grid."""
+"""Tune a logistic regression on real data, and watch it happen."""
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer
@@ -17,6 +17,6 @@ def show(record: bilevel.Record) -> None:
     )
 
 
-result = bilevel.minimize(problem, method="hoag", callback=show)
+result = bilevel.minimize(problem, callback=show)
 accuracy = np.mean(np.sign(X[1::2] @ result.x) == y[1::2])
 print(f"{result.message} λ = {result.lam[0]:.4f}, held-out accuracy {accuracy:.1%}")

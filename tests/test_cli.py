@@ -159,7 +159,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     words, message = BAD[case]
     result = run(*words)
     assert result.exit_code == 2
-    assert message in result.stderr
+    assert message in result.output
     assert "Traceback" not in result.output
 
 
@@ -174,7 +174,7 @@ def test_a_failed_solve_has_exit_code_1(csv: Path, monkeypatch: pytest.MonkeyPat
     )
     result = run("tune", csv, "--max-iter", "1")
     assert result.exit_code == 1
-    assert "the solve failed: A value became NaN or infinite." in result.stderr
+    assert "the solve failed: A value became NaN or infinite." in result.output
 
 
 def test_budgets_are_kept_and_are_no_failure() -> None:
@@ -201,7 +201,7 @@ def test_resume_from_a_foreign_file_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "c.npz").write_text("no checkpoint")
     result = run(*TUNE, "--checkpoint", tmp_path / "c.npz", "--resume")
     assert result.exit_code == 2
-    assert "no checkpoint" in result.stderr
+    assert "no checkpoint" in result.output
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")

@@ -245,6 +245,18 @@ def test_any_sparse_layout_will_do(kernel_choice, make):
     np.testing.assert_allclose(as_design(make(X)).matmul(np.ones(P)), X.sum(axis=1), atol=1e-14)
 
 
+@pytest.mark.parametrize("layout", ["to_sparse_coo", "to_sparse_csc", "to_sparse_csr"])
+@pytest.mark.filterwarnings("ignore:Sparse C:UserWarning")
+def test_any_sparse_layout_of_torch_will_do(layout):
+    torch = pytest.importorskip("torch")
+    design = as_design(getattr(torch.from_numpy(matrix()), layout)())
+    assert design.backend.name == "torch"
+    expected = torch.from_numpy(matrix().sum(axis=1))
+    torch.testing.assert_close(design.matmul(torch.ones(P, dtype=torch.float64)), expected)
+    ones = torch.ones(N, dtype=torch.float64)
+    torch.testing.assert_close(design.rmatmul(ones), torch.from_numpy(matrix().sum(axis=0)))
+
+
 def test_wide_indices_are_no_obstacle(kernel_choice):
     X = sparse.csr_array(matrix())
     X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)

@@ -289,7 +289,7 @@ def test_wrong_input_is_refused_by_name(backend):
     for error, message, arguments in cases:
         with pytest.raises(error, match=message):
             linear_model(*arguments)
-    with pytest.raises(TypeError, match=r"y has dtype .*float32 but X has dtype .*float64"):
+    with pytest.raises(TypeError, match=r"y has dtype .*float32.* .*float64"):
         linear_model(X, backend.xp.astype(y, backend.xp.float32), Logistic())
 
 

@@ -7,7 +7,7 @@ array([0.5])
 """
 
 from ._files import read_npz, write_npz
-from ._indices import check_groups, check_rows
+from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
     backend_names,
@@ -30,6 +30,9 @@ __all__ = [
     "check_groups",
     "check_rows",
     "common_dtype",
+    "deal_batches",
+    "deal_folds",
+    "fold_indicators",
     "get_backend",
     "is_array",
     "is_sparse",

@@ -3,7 +3,7 @@
 Two kernels, the same mathematics; the first that is usable is taken:
 
 * **MKL** (``sparse_dot_mkl`` and ``mkl``, the extra ``bilevel[mkl]``): multi-threaded, and its
-  product with 8 columns costs about two products with one.
+  product with 8 columns costs little more than two products with one.
 * **SciPy**, which every installation has: its kernels release the interpreter's lock, so row
   blocks with equal numbers of non-zeros in a pool of threads use every core.
 
@@ -12,16 +12,16 @@ product with rows, which splits over the cores without a reduction. MKL can mult
 transpose of what it holds, but takes 2 times as long for one column and up to 20 for several.
 
 Measured by ``benchmarks/bandwidth.py`` on two cores, float64, 20 Newsgroups six times over
-(10.7 million non-zeros, larger than the caches), in milliseconds for 1, 2, 4 and 8 columns of V
-(a copy of the same bytes would take 3.0 ms for one column)::
+(10.7 million non-zeros, larger than the caches), X @ V in milliseconds for 1, 2, 4 and 8 columns
+(copying as many bytes takes 1.9 ms for one column)::
 
-    SciPy, one thread      8.1   28.8   29.7   31.5
-    SciPy, threaded        4.7    8.8   18.2   16
-    MKL                    4.0    4.3    4.8    7.1
-    numba, plain loop     11.4   17.1   22.6   31.5
+    SciPy, one thread      8.7   29.6   30.6   35.7
+    SciPy, threaded        4.8   10.3   16.4   18.5
+    MKL                    4.2    4.6    5.3    9.8
+    numba, plain loop     14.2   18.3   24.2   38.9
 
 numba is no better than what is here already, at the price of a large dependency and a compiler
-at run time. Creating MKL's handle at each call, as sparse_dot_mkl does, costs 0.04 ms of 0.42 ms
+at run time. Creating MKL's handle at each call, as sparse_dot_mkl does, costs 0.03 ms of 0.37 ms
 (20 Newsgroups once, one column); a handle kept for the matrix would need its private functions.
 """
 
@@ -45,8 +45,8 @@ from ._protocol import Array
 #: A second thread pays from 200,000 non-zeros on: 77 µs against 89 µs; half as many, 54 against 42.
 _MIN_NNZ_PER_THREAD = 100_000
 
-#: Wider products are served in pieces: at 16 columns both kernels take more than twice the time
-#: of 8 (MKL 76 ms against 15, SciPy 78 ms against 33).
+#: Wider products are served in pieces: X @ V with 16 columns takes far more than twice the time
+#: of 8 (MKL 35 ms against 10, SciPy 66 ms against 23), Xᵀ @ R 1.7 times.
 _MAX_COLUMNS = 8
 
 #: SciPy's product with several columns takes the time of about 4 single ones, however few.
@@ -189,7 +189,8 @@ class HostCSR:
         The matrix; repeated entries are summed in a copy.
     """
 
-    #: A column of eight costs a quarter of a product of its own with MKL, half with SciPy.
+    #: A column of eight costs a third of a product of its own with MKL, half with SciPy; one of
+    #: two to four costs 0.3 to 0.6 with MKL, and nearly as much as its own with SciPy.
     columns_per_pass = _MAX_COLUMNS
 
     def __init__(self, matrix: sparse.csr_array) -> None:

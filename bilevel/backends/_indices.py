@@ -23,29 +23,86 @@ def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
     return found.astype(np.intp, copy=False)
 
 
-def check_groups(groups: npt.ArrayLike, p: int) -> tuple[HostIndex, int]:
-    """Return the group number of each of p coefficients, and how many groups there are.
+def check_groups(groups: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[HostIndex, int]:
+    """Return the group number of each coefficient, and how many groups there are.
 
     Raises
     ------
     ValueError
-        If ``groups`` is not of shape (p,) or does not use each of 0, ..., m-1.
+        If ``groups`` is neither of this shape nor of its first axis, or does not use each of
+        0, ..., m-1.
     TypeError
         If it does not hold integers.
 
     Examples
     --------
-    >>> check_groups([0, 1, 0], 3)
+    >>> check_groups([0, 1, 0], (3,))
     (array([0, 1, 0]), 2)
     """
     labels = np.asarray(groups)
-    if labels.shape != (p,):
-        raise ValueError(f"groups must have shape ({p},), got {labels.shape}.")
+    if labels.shape not in ((shape[0],), shape):
+        raise ValueError(f"groups must have shape ({shape[0]},), got {labels.shape}.")
+    return _check_numbers(labels, "groups")
+
+
+def _check_numbers(labels: npt.NDArray[np.generic], name: str) -> tuple[HostIndex, int]:
+    """Refuse what is not integers that use each of 0, ..., m-1; return them and m."""
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"groups must be integers, got dtype {labels.dtype}.")
+        raise TypeError(f"{name} must be integers, got dtype {labels.dtype}.")
     used = np.unique(labels)
     if not np.array_equal(used, np.arange(len(used))):
         raise ValueError(
-            f"groups must use each of 0, ..., m-1, got the numbers {used[:10].tolist()}."
+            f"{name} must use each of 0, ..., m-1, got the numbers {used[:10].tolist()}."
         )
     return labels.astype(np.int64), len(used)
+
+
+def deal_folds(n: int, n_folds: int, seed: int) -> HostIndex:
+    """Deal n rows to folds at random, as evenly as possible: the fold of each row, shape (n,).
+
+    Examples
+    --------
+    >>> np.bincount(deal_folds(7, 3, seed=0)).tolist()
+    [3, 2, 2]
+    """
+    if not 2 <= n_folds <= n:
+        raise ValueError(f"folds must be between 2 and the number of rows {n}, got {n_folds}.")
+    return np.random.default_rng(seed).permutation(np.arange(n) % n_folds)
+
+
+def fold_indicators(folds: npt.ArrayLike, n: int) -> npt.NDArray[np.float32]:
+    """Return 1 where a row is in a fold and 0 elsewhere, shape (n, K).
+
+    Raises
+    ------
+    ValueError
+        If ``folds`` does not give each of n rows one of 0, ..., K-1, each used, K ≥ 2.
+
+    Examples
+    --------
+    >>> fold_indicators([0, 1, 0], 3)
+    array([[1., 0.],
+           [0., 1.],
+           [1., 0.]], dtype=float32)
+    """
+    labels = np.asarray(folds)
+    if labels.shape != (n,):
+        raise ValueError(f"folds must have shape ({n},), a fold for each row, got {labels.shape}.")
+    labels, n_folds = _check_numbers(labels, "folds")
+    if n_folds < 2:
+        raise ValueError("folds must use two numbers or more, got 0 alone.")
+    return np.equal(labels[:, None], np.arange(n_folds)).astype(np.float32)
+
+
+def deal_batches(n: int, n_batches: int, seed: int) -> list[HostIndex]:
+    """Split n rows at random into batches of sizes that differ by one at most.
+
+    Examples
+    --------
+    >>> [len(rows) for rows in deal_batches(7, 3, seed=0)]
+    [3, 2, 2]
+    """
+    if not 1 <= n_batches <= n:
+        raise ValueError(f"n_batches must be between 1 and the rows {n}, got {n_batches}.")
+    order = np.random.default_rng(seed).permutation(n)
+    return [rows.astype(np.intp) for rows in np.array_split(order, n_batches)]

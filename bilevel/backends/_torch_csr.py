@@ -25,7 +25,7 @@ class TorchCSR:
         The matrix; other layouts are converted to CSR.
     """
 
-    #: On a CPU a product with 8 columns takes 1.5 to 3 times as long as with one
+    #: On a CPU a product with 8 columns takes 1.6 to 2.7 times as long as with one
     #: (``benchmarks/bandwidth.py``).
     columns_per_pass = 8
 

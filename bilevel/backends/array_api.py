@@ -101,7 +101,8 @@ class ArrayAPIBackend:
         host = np.asarray(value)
         if host.dtype.kind not in "fiub":
             raise TypeError(f"Expected numbers, got an array of dtype {host.dtype}.")
-        return host
+        # torch would share the memory of a read-only array, and warns of it.
+        return host if host.flags.writeable else host.copy()
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.array(array)

@@ -148,7 +148,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option(
     "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True
 )
-@click.option("--method", type=click.Choice(list(METHODS)), default="hoag", show_default=True)
+@click.option("--method", type=click.Choice(list(METHODS)), default="path", show_default=True)
 @click.option("--lam0", type=float, default=0.0, show_default=True, help="Where λ starts.")
 @click.option(
     "--bounds",
@@ -162,9 +162,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option(
     "--tol",
     type=click.FloatRange(0),
-    default=1e-4,
-    show_default=True,
-    help="Stop where the projected step is this small, relative to the loss.",
+    help="Of the stopping rule, relative to the loss; 0: never. [default: the method's]",
 )
 @click.option("--max-passes", type=click.IntRange(1), help="Budget of passes over the data.")
 @click.option("--max-seconds", type=click.FloatRange(0), help="Budget of seconds.")
@@ -183,7 +181,9 @@ def tune(context: click.Context, /, **options: Any) -> None:
     Files are LIBSVM, .npz or CSV. Ctrl-C ends the run; the best model so far is reported and
     saved.
     """
-    status = _run(_Options(**options), Console(quiet=options["quiet"], highlight=False, markup=False))
+    status = _run(
+        _Options(**options), Console(quiet=options["quiet"], highlight=False, markup=False)
+    )
     if status is bilevel.Status.INTERRUPTED:
         context.exit(_EXIT_INTERRUPTED)
     if status not in _OK:
@@ -211,7 +211,7 @@ class _Options:
     lam0: float
     bounds: tuple[float, float]
     max_iter: int
-    tol: float
+    tol: float | None
     max_passes: int | None
     max_seconds: float | None
     seed: int
@@ -325,7 +325,7 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
         "method": o.method,
         "λ at the start": f"{o.lam0:g}",
         "bounds of λ": f"[{o.bounds[0]:g}, {o.bounds[1]:g}]",
-        "tolerance": f"{o.tol:g}",
+        "tolerance": "the method's own" if o.tol is None else f"{o.tol:g}",
         "iterations at most": str(o.max_iter),
         "backend": f"{backend.describe()}, {o.dtype}",
         "seed": str(o.seed),

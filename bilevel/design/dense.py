@@ -44,7 +44,7 @@ class DenseDesign:
 
     @property
     def columns_per_pass(self) -> int:
-        # BLAS with 8 columns takes 2 to 3.4 times as long as with one (benchmarks/bandwidth.py).
+        # BLAS with 8 columns takes 2 to 4.5 times as long as with one (benchmarks/bandwidth.py).
         return 8
 
     def matmul(self, v: Array) -> Array:

@@ -144,6 +144,8 @@ def self_concordant_bound(
     l_g, l_lam = outer.grad_x_lipschitz, outer.grad_lam_lipschitz
     if mu is None or R is None or l_b is None or l_g is None or l_lam is None:
         return None
+    if not mu > 0:  # e^λ may underflow
+        return None
     root = math.sqrt(mu)
     kappa = R * decrement / root
     if not kappa < 1:

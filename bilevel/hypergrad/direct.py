@@ -81,7 +81,7 @@ class Direct:
 
 
 def _cholesky(H: Array, backend: Backend) -> Array | None:
-    """The factor, or None where H is not positive definite: libraries raise, or return NaN."""
+    """Return the factor, or None where H is not positive definite: libraries raise or give NaN."""
     xp = backend.xp
     try:
         factor = xp.linalg.cholesky(H)

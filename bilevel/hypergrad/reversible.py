@@ -54,7 +54,7 @@ class InformationBuffer:
     n_products: int = 0
 
     def multiply(self, c: Array, factor: Fraction) -> Array:
-        """c times n/d (Maclaurin et al. 2015, algorithm 3); :meth:`divide` undoes it exactly.
+        """C times n/d (Maclaurin et al. 2015, algorithm 3); :meth:`divide` undoes it exactly.
 
         The result is n ⌊c/d⌋ plus a remainder below n, so within n of c n/d.
         """

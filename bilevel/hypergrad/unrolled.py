@@ -56,7 +56,7 @@ class Unrolled:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
 
     def walk(self, problem: Problem, point: InnerPoint) -> list[InnerPoint]:
-        """The points x_0, ..., x_T."""
+        """Return the points x_0, ..., x_T."""
         eta = step_length(self.step, problem, point.lam)
         points, previous = [point], point.x
         for _ in range(self.n_steps):

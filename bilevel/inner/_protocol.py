@@ -86,11 +86,11 @@ class InnerPoint(Protocol):
         ...
 
     def diag(self) -> Array | None:
-        """diag ∂²_{xx} h, the shape of x, or None where it is not to be had."""
+        """Diag ∂²_{xx} h, the shape of x, or None where it is not to be had."""
         ...
 
     def ray(self, d: Array) -> Ray:
-        """The half-line x + t d, t ≥ 0."""
+        """Return the half-line x + t d, t ≥ 0."""
         ...
 
 
@@ -117,7 +117,7 @@ class Ray(Protocol):
     """h(., λ) along x + t d. A linear model needs one product with X for the whole of it."""
 
     def at(self, t: float) -> InnerPoint:
-        """The point at x + t d."""
+        """Return the point at x + t d."""
         ...
 
     def slope(self, point: InnerPoint) -> Array:
@@ -144,7 +144,7 @@ class Inner(Protocol):
     def n_hyperparameters(self) -> int: ...
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> InnerPoint:
-        """The point (x, λ); ``carry`` is that of another point with this x."""
+        """Return the point (x, λ); ``carry`` is that of another point with this x."""
         ...
 
     def constants(self, lam: Array) -> InnerConstants:

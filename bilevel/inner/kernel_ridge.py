@@ -322,7 +322,7 @@ def kernel_ridge(
     """
     backend = backend_of(X=X, y=y)
     common_dtype(backend, X=X, y=y)
-    check_rows(X, "X", backend)
+    check_matrix(X, "X", backend)
     if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
         raise ValueError(
             f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
@@ -335,7 +335,7 @@ def kernel_ridge(
     return KernelRidge(X, y, kernel, backend, kept_entries, block_entries)
 
 
-def check_rows(X: Array, name: str, backend: Backend) -> None:
+def check_matrix(X: Array, name: str, backend: Backend) -> None:
     """Refuse what is no finite matrix with rows and columns."""
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} must have shape (n, p), neither 0, got {tuple(X.shape)}.")

@@ -24,7 +24,7 @@ class Kernel(Protocol):
 
     @property
     def derivative_bound(self) -> float | None:
-        """sup |∂k/∂θ_i| over all x, z, θ and i, or None."""
+        """Sup |∂k/∂θ_i| over all x, z, θ and i, or None."""
         ...
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:

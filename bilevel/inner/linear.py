@@ -86,7 +86,7 @@ class LinearModel:
         return point
 
     def weigh(self, rows: Array) -> Array:
-        """s times an array of the shape of the margins, or with one more axis."""
+        """S times an array of the shape of the margins, or with one more axis."""
         s = self.sample_weight
         if s is None:
             return rows
@@ -106,7 +106,7 @@ class LinearModel:
         if isinstance(self.penalty, FreeLast):
             mu = self._mu_with_free_intercept(self.penalty.base.constants(lam, self.backend).mu)
         return InnerConstants(
-            mu=mu if mu else None,
+            mu=mu or None,
             smoothness=_sum(_times(second, data_square), r.smoothness),
             hessian_lipschitz=_sum(_times(third, widest * data_square), r.hessian_lipschitz),
             cross_lipschitz=r.cross_lipschitz,
@@ -117,7 +117,7 @@ class LinearModel:
         )
 
     def _mu_with_free_intercept(self, w: float | None) -> float | None:
-        """A lower bound of the curvature where the intercept b has no penalty.
+        """Bound the curvature from below where the intercept b has no penalty.
 
         With κ = inf ℓ'' and A the rows of X without the intercept, weighted by s, and any
         θ ≤ κ: κ ‖A v + b 1‖² + w ‖v‖² ≥ θ (½ S b² - ‖A‖² ‖v‖²) + w ‖v‖², S = Σ s_i. For
@@ -200,7 +200,7 @@ class LinearPoint:
 
     @cached_property
     def loss_derivative(self) -> Array:
-        """s ℓ' at the margins, shape (n, *tail)."""
+        """S ℓ' at the margins, shape (n, *tail)."""
         model = self.model
         return model.weigh(model.loss.derivative(model.y, self.margins, model.backend))
 
@@ -281,7 +281,7 @@ class LinearRay:
 
 
 def _by_columns(product: Any, v: Array, backend: Backend) -> Array:
-    """A product of a design with every axis of v but the first as columns."""
+    """Multiply a design with every axis of v but the first as columns."""
     if v.ndim <= 2:
         return product(v)
     xp = backend.xp

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
+from ..backends import deal_batches
 from .linear import LinearModel
 
 
@@ -34,16 +33,13 @@ def minibatches(model: LinearModel, n_batches: int, seed: int = 0) -> tuple[Line
     array([-1., -1., -1., -1.])
     """
     n, backend = model.design.shape[0], model.backend
-    if not 1 <= n_batches <= n:
-        raise ValueError(f"n_batches must be between 1 and the rows {n}, got {n_batches}.")
     xp = backend.xp
-    order = np.random.default_rng(seed).permutation(n)
     weights = model.sample_weight
     if weights is None:
         shape = (n, *(1,) * len(model.tail))
         weights = xp.ones(shape, dtype=model.dtype, device=backend.device)
     batches = []
-    for rows in np.array_split(order, n_batches):
+    for rows in deal_batches(n, n_batches, seed):
         index = backend.asarray(rows)
         batches.append(
             replace(

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 from ..backends import Array, Backend, backend_of, common_dtype
@@ -24,7 +25,7 @@ from ..design import Passes
 from ..linalg import dot
 from ..losses import Loss
 from ._protocol import InnerConstants
-from .kernel_ridge import check_rows
+from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
 
 
@@ -84,7 +85,7 @@ class Network:
     @property
     def layer_sizes(self) -> tuple[int, ...]:
         """Weights and biases of each layer."""
-        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        pairs = pairwise(self.sizes)
         return tuple((a + 1) * b for a, b in pairs)
 
     @property
@@ -95,7 +96,7 @@ class Network:
         """(W_l, b_l) of each layer, from x of shape (P,) or directions (k, P)."""
         xp, layers, start = backend.xp, [], 0
         lead = x.shape[:-1]
-        for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+        for a, b in pairwise(self.sizes):
             W = xp.reshape(x[..., start : start + a * b], (*lead, a, b))
             start += a * b
             layers.append((W, x[..., start : start + b][..., None, :]))
@@ -103,7 +104,7 @@ class Network:
         return layers
 
     def join(self, layers: list[tuple[Array, Array]], backend: Backend) -> Array:
-        """The inverse of :meth:`split`."""
+        """Undo :meth:`split`."""
         xp, parts = backend.xp, []
         for W, b in layers:
             lead = W.shape[:-2]
@@ -111,7 +112,7 @@ class Network:
         return xp.concat(parts, axis=-1)
 
     def forward(self, rows: Array, x: Array, backend: Backend) -> list[Array]:
-        """The input of each layer, and the output of the last: [rows, a_1, ..., t]."""
+        """Return the input of each layer, and the output of the last: [rows, a_1, ..., t]."""
         xp, levels = backend.xp, [rows]
         for index, (W, b) in enumerate(self.split(x, backend)):
             z = xp.matmul(levels[-1], W) + b
@@ -244,7 +245,7 @@ class MLP:
         """Random parameters, W_l ~ N(0, 1/inputs) and b_l = 0; zero is a saddle point."""
         layers = []
         xp, sizes = self.backend.xp, self.network.sizes
-        for index, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (a, b) in enumerate(pairwise(sizes)):
             W = self.backend.normal([seed, index], (a, b), self.dtype) / a**0.5
             layers.append((W, xp.zeros((1, b), dtype=self.dtype, device=self.backend.device)))
         return self.network.join(layers, self.backend)
@@ -256,8 +257,11 @@ class MLP:
         return point
 
     def constants(self, lam: Array) -> InnerConstants:
-        """No μ, no smoothness: the loss of a network is not convex, and its curvature grows
-        without bound with x. Only ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ."""
+        """State no μ and no smoothness.
+
+        The loss of a network is not convex, and its curvature grows without bound with x. Only
+        ∂²_{xλ} h = W x has a Lipschitz constant, max e^λ.
+        """
         top = self.penalty.constants(lam, self.backend).cross_lipschitz
         return InnerConstants(None, None, None, top)
 
@@ -340,7 +344,7 @@ class MLPPoint:
 
     def diag(self) -> None:
         """None: the diagonal of an indefinite Hessian preconditions nothing."""
-        return None
+        return
 
     def ray(self, d: Array) -> MLPRay:
         return MLPRay(self, d)
@@ -397,7 +401,7 @@ def mlp(
     """
     backend = backend_of(X=X, y=y, sample_weight=sample_weight)
     dtype = common_dtype(backend, X=X)
-    check_rows(X, "X", backend)
+    check_matrix(X, "X", backend)
     if not all(isinstance(units, int) and units > 0 for units in hidden):
         raise ValueError(f"hidden must hold positive integers, got {list(hidden)}.")
     if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:

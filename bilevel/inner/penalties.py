@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from ..backends import Array, Backend
+from ..backends import Array, Backend, check_groups
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
 
@@ -43,11 +40,11 @@ class PenaltyPoint(Protocol):
         ...
 
     def diag(self) -> Array | None:
-        """diag ∂²_{xx} r, broadcastable to x, or None where it is not to be had."""
+        """Diag ∂²_{xx} r, broadcastable to x, or None where it is not to be had."""
         ...
 
     def moved(self, x: Array) -> PenaltyPoint:
-        """The same λ at another x: what belongs to λ alone is not computed again."""
+        """Return the same λ at another x: what belongs to λ alone is not computed again."""
         ...
 
 
@@ -81,7 +78,7 @@ class WeightedL2:
         raise NotImplementedError
 
     def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
-        """d (m,) at each coefficient, of ``ndim`` axes, broadcastable to x."""
+        """D (m,) at each coefficient, of ``ndim`` axes, broadcastable to x."""
         raise NotImplementedError
 
     def gather(self, wx: Array, q: Array, backend: Backend) -> Array:
@@ -191,28 +188,17 @@ class GroupL2(WeightedL2):
     n_groups: int
 
     @classmethod
-    def from_labels(
-        cls, groups: npt.ArrayLike, shape: tuple[int, ...], backend: Backend
-    ) -> GroupL2:
+    def from_labels(cls, groups: Any, shape: tuple[int, ...], backend: Backend) -> GroupL2:
         """Check group numbers and move them to the backend.
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If ``groups`` is neither of this shape nor of its first axis, or does not use each
             of 0, ..., m-1.
         """
-        labels = np.asarray(groups)
-        if labels.shape not in ((shape[0],), shape):
-            raise ValueError(f"groups must have shape ({shape[0]},), got {labels.shape}.")
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"groups must be integers, got dtype {labels.dtype}.")
-        used = np.unique(labels)
-        if not np.array_equal(used, np.arange(len(used))):
-            raise ValueError(
-                f"groups must use each of 0, ..., m-1, got the numbers {used[:10].tolist()}."
-            )
-        return cls(backend.asarray(labels.astype(np.int64)), len(used))
+        labels, n_groups = check_groups(groups, shape)
+        return cls(backend.asarray(labels), n_groups)
 
     @property
     def n_hyperparameters(self) -> int:

@@ -121,6 +121,4 @@ class Energy:
             raise ValueError(f"mu must be positive, got {self.mu!r}.")
 
     def start(self, column: int) -> Progress:
-        return Progress(
-            self.absolute[column], self.relative[column], mu=self.mu, gamma=1 / self.mu
-        )
+        return Progress(self.absolute[column], self.relative[column], mu=self.mu, gamma=1 / self.mu)

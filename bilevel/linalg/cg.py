@@ -252,7 +252,5 @@ def _put(backend: Backend, whole: Array, part: Array, block: list[int]) -> Array
     if whole.shape == part.shape:
         return part
     place = {j: i for i, j in enumerate(block)}
-    columns = [
-        part[..., place[j]] if j in place else whole[..., j] for j in range(whole.shape[-1])
-    ]
+    columns = [part[..., place[j]] if j in place else whole[..., j] for j in range(whole.shape[-1])]
     return backend.xp.stack(columns, axis=-1)

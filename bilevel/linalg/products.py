@@ -6,13 +6,13 @@ from ..backends import Array, Backend
 
 
 def dot(a: Array, b: Array, backend: Backend) -> Array:
-    """⟨a, b⟩ of two arrays of one shape, 0-d."""
+    """Return ⟨a, b⟩ of two arrays of one shape, 0-d."""
     xp = backend.xp
     return xp.vecdot(xp.reshape(a, (-1,)), xp.reshape(b, (-1,)))
 
 
 def dots(a: Array, q: Array, backend: Backend) -> Array:
-    """⟨a, q⟩ for q of the shape of a, 0-d; (k,) where q has one more axis."""
+    """Return ⟨a, q⟩ for q of the shape of a, 0-d; (k,) where q has one more axis."""
     xp = backend.xp
     if q.ndim == a.ndim:
         return dot(a, q, backend)
@@ -20,5 +20,5 @@ def dots(a: Array, q: Array, backend: Backend) -> Array:
 
 
 def norm(a: Array, backend: Backend) -> Array:
-    """‖a‖, 0-d."""
+    """Return ‖a‖, 0-d."""
     return backend.xp.sqrt(dot(a, a, backend))

@@ -17,7 +17,7 @@ class Loss(Protocol):
 
     @property
     def curvature_bound(self) -> float | None:
-        """sup of the largest eigenvalue of ∂²ℓ/∂t², or None where there is none."""
+        """Sup of the largest eigenvalue of ∂²ℓ/∂t², or None where there is none."""
         ...
 
     @property
@@ -27,12 +27,12 @@ class Loss(Protocol):
 
     @property
     def self_concordance(self) -> float | None:
-        """sup of |∂³ℓ[u, v, v]| / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
+        """Sup of |∂³ℓ[u, v, v]| / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
         ...
 
     @property
     def curvature_lower(self) -> float:
-        """inf of the smallest eigenvalue of ∂²ℓ/∂t²."""
+        """Inf of the smallest eigenvalue of ∂²ℓ/∂t²."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class Loss(Protocol):
         ...
 
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
-        """What :meth:`curvature_product` needs of ∂²ℓ/∂t²: itself, where it is one number."""
+        """Return what :meth:`curvature_product` needs of ∂²ℓ/∂t²: itself, if it is one number."""
         ...
 
     def curvature_product(self, curvature: Array, d: Array, backend: Backend) -> Array:
@@ -65,7 +65,7 @@ class Loss(Protocol):
         ...
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
-        """diag ∂²ℓ/∂t², the shape of t."""
+        """Diag ∂²ℓ/∂t², the shape of t."""
         ...
 
 
@@ -108,7 +108,7 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
     if xp.isdtype(y.dtype, ("integral", "bool")):
         return xp.astype(y, dtype)
     if y.dtype != dtype:
-        raise TypeError(f"{name} has dtype {y.dtype}, expected {dtype} as the features: convert.")
+        raise TypeError(f"{name} has dtype {y.dtype} but X has dtype {dtype}: convert one.")
     if not bool(xp.all(xp.isfinite(y))):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return y

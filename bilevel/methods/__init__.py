@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from . import hoag, path, projected, secant
+from . import hoag, maid, path, projected, secant
 from ._protocol import Method, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
+from .maid import MAID
 from .path import PathFollowing
 
-__all__ = ["HOAG", "METHODS", "AdaptiveStep", "FixedStep", "Method", "PathFollowing", "State", "get_method", "state_modules"]
+__all__ = [
+    "HOAG",
+    "MAID",
+    "METHODS",
+    "AdaptiveStep",
+    "FixedStep",
+    "Method",
+    "PathFollowing",
+    "State",
+    "get_method",
+    "state_modules",
+]
 
 #: The methods by name, for ``minimize(..., method=name)`` and the command line.
-METHODS: dict[str, Callable[[], Method]] = {"path": PathFollowing, "hoag": HOAG}
+METHODS: dict[str, Callable[[], Method]] = {"path": PathFollowing, "hoag": HOAG, "maid": MAID}
 
 
 def get_method(method: str | Method) -> Method:
@@ -23,8 +35,15 @@ def get_method(method: str | Method) -> Method:
     ------
     ValueError
         If no method has this name.
+    TypeError
+        If it is neither a name nor a method.
     """
     if not isinstance(method, str):
+        if isinstance(method, type) or not (hasattr(method, "init") and hasattr(method, "step")):
+            raise TypeError(
+                "method must be a name or an object with init and step, "
+                f"got {type(method).__name__}."
+            )
         return method
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)} or a Method, got {method!r}.")
@@ -33,4 +52,4 @@ def get_method(method: str | Method) -> Method:
 
 def state_modules() -> tuple[ModuleType, ...]:
     """The modules whose dataclasses a checkpoint may hold."""
-    return (hoag, path, projected, secant)
+    return (hoag, maid, path, projected, secant)

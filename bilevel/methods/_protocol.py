@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..backends import Array, Backend
 from ..domains import Domain
@@ -49,7 +49,7 @@ class Method(Protocol):
         """
         ...
 
-    def step(self, problem: Problem, state: State) -> State:
+    def step(self, problem: Problem, state: Any) -> State:
         """One outer iteration; the status of the new state says whether it was the last."""
         ...
 

@@ -77,10 +77,15 @@ class AdaptiveStep:
 
     With Δ = ‖λ_k - λ_{k-1}‖, the step is lengthened by 5% (L ← 0.95 L) where
 
-        g(x_k, λ_k) ≤ g(x_{k-1}, λ_{k-1}) + C ε_k + ε_{k-1} (C + M) Δ - L Δ²,
+        g(x_k, λ_k) ≤ g(x_{k-1}, λ_{k-1}) + C ε_k + ε_{k-1} (C + M) Δ - L Δ² / 2,
 
-    and where g grew by more than the factor ``growth`` the step is taken back and halved
-    (L ← 2 L). In between L stays. L starts such that the first step has the length √m.
+    and halved (L ← 2 L) where g grew by more than the two tolerances allow. In between L stays. A step after which g is larger by more
+    than the factor ``growth`` is taken back. L starts such that the first step has the length √m.
+
+    The half is that of the descent lemma, and of the authors' code: a step p / L lowers a
+    quadratic f of curvature c by L Δ² - c Δ² / 2, so that the test holds exactly where c ≤ L.
+    With L Δ² in its place the slack alone could satisfy it, and a rule that halves only after
+    growth by a factor keeps lengthening at the solution and leaves it again.
 
     Parameters
     ----------
@@ -100,12 +105,13 @@ class AdaptiveStep:
 
     def next(self, state: StepState, value: float, tol: float) -> tuple[StepState, bool]:
         slack = self.C * tol + state.tol * (self.C + self.M) * state.moved
-        descent = state.lipschitz * state.moved**2
+        descent = state.lipschitz * state.moved**2 / 2
         if value <= state.value + slack - descent:
             return StepState(0.95 * state.lipschitz, value, tol), True
         if value >= state.value + (self.growth - 1) * abs(state.value):
             return replace(state, lipschitz=2 * state.lipschitz), False
-        return StepState(state.lipschitz, value, tol), True
+        factor = 2 if value > state.value + slack else 1
+        return StepState(factor * state.lipschitz, value, tol), True
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ class HOAG:
     max_inner : int
         Iterations of the inner solver at most, in one outer iteration.
     default_tol : float
-        The paper has no stopping rule; ours is ‖P_D(λ - p) - λ‖ ≤ tol · |g(x, λ)|.
+        The paper has no stopping rule; ours is ‖P_D(λ - p) - λ‖ ≤ tol · abs(g(x, λ)).
 
     Examples
     --------
@@ -197,6 +203,8 @@ class HOAG:
             solver=self.solver,
             tol=tol,
             carry=state.carry,
+            # A start that is near enough already says nothing of X(λ): x = 0 has p = 0.
+            min_iter=1 if state.record is None else 0,
             max_iter=self.max_inner,
         )
         found = self.hypergradient(problem, inner, tol=tol, start=state.adjoint)  # (ii), (iii)
@@ -213,7 +221,11 @@ class HOAG:
             if state.rule is None
             else self.step_rule.next(state.rule, value, tol)
         )
-        origin, direction = (lam, p) if accepted else (state.anchor_lam, state.anchor_hypergrad)
+        origin, direction = lam, p
+        if not accepted:
+            assert state.anchor_lam is not None
+            assert state.anchor_hypergrad is not None
+            origin, direction = state.anchor_lam, state.anchor_hypergrad
         lam_next = domain.project(origin - direction / rule.lipschitz, backend)  # (iv)
         away = lam_next - origin
         (moved,) = backend.scalars(xp.sqrt(xp.vecdot(away, away)))
@@ -239,7 +251,7 @@ class HOAG:
         status = Status.RUNNING
         if not (math.isfinite(value) and math.isfinite(norm_p)):
             status = Status.NON_FINITE
-        elif stationarity <= state.tol * abs(value):
+        elif state.tol > 0 and stationarity <= state.tol * abs(value):
             status = Status.CONVERGED
         return HOAGState(
             k=k,
@@ -249,7 +261,8 @@ class HOAG:
             adjoint=found.adjoint,
             anchor_lam=origin,
             anchor_hypergrad=direction,
-            rule=replace(rule, moved=moved),
+            # Without a slope there is nothing to measure L by: the next iteration does it.
+            rule=None if state.rule is None and norm_p == 0 else replace(rule, moved=moved),
             tol=state.tol,
             record=record,
             status=status,

@@ -28,7 +28,18 @@ from typing import Any
 from ..backends import Array
 from ..hypergrad import self_concordant_bound, value_bound
 from ..inner import InnerPoint, Pushable
-from ..linalg import Accuracy, CGResult, Energy, Preconditioner, Residual, cg, dot, dots, jacobi, norm
+from ..linalg import (
+    Accuracy,
+    CGResult,
+    Energy,
+    Preconditioner,
+    Residual,
+    cg,
+    dot,
+    dots,
+    jacobi,
+    norm,
+)
 from ..outer import BoundsCurvature, OuterPoint
 from ..problem import Problem
 from ..record import Record
@@ -57,6 +68,7 @@ class PathState:
     pushed: Array | None
     rule: SecantState | ProjectedState
     tol: float
+    gap: float
     record: Record | None
     status: Status
 
@@ -99,9 +111,9 @@ class PathFollowing:
     True
     """
 
-    theta: float = 0.2
-    newton: float = 0.1
-    adjoint: float = 0.1
+    theta: float = 0.3
+    newton: float = 0.3
+    adjoint: float = 0.3
     trust: float = 2.0
     max_tangents: int = 3
     max_sweeps: int = 12
@@ -119,9 +131,7 @@ class PathFollowing:
             lam = _strongly_regularised(problem, lam, self.first_condition)
         x = problem.x(x0)
         n_tangents = m if m <= self.max_tangents else 0
-        vectors = backend.xp.zeros(
-            (*x.shape, 1 + n_tangents), dtype=x.dtype, device=backend.device
-        )
+        vectors = backend.xp.zeros((*x.shape, 1 + n_tangents), dtype=x.dtype, device=backend.device)
         rule: SecantState | ProjectedState = (
             SecantState(self.trust) if m == 1 else ProjectedState(self.trust / 2)
         )
@@ -135,6 +145,7 @@ class PathFollowing:
             pushed=None,
             rule=rule,
             tol=self.default_tol if tol is None else tol,
+            gap=math.inf,
             record=None,
             status=Status.RUNNING,
         )
@@ -144,6 +155,9 @@ class PathFollowing:
         point = problem.inner.at(state.start, lam, state.carry)
         look = _look(problem, point, state.vectors, state.pushed)
         wanted = _Wanted(self.newton, self.adjoint)
+        if state.gap <= 100 * state.tol:
+            # The secant will arrive with this step: what the proof needs is cheapest at once.
+            wanted = _Wanted(0.05 * self.newton, 0.2 * self.adjoint)
         estimate: _Estimate | None = None
         rule, n_cg, sweeps, status = state.rule, 0, 0, Status.RUNNING
         for sweeps in range(1, self.max_sweeps + 1):
@@ -162,7 +176,7 @@ class PathFollowing:
                 status = Status.CONVERGED
                 break
             if small and self.certify and certain is not None and sweeps < self.max_sweeps:
-                wanted = _Wanted(0.02, 0.3 * wanted.adjoint)
+                wanted = _Wanted(0.1, 0.5 * wanted.adjoint)
                 continue
             if small:
                 status = Status.CONVERGED
@@ -175,7 +189,7 @@ class PathFollowing:
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
         assert estimate is not None
-        return self._next(problem, state, rule, accepted, look, estimate, n_cg, sweeps, status)
+        return self._next(problem, state, rule, accepted, look, estimate, gap, n_cg, sweeps, status)
 
     def _solve(self, problem: Problem, look: _Look, wanted: _Wanted) -> CGResult:
         """The three questions in one block."""
@@ -232,9 +246,7 @@ class PathFollowing:
             return rule_m, True, None if estimate.norm > 0 else 0.0
         return rule_m, True, decrement * (1 + estimate.error / estimate.norm) ** 2
 
-    def _certain(
-        self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate
-    ) -> bool:
+    def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
         """Whether the proven bound agrees that the decrease left is small."""
         if estimate.bound is None or not isinstance(rule, SecantState):
             return False
@@ -253,6 +265,7 @@ class PathFollowing:
         accepted: bool,
         look: _Look,
         estimate: _Estimate,
+        gap: float | None,
         n_cg: int,
         sweeps: int,
         status: Status,
@@ -298,6 +311,7 @@ class PathFollowing:
             pushed=look.pushed,
             rule=rule,
             tol=state.tol,
+            gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
             record=record,
             status=status,
         )
@@ -328,6 +342,11 @@ class _Look:
     residuals: Array
     p: Array
     energies: tuple[float, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether q and every t_j have been solved for before."""
+        return all(e > 0 for e in self.energies)
 
 
 def _look(problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None) -> _Look:
@@ -410,9 +429,7 @@ def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None
     if isinstance(problem.outer, BoundsCurvature):
         curved = problem.outer.curvature_squares(vectors[..., 1:])
     rhs = [look.outer.grad_x, *(-look.cross[..., j] for j in range(look.cross.shape[-1]))]
-    squares = [
-        dot(vectors[..., j], b - residuals[..., j], backend) for j, b in enumerate(rhs)
-    ]
+    squares = [dot(vectors[..., j], b - residuals[..., j], backend) for j, b in enumerate(rhs)]
     flat = [] if curved is None else [curved[j] for j in range(curved.shape[0])]
     host = backend.scalars(*squares, *flat)
     energies = [math.sqrt(max(v, 0.0)) for v in host[: len(squares)]]
@@ -486,22 +503,25 @@ def _estimate(
         dot(after.vectors[..., 0], after.grad, backend),
         norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
+        norm(before.p - p_before, backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )
-    value, size, change, grad, grad_after, correction, grad_x, stationarity = numbers[:8]
-    old, new = numbers[8 : 7 + width], numbers[7 + width :]
+    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
+    old, new = numbers[9 : 8 + width], numbers[8 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
     errors = solved.energy_errors or tuple(0.1 * e for e in solved.energies)
     left = errors[0] + ratio * decrement if moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
-        e * max(1.0, b / a) if a > 0 else e
-        for e, a, b in zip(errors[1:], old, new, strict=True)
+        e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
     ]
     if width > 2:
-        linear = grown[0] * math.hypot(*grown[1:])
+        # The errors of q and t_j met at this angle before the solve; they rarely align.
+        met = solved.energies[1] * math.hypot(*solved.energies[2:])
+        cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and before.ready else 0.3
+        linear = cosine * grown[0] * math.hypot(*grown[1:])
     else:
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
     bound, hypergrad = None, after.p
@@ -559,7 +579,7 @@ def _preconditioner(
         return None, mu
     diagonal = point.diag()
     if diagonal is None:
-        return None, mu if mu else None
+        return None, mu or None
     if not mu:
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))

@@ -67,9 +67,7 @@ def observe(
     return replace(fresh, trust=min(1.5 * state.trust, 4.0)), True
 
 
-def propose(
-    state: ProjectedState, domain: Domain, backend: Backend
-) -> tuple[Array, float | None]:
+def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Array, float | None]:
     """The next λ in D, and the decrease that the model promises (None without a model)."""
     xp = backend.xp
     lam, p = state.lam, state.hypergrad
@@ -96,9 +94,7 @@ def propose(
     return target, decrement
 
 
-def _two_loops(
-    pairs: tuple[tuple[Array, Array], ...], p: Array, backend: Backend
-) -> Array:
+def _two_loops(pairs: tuple[tuple[Array, Array], ...], p: Array, backend: Backend) -> Array:
     """H p, H the inverse Hessian that the pairs imply."""
     d, alphas = p, []
     for s, y in reversed(pairs):

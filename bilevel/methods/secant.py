@@ -47,9 +47,7 @@ def observe(state: SecantState, lam: float, p: float, error: float) -> SecantSta
     if state.lam is not None and state.hypergrad is not None and lam != state.lam:
         slope = (p - state.hypergrad) / (lam - state.lam)
         curvature = slope if slope > 0 else None
-    return replace(
-        state, below=below, above=above, lam=lam, hypergrad=p, curvature=curvature
-    )
+    return replace(state, below=below, above=above, lam=lam, hypergrad=p, curvature=curvature)
 
 
 def propose(state: SecantState) -> float:

@@ -29,7 +29,7 @@ class SmootherPoint(Protocol):
 
     @property
     def trace(self) -> Array:
-        """tr S, 0-d."""
+        """Tr S, 0-d."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class SmootherPoint(Protocol):
 
     @property
     def log_det(self) -> Array:
-        """log det of the covariance of y in units of the noise, 0-d."""
+        """Log det of the covariance of y in units of the noise, 0-d."""
         ...
 
     @property
@@ -105,7 +105,7 @@ class RidgeSmootherPoint:
     def _weights(self) -> Array:
         xp = self.backend.xp
         w = self.penalty.spread(xp.exp(self.lam), 1, self.backend)
-        return xp.broadcast_to(w, (self.gram.shape[0],))
+        return w * xp.ones_like(self.gram[0, :])
 
     @cached_property
     def _solved(self) -> tuple[Array, Array]:

@@ -61,7 +61,7 @@ class GCVPoint:
 
     @cached_property
     def _left(self) -> Array:
-        """n - tr S."""
+        """N - tr S."""
         return self.outer.y.shape[0] - self._smoother.trace
 
     @cached_property

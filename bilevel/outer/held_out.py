@@ -72,7 +72,7 @@ class HeldOut:
         return OuterConstants(second * square, direct)
 
     def curvature_squares(self, v: Array) -> Array | None:
-        """sup ℓ'' Σ_i s_i (a_iᵀ v)² for each direction, None but for a linear model."""
+        """Sup ℓ'' Σ_i s_i (a_iᵀ v)² for each direction, None but for a linear model."""
         second, predictor = self.loss.curvature_bound, self.predictor
         if second is None or not isinstance(predictor, LinearPredictor):
             return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
-from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_rows
+from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_matrix
 from ..linalg import dot
 from ..losses import Loss
 from .held_out import HeldOut
@@ -105,7 +105,7 @@ def held_out_kernel(model: KernelRidge, X: Array, y: Array, loss: Loss) -> HeldO
     """
     backend = backend_of(X_train=model.X, X_val=X, y_val=y)
     common_dtype(backend, X_train=model.X, X_val=X)
-    check_rows(X, "X_val", backend)
+    check_matrix(X, "X_val", backend)
     if X.shape[1] != model.X.shape[1]:
         raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
     expected = (X.shape[0], *model.y.shape[1:])

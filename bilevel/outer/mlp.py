@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
-from ..inner.kernel_ridge import check_rows
+from ..inner.kernel_ridge import check_matrix
 from ..inner.mlp import MLP
 from ..losses import Loss
 from .held_out import HeldOut
@@ -102,7 +102,7 @@ def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> He
     loss = model.loss if loss is None else loss
     backend = backend_of(X_train=model.X, X_val=X, y_val=y)
     common_dtype(backend, X_train=model.X, X_val=X)
-    check_rows(X, "X_val", backend)
+    check_matrix(X, "X_val", backend)
     if X.shape[1] != model.X.shape[1]:
         raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
     labels = loss.encode(y, backend, model.dtype, "y_val")

@@ -69,6 +69,7 @@ def solve(
     solver: Solver,
     tol: float,
     carry: Array | None = None,
+    min_iter: int = 0,
     max_iter: int = 10_000,
 ) -> InnerResult:
     """Minimise x ↦ h(x, λ) until ‖x - X(λ)‖ ≤ tol is certain.
@@ -91,8 +92,8 @@ def solve(
         ε, in the units of x.
     carry : array, optional
         The ``carry`` of a point at x0.
-    max_iter : int
-        Iterations of the solver at most.
+    min_iter, max_iter : int
+        Iterations of the solver at least (where progress is possible) and at most.
 
     Examples
     --------
@@ -116,7 +117,7 @@ def solve(
             status, last = Status.NON_FINITE, last or step
             break
         last = step
-        if step.grad_norm <= target:
+        if step.grad_norm <= target and (n_iter >= min_iter or step.grad_norm == 0):
             status = Status.CONVERGED
             break
         if n_iter >= max_iter:

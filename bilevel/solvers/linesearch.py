@@ -18,9 +18,10 @@ from ..inner import InnerPoint, Ray
 class WolfeSearch:
     """Find t with h(x + t d) ≤ h(x) + c₁ t s and |s_t| ≤ c₂ |s|, s the slope at t = 0.
 
-    Each trial reads one pair of numbers (value and slope) to the host. Values are taken for equal
-    where they differ by ``noise`` |h| or less (Hager and Zhang's ε, with their 10⁻⁶): where terms
-    cancel, as in an ill-conditioned problem, |h| times the roundoff is far too little.
+    Each trial reads one pair of numbers (value and slope) to the host. Where the slope promises a
+    change of less than ``noise`` |h| (Hager and Zhang's ε, with their 10⁻⁶), values that differ by
+    no more are taken for equal: where terms cancel, as in an ill-conditioned problem, |h| times
+    the roundoff is far too little.
     """
 
     c1: float = 1e-4
@@ -32,7 +33,8 @@ class WolfeSearch:
         self, ray: Ray, value: float, slope: float, t: float, backend: Backend, dtype: Array
     ) -> InnerPoint | None:
         """Return the point found, or None where no step descends."""
-        slack = max(self.noise, 10 * float(backend.xp.finfo(dtype).eps)) * abs(value)
+        rounding = 10 * float(backend.xp.finfo(dtype).eps) * abs(value)
+        noise = max(self.noise * abs(value), rounding)
         low, low_slope = 0.0, slope
         high, high_slope = math.inf, math.inf
         fallback = None
@@ -40,8 +42,9 @@ class WolfeSearch:
             point = ray.at(t)
             value_t, slope_t = backend.scalars(point.value, ray.slope(point))
             finite = math.isfinite(value_t) and math.isfinite(slope_t)
+            slack = noise if t * abs(slope) <= noise else rounding
             descends = finite and (
-                value_t <= value + self.c1 * t * slope
+                value > value_t <= value + self.c1 * t * slope  # > : no step of length zero
                 or (value_t <= value + slack and slope_t <= (2 * self.c1 - 1) * slope)
             )
             if not descends:

@@ -88,8 +88,8 @@ _LOOSEST = 0.5
 def _forcing(before: float, ratio: float) -> float:
     """Eisenstat and Walker's choice 2, with their safeguard against a drop too early."""
     gamma, alpha = 0.9, (1 + math.sqrt(5)) / 2
-    slow = gamma * before**alpha
-    return min(_LOOSEST, max(gamma * ratio**alpha, slow if slow > 0.1 else 0.0))
+    slow = gamma * math.pow(before, alpha)
+    return min(_LOOSEST, max(gamma * math.pow(ratio, alpha), slow if slow > 0.1 else 0.0))
 
 
 def _norm(backend: Backend, v: Array) -> Array:

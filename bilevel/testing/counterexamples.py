@@ -137,10 +137,8 @@ def drift(schedule: Schedule, steps: int = 600) -> Figures:
     """
     half = 0.25
     known = identity_problem(np.diag([1.0, 0.0]), [0.1, 0.0], Box(-half, half))
-    method = HOAG(
-        tolerances=schedule, step_rule=FixedStep(1.0), hypergradient=Drift(-half, half)
-    )
-    state = method.init(known.problem, known.array([0.0, 0.0]), known.problem.x(None))
+    method = HOAG(tolerances=schedule, step_rule=FixedStep(1.0), hypergradient=Drift(-half, half))
+    state = method.init(known.problem, known.array([0.0, 0.0]), None, 0.0)
     second, error = [0.0], 0.0
     for k in range(1, steps + 1):
         truth = np.array([float(known.host(state.lam)[0]) - 0.1, 0.0])
@@ -206,11 +204,9 @@ def singular(start: float, curvature: float, *, steps: int = 60) -> Figures:
     """
     known = _singular_problem(curvature)
     problem = known.problem
-    method = HOAG(
-        tolerances="exponential", step_rule=FixedStep(4.0), hypergradient=ColdAdjoint()
-    )
+    method = HOAG(tolerances="exponential", step_rule=FixedStep(4.0), hypergradient=ColdAdjoint())
     # The minimiser of the first coordinate, and anything in the other.
-    state = method.init(problem, known.array([0.0]), known.array([0.0, start]))
+    state = method.init(problem, known.array([0.0]), known.array([0.0, start]), 0.0)
     solved, stated = 0, 0
     for _ in range(steps):
         state = method.step(problem, state)
@@ -256,7 +252,7 @@ def unbounded(steps: int, upper: float = math.inf) -> Figures:
     domain = Box(-math.inf if math.isinf(upper) else -upper, upper)
     known = quadratic_from(inner, outer, domain=domain, lam=[0.0], name="f = ½/(1 + e^λ)²")
     method = HOAG(tolerances="cubic", step_rule=FixedStep(0.1))
-    state = method.init(known.problem, known.array([0.0]), known.problem.x(None))
+    state = method.init(known.problem, known.array([0.0]), None, 0.0)
     for _ in range(steps):
         state = method.step(known.problem, state)
     assert state.record is not None

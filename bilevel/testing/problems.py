@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,7 @@ class KnownProblem:
     def __repr__(self) -> str:
         return f"KnownProblem({self.name}, lam={self.lam[:4]}{'...' if self.lam[4:] else ''})"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
 
     @property
@@ -90,13 +91,23 @@ class KnownProblem:
         """∇f(λ) at ``lam``."""
         return self.reference.hypergradient(host(self.lam))
 
+    @cached_property
     def solution_rounding(self) -> float:
         """How far from X(λ) rounding may keep a solver that sees ∂_x h in working precision."""
         lam, inner = host(self.lam), self.reference.inner
         mu = self.problem.inner.constants(self.array(self.lam)).mu
         size = inner.size(self.solution, lam)
-        return 4 * (self.inner_terms**0.5 + 4) * self.unit * size / max(mu or 0.0, 1e-300)
+        return 4 * (math.sqrt(self.inner_terms) + 4) * self.unit * size / max(mu or 0.0, 1e-300)
 
+    @cached_property
+    def adjoint_rounding(self) -> float:
+        """The like for the residual ‖H q - ∂_x g‖."""
+        lam, x = host(self.lam), self.solution
+        hessian = spectral(self.reference.inner.hessian(x, lam))
+        adjoint = norm(self.reference.adjoint(lam, x))
+        return 4 * (self.inner_terms + 4) * self.unit * hessian * adjoint
+
+    @cached_property
     def hypergradient_rounding(self) -> float:
         """The like for p: what rounding may add to ‖p - ∇f(λ)‖ at an exact x and q."""
         lam, x = host(self.lam), self.solution
@@ -110,7 +121,7 @@ class KnownProblem:
         scale = norm(self.reference.outer.grad_x(x, lam)) + l_g * norm(x)
         adjoint = (hessian * norm(q) + scale) / mu + norm(q)
         direct = norm(self.reference.outer.grad_lam(x, lam))
-        terms = 4 * (self.inner_terms**0.5 + 4)
+        terms = 4 * (math.sqrt(self.inner_terms) + 4)
         moved = (outer.grad_lam_lipschitz or 0.0) * norm(x)
         return terms * self.unit * (cross * adjoint + direct + moved)
 

@@ -90,6 +90,7 @@ class Quadratic:
             smoothness=float(values[-1]) + rounding,
             hessian_lipschitz=0.0,
             cross_lipschitz=float(np.max(groups * weights)),
+            self_concordance=0.0,
         )
 
     def multiply(self, weights: Array, v: Array) -> Array:

@@ -7,14 +7,14 @@ What it returns is exact as far as the core can tell, at any condition number up
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 #: Host arrays of extended precision (80 bits where the machine has them).
-Host = npt.NDArray[np.longdouble]
+Host: TypeAlias = npt.NDArray[Any]
 
 _LONG = np.longdouble
 
@@ -27,7 +27,8 @@ def host(value: Any) -> Host:
 class InnerReference(Protocol):
     """h(x, λ) with dense derivatives."""
 
-    p: int
+    @property
+    def p(self) -> int: ...
 
     def value(self, x: Host, lam: Host) -> np.longdouble: ...
 
@@ -65,7 +66,7 @@ class QuadraticReference:
 
     @property
     def p(self) -> int:
-        return self.matrix.shape[0]
+        return int(self.matrix.shape[0])
 
     def hessian(self, x: Host, lam: Host) -> Host:
         return self.matrix + np.diag(self.groups @ np.exp(lam))
@@ -145,7 +146,7 @@ class LinearReference:
 
     @property
     def p(self) -> int:
-        return self.design.shape[1]
+        return int(self.design.shape[1])
 
     def value(self, x: Host, lam: Host) -> np.longdouble:
         data = np.sum(self.loss.value(self.y, self.design @ x))
@@ -204,9 +205,17 @@ class Reference:
 
     inner: InnerReference
     outer: OuterReference
+    _memo: dict[bytes, Host] = field(default_factory=dict, compare=False, repr=False)
 
     def solution(self, lam: Host) -> Host:
         """X(λ), by damped Newton steps and refinement of the last of them."""
+        key = lam.tobytes()
+        if key not in self._memo:
+            self._memo.clear()  # the last one alone: f and ∇f are asked for in turn
+            self._memo[key] = self._solve(lam)
+        return self._memo[key]
+
+    def _solve(self, lam: Host) -> Host:
         h, x = self.inner, np.zeros(self.inner.p, dtype=_LONG)
         for _ in range(100):
             grad = h.grad(x, lam)

@@ -173,7 +173,9 @@ def definite_systems(
     distinct = draw(st.integers(1, min(p, 4)))
     rng = np.random.default_rng(draw(seeds()))
     levels = np.geomspace(1, 10.0 ** draw(st.floats(0, math.log10(max_condition))), distinct)
-    spectrum = levels[np.concatenate([np.arange(distinct), rng.integers(0, distinct, p - distinct)])]
+    spectrum = levels[
+        np.concatenate([np.arange(distinct), rng.integers(0, distinct, p - distinct)])
+    ]
     basis = np.linalg.qr(rng.standard_normal((p, p)))[0]
     matrix = basis * spectrum @ basis.T
     return host((matrix + matrix.T) / 2), host(rng.standard_normal(p)), distinct

@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..backends import Array, Backend, get_backend
 from ..domains import Ball, Box, Domain
 from ..hypergrad import Hypergradient, HypergradResult, Implicit
 from ..linalg import cg
 from ..methods import HOAG, FixedStep
-from ..problem import Problem
 from ..record import Record
 from ..schedules import Schedule
 from ..solvers import LBFGS, InnerResult, Solver, solve
@@ -32,11 +30,11 @@ from .reference import Host, host, norm, spectral
 Figures = dict[str, float]
 
 
-class Violation(AssertionError):  # noqa: N818
+class Violation(AssertionError):
     """A statement of the theory does not hold; the message has the figures."""
 
 
-def require(holds: bool, statement: str, **figures: float) -> None:  # noqa: FBT001
+def require(holds: bool, statement: str, **figures: float) -> None:
     """Raise a :class:`Violation` unless the statement holds.
 
     Examples
@@ -78,7 +76,7 @@ def inner_stop(known: KnownProblem, tol: float, *, solver: Solver | None = None)
 def inner_certificate(known: KnownProblem, result: InnerResult, tol: float) -> Figures:
     """The same for a result that is there already: converged, certified, and truly so."""
     error = norm(known.host(result.x) - known.solution)
-    slack = known.solution_rounding()
+    slack = known.solution_rounding
     bound = math.inf if result.error_bound is None else result.error_bound
     require(
         result.status is Status.CONVERGED,
@@ -152,14 +150,15 @@ def hypergradient_certificate(
 ) -> Figures:
     """Hold a hypergradient to the truth, to its own bound, and to C ε."""
     error = norm(known.host(found.value) - known.hypergradient)
-    slack = known.hypergradient_rounding()
+    slack = known.hypergradient_rounding
     constant = theorem_1_constant(known, tol) if constant is None else constant
     bound = math.inf if found.error_bound is None else found.error_bound
     figures = {"error": error, "bound": bound, "C": constant, "rounding": slack}
+    residual = found.residual or 0.0
     require(
-        found.residual is None or found.residual <= tol + slack,
-        "‖H q - ∂_x g‖ ≤ ε",
-        residual=found.residual or 0.0,
+        residual <= tol + known.adjoint_rounding,
+        f"‖H q - ∂_x g‖ ≤ ε ({found.status.message})",
+        residual=residual,
         tol=tol,
     )
     require(error <= constant * tol + slack, "Theorem 1, ‖p - ∇f‖ ≤ C ε", tol=tol, **figures)
@@ -232,9 +231,15 @@ def order(
 
 
 def projection(
-    project: Callable[[Host], Host], a: Host, b: Host, inside: Host, *, rounding: float = 1e-12
+    project: Callable[[Host], Host],
+    a: Host,
+    b: Host,
+    inside: Host,
+    *,
+    contains: Callable[[Host], bool] | None = None,
+    rounding: float = 1e-12,
 ) -> Figures:
-    """P is nonexpansive and idempotent, and ⟨a - P a, α - P a⟩ ≤ 0 for α in D.
+    """P maps into D, is nonexpansive and idempotent, and ⟨a - P a, α - P a⟩ ≤ 0 for α in D.
 
     Parameters
     ----------
@@ -244,6 +249,8 @@ def projection(
         Any two points.
     inside : array
         A point of D.
+    contains : callable, optional
+        Whether a point is in D, up to rounding; without it the first part is not tested.
     rounding : float
         Relative allowance.
 
@@ -257,6 +264,7 @@ def projection(
     pa, pb = project(a), project(b)
     scale = 1 + norm(a) + norm(b) + norm(inside)
     slack = rounding * scale
+    require(contains is None or contains(pa), "P a is in D", size=norm(pa))
     moved, apart = norm(pa - pb), norm(a - b)
     require(moved <= apart + slack, "P is nonexpansive", moved=moved, apart=apart)
     again = norm(project(pa) - pa)
@@ -302,7 +310,7 @@ class Trace:
 def trace(known: KnownProblem, method: HOAG, steps: int, lam0: Sequence[float]) -> Trace:
     """Step the method by hand and compute f and ∇f at each iterate in high precision."""
     problem = known.problem
-    state = method.init(problem, known.array(lam0), problem.x(None))
+    state = method.init(problem, known.array(lam0), None, 0.0)
     lam, value, error, lipschitz, accepted = [known.host(state.lam)], [], [], [], []
     records: list[Record] = []
     for _ in range(steps):
@@ -327,7 +335,7 @@ def descent(found: Trace, known: KnownProblem, lipschitz: float) -> Figures:
 
     From ⟨p_k, Δ⟩ ≤ -L ‖Δ‖² (the projection) and the descent lemma. The error e_k is the true
     one and, separately, the one that the record states.
-    """  # noqa: D400, D205
+    """
     worst = -math.inf
     for k in range(len(found.value) - 1):
         if not found.accepted[k]:
@@ -344,7 +352,7 @@ def descent(found: Trace, known: KnownProblem, lipschitz: float) -> Figures:
             above = found.value[k + 1] - (found.value[k] - gain * step**2 + error * step)
             worst = max(worst, above)
             require(
-                above <= slack + known.hypergradient_rounding() * step,
+                above <= slack + known.hypergradient_rounding * step,
                 f"descent at iteration {k + 1} with the {name} error",
                 above=above,
                 step=step,
@@ -477,7 +485,7 @@ def theorem_2(
     chosen = replace(method or HOAG(), tolerances=schedule, step_rule=FixedStep(used))
     found = trace(known, chosen, steps, lam0)
     for record in found.records:
-        slack = known.solution_rounding()
+        slack = known.solution_rounding
         require(record.tol == schedule(record.k), "the tolerance asked is ε_k", k=record.k)
         require(
             record.inner_error is not None and record.inner_error <= record.tol + slack,
@@ -519,6 +527,54 @@ def squared_steps(found: Trace, lipschitz: float) -> Figures:
     slack = 1e-9 * (1 + abs(found.value[0])) / lipschitz
     require(total <= bound + slack, "Σ ‖Δλ‖² ≤ the bound of the proof", sum=total, bound=bound)
     return {"squares": total, "squares_bound": bound}
+
+
+def records_hold(known: KnownProblem, records: Sequence[Record]) -> Figures:
+    """Every bound that a run states of itself is one, at each of its λ_k.
+
+    Returns
+    -------
+    dict
+        ``stated``, the number of bounds of p; ``loosest``, the largest ratio of one to the truth.
+    """
+    stated, loosest = 0, 0.0
+    for record in records:
+        lam = known.host(record.lam)
+        here = replace(known, lam=[float(v) for v in lam])
+        where = {"k": float(record.k)}
+        if record.hypergrad_error is not None:
+            error = norm(known.host(record.hypergrad) - here.hypergradient)
+            slack = here.hypergradient_rounding
+            require(
+                error <= record.hypergrad_error + slack,
+                "hypergrad_error, the stated bound of ‖p_k - ∇f(λ_k)‖",
+                error=error,
+                bound=record.hypergrad_error,
+                rounding=slack,
+                **where,
+            )
+            stated += 1
+            loosest = max(loosest, record.hypergrad_error / max(error, slack, 1e-300))
+        if record.value_error is not None:
+            truth = known.reference.value(lam)
+            slack = 64 * known.inner_terms * known.unit * (1 + abs(truth))
+            error = abs(record.value - truth)
+            require(
+                error <= record.value_error + slack + _value_rounding(here),
+                "value_error, the stated bound of |g(x_k, λ_k) - f(λ_k)|",
+                error=error,
+                bound=record.value_error,
+                **where,
+            )
+    return {"stated": float(stated), "loosest": loosest}
+
+
+def _value_rounding(known: KnownProblem) -> float:
+    """What the rounding of x may do to g."""
+    gradient = known.reference.outer.grad_x(known.solution, host(known.lam))
+    curvature = known.problem.outer_constants.grad_x_lipschitz or 0.0
+    away = known.solution_rounding
+    return norm(gradient) * away + curvature * away * (away + norm(known.solution) * known.unit)
 
 
 # -- conjugate gradients and products -----------------------------------------------------------
@@ -666,6 +722,7 @@ __all__ = [
     "order",
     "products",
     "projection",
+    "records_hold",
     "require",
     "shifted",
     "slope",

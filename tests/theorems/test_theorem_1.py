@@ -42,14 +42,16 @@ SOLVERS = st.sampled_from([LBFGS(), NewtonCG()])
 ANY = sts.known_problems(
     backends=sts.usable("numpy", "array_api_strict", "torch"), dtypes=("float64", "float32")
 )
-LARGE = sts.quadratics(max_p=200, max_m=200)
+#: At a condition number of 1e8 ten steps of CG for each unknown are not always enough.
+PATIENT = Implicit(max_iter=100_000)
+LARGE = sts.quadratics(max_p=200, max_m=200, max_condition=1e5)
 
 
 def tolerance(known: KnownProblem, digits: float) -> float:
     """ε: so many digits of X(λ), and never nearer to the rounding errors than a factor of 50."""
     assume(norm(known.solution) > 0)
     tol = 10.0**-digits * norm(known.solution)
-    floor = 50 * known.solution_rounding()
+    floor = 50 * max(known.solution_rounding, known.adjoint_rounding)
     assume(math.isfinite(floor))
     return max(tol, floor)
 
@@ -101,19 +103,19 @@ def test_inner_stop_control_an_unconverged_result() -> None:
 
 @given(ANY, st.floats(1, 10), SOLVERS)
 def test_theorem_1(known: KnownProblem, digits: float, solver: Any) -> None:
-    theorem_1(known, tolerance(known, digits), solver=solver)
+    theorem_1(known, tolerance(known, digits), solver=solver, hypergradient=PATIENT)
 
 
 @settings(max_examples=max(4, settings().max_examples // 4))
 @given(LARGE, st.floats(1, 8))
 def test_theorem_1_on_large_problems(known: KnownProblem, digits: float) -> None:
-    theorem_1(known, tolerance(known, digits), solver=NewtonCG())
+    theorem_1(known, tolerance(known, digits), solver=NewtonCG(), hypergradient=PATIENT)
 
 
 def test_theorem_1_on_every_backend(backend: Any, dtype: Any) -> None:
     name = "float32" if "float32" in str(dtype) else "float64"
     known = linear(2, n=6, p=3, m=3, backend=backend, dtype=name)
-    theorem_1(known, max(1e-6, 50 * known.solution_rounding()), solver=NewtonCG())
+    theorem_1(known, max(1e-6, 50 * known.solution_rounding), solver=NewtonCG())
     products(known)
 
 
@@ -179,7 +181,7 @@ def test_bound_is_never_exceeded_at_any_x(known: KnownProblem, digits: float, se
     found = Implicit()(known.problem, inner, tol=tol)
     error = norm(known.host(found.value) - known.hypergradient)
     if found.error_bound is not None:
-        assert error <= found.error_bound + known.hypergradient_rounding()
+        assert error <= found.error_bound + known.hypergradient_rounding
 
 
 def test_bound_is_attained_when_all_errors_line_up() -> None:
@@ -245,14 +247,17 @@ def test_bound_is_within_its_factor_of_the_worst_case(known: KnownProblem) -> No
     ) / values[0]
     lost = parts / worst
     kappa = values[-1] / values[0]
-    assert error <= found.error_bound <= 1.01 * kappa * lost * error + known.hypergradient_rounding()
+    slack = known.hypergradient_rounding
+    assert error - slack <= found.error_bound <= 1.01 * kappa * lost * error + slack
 
 
 def test_bound_control_without_the_strong_convexity() -> None:
     """Ten times the true μ makes the bound a lie."""
     known = aligned()
-    inner = shifted(known, 1e-3 * host(np.linalg.svd(known.host(known.problem.inner.slope).astype(
-        float))[0][:, 0]))
+    inner = shifted(
+        known,
+        1e-3 * host(np.linalg.svd(known.host(known.problem.inner.slope).astype(float))[0][:, 0]),
+    )
     lying = replace(inner, error_bound=inner.error_bound / 10)
     found = Implicit()(known.problem, lying, tol=1e-13)
     with pytest.raises(Violation, match="the computed bound"):
@@ -267,7 +272,7 @@ HALVINGS = [2.0**-k for k in range(8, 20)]
 @given(sts.known_problems(max_p=8))
 def test_order_of_theorem_1_in_x(known: KnownProblem) -> None:
     """Where x is at a distance of exactly ε: slope 1 ± 0.15, for CG."""
-    noise = known.hypergradient_rounding() + known.solution_rounding()
+    noise = known.hypergradient_rounding + known.solution_rounding
     size = norm(known.solution)
     assume(size > 0)
     constant = theorem_1_constant(known, HALVINGS[-1])
@@ -347,8 +352,12 @@ def test_products_control(member: str, wrong: Any) -> None:
     known = quadratic(6, p=5, m=2)
     products(known)
     with pytest.raises(Violation):
-        products(replace(known, problem=replace(known.problem, inner=Spoilt(
-            known.problem.inner, member, wrong))))
+        products(
+            replace(
+                known,
+                problem=replace(known.problem, inner=Spoilt(known.problem.inner, member, wrong)),
+            )
+        )
 
 
 class Spoilt:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 RELATIVE = 1e-6
 
@@ -16,6 +18,16 @@ def close(actual: Any, expected: Any, rtol: float = RELATIVE, atol: float = 0.0)
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     error = np.linalg.norm(actual - expected)
     assert error <= rtol * np.linalg.norm(expected) + atol, (error, np.linalg.norm(expected))
+
+
+def one_of_each_kind(backend: Any, example: bool) -> None:
+    """Skip all but the examples where each operation is compiled anew, which takes long.
+
+    HYPOTHESIS_PROFILE=thorough runs everything everywhere.
+    """
+    slow = backend.name in ("jax", "dpnp") and os.environ.get("HYPOTHESIS_PROFILE") != "thorough"
+    if slow and not example:
+        pytest.skip("one of each kind is enough here; HYPOTHESIS_PROFILE=thorough runs all")
 
 
 def central(f: Callable[[float], Any], step: float) -> Any:
@@ -154,5 +166,11 @@ def check_constants(inner: Any, lam: np.ndarray, *, seed: int = 0, scale: float 
         if constants.hessian_lipschitz is not None:
             bound = constants.hessian_lipschitz * distance
             assert np.linalg.norm(hx - hy, 2) <= bound * slack + 1e-12 * np.linalg.norm(hx, 2)
+        if constants.self_concordance is not None:
+            # e^{-R‖u‖} H(x) ⪯ H(x + u) ⪯ e^{R‖u‖} H(x)
+            factor = np.exp(min(constants.self_concordance * distance, 600.0)) * slack
+            for low, high in ((hx, hy), (hy, hx)):
+                gap = np.linalg.eigvalsh(factor * high - low)[0]
+                assert gap >= -1e-9 * factor * np.linalg.norm(high, 2)
         if constants.cross_lipschitz is not None:
             assert np.linalg.norm(bx - by, 2) <= constants.cross_lipschitz * distance * slack

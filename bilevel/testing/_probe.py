@@ -1,0 +1,182 @@
+"""A problem seen from the host: every derivative as a float64 vector, and by differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import Array
+from ..problem import Problem
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """h and g at one (x, λ), asked with host vectors and answering with host vectors.
+
+    Attributes
+    ----------
+    problem : Problem
+        The problem.
+    x : array, shape (p,)
+        The inner variable, flat.
+    lam : array, shape (m,)
+        The hyperparameters.
+    """
+
+    problem: Problem
+    x: Vector
+    lam: Vector
+
+    @property
+    def p(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def m(self) -> int:
+        return self.lam.shape[0]
+
+    @cached_property
+    def eps(self) -> float:
+        return float(self.problem.backend.xp.finfo(self.problem.dtype).eps)
+
+    def moved(self, dx: Vector | float = 0.0, dlam: Vector | float = 0.0) -> Probe:
+        return Probe(self.problem, self.x + dx, self.lam + dlam)
+
+    def send(self, v: Vector, shape: tuple[int, ...] | None = None) -> Array:
+        narrow = "float32" in str(self.problem.dtype)
+        shape = tuple(self.problem.inner.x_shape) if shape is None else shape
+        dtype = np.float32 if narrow else np.float64
+        return self.problem.backend.asarray(np.ascontiguousarray(v.reshape(shape), dtype=dtype))
+
+    def host(self, array: Array) -> Vector:
+        found = np.asarray(self.problem.backend.to_numpy(array), dtype=np.float64)
+        return found.reshape(-1)
+
+    @cached_property
+    def point(self) -> Any:
+        return self.problem.inner.at(self.send(self.x), self.send(self.lam, (self.m,)))
+
+    @cached_property
+    def outer(self) -> Any:
+        return self.problem.outer.at(self.send(self.x), self.send(self.lam, (self.m,)))
+
+    @cached_property
+    def value(self) -> Vector:
+        return self.host(self.point.value)
+
+    @cached_property
+    def grad(self) -> Vector:
+        return self.host(self.point.grad)
+
+    def hvp(self, v: Vector) -> Vector:
+        return self.host(self.point.hvp(self.send(v)))
+
+    def cross_jvp(self, d: Vector) -> Vector:
+        return self.host(self.point.cross_jvp(self.send(d, (self.m,))))
+
+    def cross_vjp(self, q: Vector) -> Vector:
+        return self.host(self.point.cross_vjp(self.send(q)))
+
+    @cached_property
+    def outer_value(self) -> Vector:
+        return self.host(self.outer.value)
+
+    @cached_property
+    def outer_grad_x(self) -> Vector:
+        return self.host(self.outer.grad_x)
+
+    @cached_property
+    def outer_grad_lam(self) -> Vector:
+        return self.host(self.outer.grad_lam)
+
+
+def length(v: Vector) -> float:
+    """Euclidean norm."""
+    return float(np.linalg.norm(v))
+
+
+def derivative(
+    f: Callable[[float], Vector], scale: float, eps: float, levels: int = 9
+) -> tuple[Vector, float]:
+    """f'(0) and an estimate of its error: Ridders (1982), central differences extrapolated.
+
+    Steps run from scale/4 down by factors of 3; of all entries of the tableau the one counts whose
+    neighbours agree with it best, rounding included.
+
+    Examples
+    --------
+    >>> value, error = derivative(lambda t: np.array([np.exp(t)]), 1.0, 2e-16)
+    >>> bool(abs(value[0] - 1) < 1e-9)
+    True
+    """
+    shrink = 3.0
+    step = scale / 4
+    best, error = np.zeros(0), math.inf
+    previous: list[Vector] = []
+    for _ in range(levels):
+        ahead, behind = f(step), f(-step)
+        noise = eps * (length(ahead) + length(behind)) / step
+        row = [(ahead - behind) / (2 * step)]
+        factor = shrink**2
+        for j, coarse in enumerate(previous):
+            row.append(row[j] + (row[j] - coarse) / (factor - 1))
+            factor *= shrink**2
+            found = noise + max(length(row[-1] - row[j]), length(row[-1] - coarse))
+            if found < error:
+                best, error = row[-1], found
+        if not previous:
+            best = row[0]
+        previous = row
+        step /= shrink
+    return best, error
+
+
+def lanczos(probe: Probe, rng: np.random.Generator, steps: int = 40) -> tuple[float, float]:
+    """The extreme Ritz values of the Hessian: inside its spectrum, near the ends of it."""
+    v = rng.standard_normal(probe.p)
+    basis = [v / length(v)]
+    diagonal: list[float] = []
+    off: list[float] = []
+    for _ in range(min(steps, probe.p)):
+        w = probe.hvp(basis[-1])
+        diagonal.append(float(w @ basis[-1]))
+        for u in (*basis, *basis):  # twice is enough (Parlett)
+            w = w - (u @ w) * u
+        beta = length(w)
+        if not math.isfinite(beta) or beta <= 1e-10 * (abs(diagonal[0]) + sum(off) + 1e-300):
+            break
+        off.append(beta)
+        basis.append(w / beta)
+    k = len(diagonal)
+    matrix = np.diag(diagonal) + np.diag(off[: k - 1], 1) + np.diag(off[: k - 1], -1)
+    if not np.all(np.isfinite(matrix)):
+        return math.nan, math.nan
+    values = np.linalg.eigvalsh(matrix)
+    return float(values[0]), float(values[-1])
+
+
+def largest(
+    forth: Callable[[Vector], Vector],
+    back: Callable[[Vector], Vector],
+    start: Vector,
+    steps: int = 8,
+) -> float:
+    """A lower bound of the largest singular value, by power iteration."""
+    v, found = start / max(length(start), 1e-300), 0.0
+    for _ in range(steps):
+        image = forth(v)
+        found = max(found, length(image))
+        v = back(image)
+        size = length(v)
+        if not size > 0 or not math.isfinite(size):
+            break
+        v = v / size
+    return found

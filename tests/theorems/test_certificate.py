@@ -1,0 +1,217 @@
+"""certify: every clause of Theorem 2 can be proved, left open, and found violated."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bilevel
+from bilevel import inner as inners
+from bilevel import losses
+from bilevel import outer as outers
+from bilevel.domains import Ball, Box
+from bilevel.hypergrad import Implicit
+from bilevel.methods import HOAG, FixedStep
+from bilevel.problem import Problem
+from bilevel.schedules import Constant, Custom
+from bilevel.testing import Mark, certify, linear, quadratic
+from bilevel.testing.theorems import gap
+
+KNOWN = linear(1, n=40, p=6, m=1)
+METHOD = HOAG(tolerances="cubic", step_rule=FixedStep(3.0))
+RESULT = bilevel.minimize(KNOWN.problem, 0.5, method=METHOD, max_iter=60, tol=1e-6)
+
+
+def mark(certificate: Any, name: str) -> str:
+    return certificate[name].mark.name
+
+
+def test_a_sound_run_is_certified() -> None:
+    certificate = certify(RESULT, KNOWN.problem, method=METHOD)
+    assert certificate.ok
+    marks = {c.name: c.mark.name for c in (*certificate.assumptions, *certificate.conclusions)}
+    assert marks == {
+        "summable": "PROVED",
+        "inner solutions": "PROVED",
+        "adjoint solutions": "BOUNDED",
+        "smooth criterion": "PROVED",
+        "smooth objective": "PROVED",
+        "regular Hessian": "PROVED",
+        "derivatives": "BOUNDED",
+        "bounded domain": "PROVED",
+        "feasible": "PROVED",
+        "step length": "BOUNDED",
+        "hypergradients": "PROVED",
+        "convergence": "BOUNDED",
+        "stationary": "PROVED",
+        "value": "PROVED",
+    }
+
+
+def test_its_figures_are_true() -> None:
+    certificate = certify(RESULT, KNOWN.problem, method=METHOD)
+    lam = KNOWN.host(RESULT.lam)
+    truth = KNOWN.reference.value(lam)
+    figures = certificate["value"].figures
+    assert figures["f(λ*)"] == pytest.approx(truth, abs=figures["error of f(λ*)"] + 1e-10)
+    left = gap(KNOWN.problem.domain, lam, KNOWN.reference.hypergradient(lam))
+    assert left <= certificate["stationary"].figures["gap at worst"] + 1e-9
+
+
+def test_it_prints_and_serialises() -> None:
+    certificate = bilevel.certify(RESULT, KNOWN.problem, method=METHOD)
+    text = str(certificate)
+    assert "proved" in text
+    assert "Σ ε_k < ∞" in text
+    content = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
+    assert content["ok"] is True
+    assert len(content["assumptions"]) == 10
+    with pytest.raises(KeyError):
+        certificate["nothing"]
+
+
+def test_without_the_method_its_clauses_are_assumed() -> None:
+    certificate = certify(RESULT, KNOWN.problem)
+    assert mark(certificate, "summable") == "ASSUMED"
+    assert mark(certificate, "step length") == "ASSUMED"
+
+
+def test_the_default_method_is_certified_at_the_end() -> None:
+    result = bilevel.minimize(KNOWN.problem, 0.5)
+    certificate = certify(result, KNOWN.problem, method="path")
+    assert certificate.ok, str(certificate)
+    assert mark(certificate, "stationary") == "PROVED"
+    assert mark(certificate, "summable") == "ASSUMED"
+
+
+# -- each clause violated ---------------------------------------------------------------------------
+
+
+def test_a_constant_tolerance_is_not_summable() -> None:
+    method = HOAG(tolerances=Constant(1e-6))
+    result = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=5)
+    assert mark(certify(result, KNOWN.problem, method=method), "summable") == "VIOLATED"
+
+
+def test_a_custom_schedule_is_taken_at_its_word() -> None:
+    method = HOAG(tolerances=Custom(lambda k: 0.1 / k**2, summable=True))
+    result = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=5)
+    assert mark(certify(result, KNOWN.problem, method=method), "summable") == "ASSUMED"
+
+
+def test_tolerances_that_were_not_met() -> None:
+    method = HOAG(
+        tolerances="cubic", max_inner=1, hypergradient=Implicit(max_iter=1, precondition=False)
+    )
+    result = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=8)
+    certificate = certify(result, KNOWN.problem, method=method)
+    assert not certificate.ok
+    assert mark(certificate, "inner solutions") == "VIOLATED"
+    assert mark(certificate, "adjoint solutions") == "VIOLATED"
+
+
+def test_an_unbounded_domain() -> None:
+    problem = replace(KNOWN.problem, domain=Box(-3.0, math.inf))
+    certificate = certify(bilevel.minimize(problem, 0.5), problem)
+    assert mark(certificate, "bounded domain") == "VIOLATED"
+
+
+def test_a_ball_is_bounded_and_its_gap_in_closed_form() -> None:
+    known = linear(2, n=40, p=6, m=2, domain=Ball(0.0, 1.5))
+    certificate = certify(bilevel.minimize(known.problem, 0.5, tol=1e-7), known.problem)
+    assert mark(certificate, "bounded domain") == "PROVED"
+    assert certificate["stationary"].figures["gap"] >= 0
+    assert certificate.ok, str(certificate)
+
+
+def test_an_iterate_outside_the_domain() -> None:
+    first = replace(RESULT.history[0], lam=np.array([7.0]))
+    result = replace(RESULT, history=(first, *RESULT.history[1:]))
+    assert mark(certify(result, KNOWN.problem), "feasible") == "VIOLATED"
+
+
+def test_an_early_end_is_not_stationary() -> None:
+    result = bilevel.minimize(KNOWN.problem, 2.5, method="hoag", max_iter=1)
+    certificate = certify(result, KNOWN.problem, delta=1e-3)
+    assert mark(certificate, "stationary") == "VIOLATED"
+
+
+def test_a_loose_last_fit_misstates_f() -> None:
+    result = replace(RESULT, fun=RESULT.fun * 0.9)
+    certificate = certify(result, KNOWN.problem)
+    assert mark(certificate, "value") == "VIOLATED"
+
+
+def test_steps_that_are_too_long() -> None:
+    """L = 0.05 is far below the constant of ∇f: the change of p along the path shows it."""
+    known = quadratic(1, p=4, m=2, kind="affine", domain=Box(-8.0, 8.0))
+    method = HOAG(tolerances="cubic", step_rule=FixedStep(0.05))
+    result = bilevel.minimize(known.problem, 4.0, method=method, max_iter=12)
+    certificate = certify(result, known.problem, method=method)
+    assert mark(certificate, "step length") == "VIOLATED"
+    assert not certificate.ok
+
+
+def test_constants_that_are_declared_and_false() -> None:
+    def h(x: Any, lam: Any) -> Any:
+        w = np.exp(lam[0])
+        return w * (x @ x) / 2 - np.sum(x), w * x - 1
+
+    for factor, expected in ((1.0, "BOUNDED"), (2.0, "VIOLATED")):
+        inner = inners.from_functions(
+            h,
+            like=np.zeros(3),
+            x_shape=(3,),
+            n_hyperparameters=1,
+            constants=lambda lam, factor=factor: inners.InnerConstants(
+                mu=factor * float(np.exp(lam[0]))
+            ),
+        )
+        outer = outers.from_functions(lambda x, lam: ((x - 1) @ (x - 1) / 2, x - 1), like=X)
+        problem = Problem(inner, outer, Box(-2.0, 2.0))
+        result = bilevel.minimize(problem, 0.5, method="hoag", max_iter=10)
+        certificate = certify(result, problem)
+        assert mark(certificate, "regular Hessian") == expected
+        assert mark(certificate, "smooth objective") == "ASSUMED"
+        assert mark(certificate, "hypergradients") == "ASSUMED"
+
+
+X = np.random.default_rng(0).standard_normal((12, 3))
+
+
+def test_wrong_derivatives() -> None:
+    outer = outers.from_functions(lambda x, lam: (x @ x / 2 - np.sum(x), x - 2), like=np.zeros(6))
+    problem = replace(KNOWN.problem, outer=outer)
+    result = bilevel.minimize(problem, 0.5, method="hoag", max_iter=5)
+    assert mark(certify(result, problem), "derivatives") == "VIOLATED"
+
+
+def test_a_model_without_a_constant_of_convexity() -> None:
+    y = np.random.default_rng(1).integers(0, 2, 12)
+    inner = inners.mlp(X, y, losses.Multinomial(2), [2])
+    problem = Problem(inner, outers.held_out_mlp(inner, X, y), Box(-2.0, 2.0))
+    result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=4)
+    certificate = certify(result, problem)
+    assert mark(certificate, "regular Hessian") in ("BOUNDED", "VIOLATED")
+    assert mark(certificate, "inner solutions") == "ASSUMED"
+    assert certificate["stationary"].mark is not Mark.PROVED
+
+
+@pytest.mark.parametrize("name", ["numpy", "array_api_strict", "torch"])
+def test_on_backends_and_in_float32(name: str) -> None:
+    known = linear(1, n=20, p=4, m=1, backend=name, dtype="float32")
+    result = bilevel.minimize(known.problem, 0.5, tol=1e-5)
+    certificate = certify(result, known.problem)
+    assert certificate.ok, str(certificate)
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ValueError, match="delta"):
+        certify(RESULT, KNOWN.problem, delta=0.0)
+    with pytest.raises(ValueError, match="iteration"):
+        certify(replace(RESULT, history=()), KNOWN.problem)

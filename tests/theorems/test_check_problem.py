@@ -1,0 +1,461 @@
+"""check_problem: it finds what is wrong and says why, and is silent over the whole model zoo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import bilevel
+from bilevel import inner as inners
+from bilevel import losses
+from bilevel import outer as outers
+from bilevel.cross_validation import cross_validation
+from bilevel.domains import Box
+from bilevel.inner import InnerConstants
+from bilevel.problem import Problem
+from bilevel.testing import KnownProblem, linear, quadratic
+from bilevel.testing.check import check_problem
+from bilevel.testing.quadratic import StraightRay
+
+RNG = np.random.default_rng(3)
+N, P = 16, 4
+X, X_VAL = RNG.standard_normal((N, P)), RNG.standard_normal((10, P))
+REALS, REALS_VAL = RNG.standard_normal(N), RNG.standard_normal(10)
+SIGNS, SIGNS_VAL = np.sign(REALS), np.sign(REALS_VAL)
+COUNTS, COUNTS_VAL = RNG.poisson(2.0, N) * 1.0, RNG.poisson(2.0, 10) * 1.0
+CLASSES, CLASSES_VAL = RNG.integers(0, 3, N), RNG.integers(0, 3, 10)
+GROUPS = np.array([0, 1, 1, 0])
+
+
+# -- no false alarm: the model zoo ------------------------------------------------------------------
+
+
+def glm(loss: Any, y: Any, y_val: Any, **options: Any) -> Problem:
+    inner = inners.linear_model(X, y, loss, **options)
+    held = {"fit_intercept": True} if options.get("fit_intercept") else {}
+    return Problem(inner, outers.held_out(X_VAL, y_val, loss, **held))
+
+
+def ridge(make: Any, **options: Any) -> Problem:
+    inner = inners.linear_model(X, REALS, losses.Squared(), **options)
+    return Problem(inner, make(inner))
+
+
+def kernel(kind: Any, make: Any = outers.gcv) -> Problem:
+    inner = inners.kernel_ridge(X, REALS, kind)
+    return Problem(inner, make(inner), Box(-4.0, 4.0))
+
+
+def network() -> Problem:
+    inner = inners.mlp(X, CLASSES, losses.Multinomial(3), [3])
+    return Problem(inner, outers.held_out_mlp(inner, X_VAL, CLASSES_VAL), Box(-4.0, 4.0))
+
+
+def sparse_logistic() -> Problem:
+    rows = sparse.csr_array(np.where(np.abs(X) > 0.5, X, 0.0))
+    held = sparse.csr_array(np.where(np.abs(X_VAL) > 0.5, X_VAL, 0.0))
+    return bilevel.logistic_regression(rows, SIGNS, held, SIGNS_VAL, groups="each")
+
+
+def from_functions() -> Problem:
+    """Nothing but a value and a gradient: all products are differences."""
+
+    def h(x: Any, lam: Any) -> Any:
+        w = np.exp(lam[0])
+        return np.sum(np.cosh(x)) + w * (x @ x) / 2, np.sinh(x) + w * x
+
+    def g(x: Any, lam: Any) -> Any:
+        return np.sum((x - 1) ** 2) / 2 + np.sum(lam**2), x - 1
+
+    inner = inners.from_functions(h, like=X, x_shape=(P,), n_hyperparameters=1)
+    outer = outers.from_functions(g, like=X, grad_lam=lambda x, lam: 2 * lam)
+    return Problem(inner, outer, Box(-3.0, 3.0))
+
+
+ZOO = {
+    "logistic": lambda: glm(losses.Logistic(), SIGNS, SIGNS_VAL),
+    "logistic, groups": lambda: glm(losses.Logistic(), SIGNS, SIGNS_VAL, groups=GROUPS),
+    "logistic, each, sparse": sparse_logistic,
+    "logistic, intercept": lambda: glm(losses.Logistic(), SIGNS, SIGNS_VAL, fit_intercept=True),
+    "squared": lambda: glm(losses.Squared(), REALS, REALS_VAL),
+    "huber": lambda: glm(losses.Huber(0.7), REALS, REALS_VAL),
+    "squared hinge": lambda: glm(losses.SquaredHinge(), SIGNS, SIGNS_VAL, groups="each"),
+    "poisson": lambda: glm(losses.Poisson(), COUNTS, COUNTS_VAL),
+    "multinomial": lambda: glm(losses.Multinomial(3), CLASSES, CLASSES_VAL, groups=GROUPS),
+    "elastic net": lambda: glm(
+        losses.Squared(), REALS, REALS_VAL, penalty=inners.SmoothedElasticNet(0.3)
+    ),
+    "gcv": lambda: ridge(outers.gcv, groups=GROUPS),
+    "sure": lambda: ridge(lambda h: outers.sure(h, 0.5)),
+    "marginal likelihood": lambda: ridge(outers.marginal_likelihood, groups=GROUPS),
+    "kernel, rbf": lambda: kernel(inners.RBF()),
+    "kernel, matern 3/2": lambda: kernel(inners.Matern32(), outers.marginal_likelihood),
+    "kernel, matern 5/2": lambda: kernel(inners.Matern52()),
+    "kernel, polynomial": lambda: kernel(inners.Polynomial()),
+    "perceptron": network,
+    "cross-validation": lambda: cross_validation(X, SIGNS, losses.Logistic(), folds=3),
+    "functions": from_functions,
+    "quadratic": lambda: quadratic(0, p=6, m=3, coupled=True).problem,
+    "quadratic, affine": lambda: quadratic(0, p=6, m=3, kind="affine").problem,
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("lam", [0.0, -1.5])
+def test_no_false_alarm(name: str, lam: float) -> None:
+    problem = ZOO[name]()
+    for seed in range(3):
+        report = check_problem(problem, lam, seed=seed)
+        assert report.ok, str(report)
+        assert len(report.checked) >= 20
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_no_false_alarm_on_any_backend(backend: Any, name: str) -> None:
+    known = linear(1, n=8, p=3, m=3, backend=backend, dtype=name)
+    report = check_problem(known.problem, known.array(known.lam))
+    assert report.ok, str(report)
+
+
+def test_no_false_alarm_in_float32_at_zero() -> None:
+    known = linear(1, n=30, p=10, m=2, dtype="float32")
+    assert check_problem(known.problem, 0.0, known.problem.x(None)).ok
+
+
+# -- faults: each is found, at the right member, and explained -----------------------------------------
+
+
+class Faulty:
+    """An object some members of which are replaced; ``point`` is the right one."""
+
+    def __init__(self, right: Any, faults: dict[str, Any], **more: Any) -> None:
+        self.right, self.faults = right, faults
+        self.__dict__.update(more)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.faults:
+            return self.faults[name](self.right)
+        return getattr(self.right, name)
+
+
+class FaultyObjective(Faulty):
+    """An inner objective or a criterion with wrong points or wrong constants."""
+
+    def at(self, x: Any, lam: Any, *carry: Any) -> Any:
+        if "at" in self.faults:
+            return self.faults["at"](self.right, x, lam, *carry)
+        point = self.right.at(x, lam, *carry)
+        spoilt = Faulty(point, self.faults, inner=self)
+        spoilt.__dict__["ray"] = lambda d: StraightRay(spoilt, d)
+        return spoilt
+
+    def constants(self, *lam: Any) -> Any:
+        right = self.right.constants(*lam)
+        return self.faults["constants"](right) if "constants" in self.faults else right
+
+
+def inner_fault(known: KnownProblem, **faults: Any) -> Problem:
+    return replace(known.problem, inner=FaultyObjective(known.problem.inner, faults))
+
+
+def outer_fault(known: KnownProblem, **faults: Any) -> Problem:
+    return replace(known.problem, outer=FaultyObjective(known.problem.outer, faults))
+
+
+def one_weight() -> KnownProblem:
+    return linear(0, n=15, p=4, m=1, lam=[1.5])
+
+
+def each_weight() -> KnownProblem:
+    return quadratic(1, p=3, m=3, lam=[1.5, -1.0, 0.5])
+
+
+def affine() -> KnownProblem:
+    return quadratic(2, p=3, m=3, kind="affine", coupled=True)
+
+
+def weight(point: Any) -> Any:
+    return np.exp(point.lam[0])
+
+
+def stale_carry(inner: Any, x: Any, lam: Any, carry: Any = None) -> Any:
+    return inner.at(x, lam, carry if carry is None else carry * 0.9)
+
+
+def indefinite() -> Problem:
+    """Consistent to the last digit, with one eigenvalue of the wrong sign and μ declared."""
+    known = quadratic(3, p=4, m=2, kind="affine")
+    inner: Any = known.problem.inner
+    values, vectors = np.linalg.eigh(inner.matrix)
+    values[0] = -0.2
+    lost = replace(inner, matrix=vectors * values @ vectors.T)
+    return replace(
+        known.problem,
+        inner=FaultyObjective(lost, {"constants": lambda right: replace(right, mu=0.1)}),
+    )
+
+
+def exponential_criterion() -> Problem:
+    """g = ½ ‖x‖² + Σ e^λ, with the derivative of λ where that of e^λ is meant."""
+    known = each_weight()
+    outer = outers.from_functions(
+        lambda x, lam: (x @ x / 2 + np.sum(np.exp(2 * lam)) / 2, x),
+        like=X,
+        grad_lam=lambda x, lam: np.exp(lam),
+    )
+    return replace(known.problem, outer=outer)
+
+
+def constants(**changed: float) -> Any:
+    """The right constants, some multiplied by a factor."""
+    return lambda right: replace(
+        right, **{name: getattr(right, name) * factor for name, factor in changed.items()}
+    )
+
+
+FAULTS: dict[str, tuple[Any, str, str]] = {
+    "gradient, sign": (
+        lambda: inner_fault(one_weight(), grad=lambda pt: -pt.grad),
+        "inner.grad",
+        "the sign",
+    ),
+    "gradient, a ½ of the penalty forgotten": (
+        lambda: inner_fault(one_weight(), grad=lambda pt: pt.grad + weight(pt) * pt.x),
+        "inner.grad",
+        "counted twice",
+    ),
+    "gradient, penalty forgotten": (
+        lambda: inner_fault(one_weight(), grad=lambda pt: pt.grad - weight(pt) * pt.x),
+        "inner.grad",
+        "is missing",
+    ),
+    "gradient, one component": (
+        lambda: inner_fault(one_weight(), grad=lambda pt: pt.grad + np.array([0.0, 0.0, 0.3, 0.0])),
+        "inner.grad",
+        "component 2",
+    ),
+    "product, penalty forgotten": (
+        lambda: inner_fault(
+            one_weight(), hvp=lambda pt: lambda v: pt.hvp(v) - weight(pt) * v, diag=no_diagonal
+        ),
+        "inner.hvp",
+        "curvature of the penalty",
+    ),
+    "product, factor 2": (
+        lambda: inner_fault(one_weight(), hvp=lambda pt: lambda v: 2 * pt.hvp(v), diag=no_diagonal),
+        "inner.hvp",
+        "factor 2",
+    ),
+    "product, not symmetric": (
+        lambda: inner_fault(
+            affine(), hvp=lambda pt: lambda v: np.triu(pt.inner.matrix) @ v, diag=no_diagonal
+        ),
+        "inner.hvp is symmetric",
+        "transposed",
+    ),
+    "product, not linear": (
+        lambda: inner_fault(affine(), hvp=lambda pt: lambda v: pt.hvp(v) + 0.1, diag=no_diagonal),
+        "inner.hvp is linear",
+        "H (2 u - 3 v)",
+    ),
+    "cross products, chain rule": (
+        lambda: inner_fault(
+            each_weight(),
+            cross_jvp=lambda pt: lambda d: pt.cross_jvp(d * np.exp(-pt.lam)),
+            cross_vjp=lambda pt: lambda q: np.exp(-pt.lam) * pt.cross_vjp(q),
+            constants=lambda right: replace(right, cross_lipschitz=None),
+        ),
+        "inner.cross_jvp",
+        "chain rule through exp",
+    ),
+    "cross product, sign of one": (
+        lambda: inner_fault(each_weight(), cross_vjp=lambda pt: lambda q: -pt.cross_vjp(q)),
+        "inner.cross_vjp",
+        "the sign",
+    ),
+    "cross products, transposed": (
+        lambda: inner_fault(
+            affine(), cross_vjp=lambda pt: lambda q: pt.cross_jvp(q), cross_norm=no_norm
+        ),
+        "inner.cross_vjp",
+        "transposed",
+    ),
+    "criterion, a ½ too many": (
+        lambda: outer_fault(one_weight(), grad_x=lambda pt: pt.grad_x / 2),
+        "outer.grad_x",
+        "factor ½",
+    ),
+    "criterion, direct dependence on λ forgotten": (
+        lambda: outer_fault(affine(), grad_lam=lambda pt: 0 * pt.grad_lam),
+        "outer.grad_lam",
+        "a term is missing",
+    ),
+    "criterion, chain rule": (exponential_criterion, "outer.grad_lam", "chain rule through exp"),
+    "not finite": (
+        lambda: inner_fault(
+            one_weight(), hvp=lambda pt: lambda v: pt.hvp(v) + np.array([0, np.inf, 0, 0])
+        ),
+        "inner.hvp",
+        "component 1",
+    ),
+    "overflow at a face of the domain": (
+        lambda: replace(one_weight().problem, domain=Box(-5.0, 1000.0)),
+        "inner.value",
+        "overflow",
+    ),
+    "curvature lost": (indefinite, "inner.constants().mu", "curvature is lost"),
+    "μ twice too large": (
+        lambda: inner_fault(each_weight(), constants=constants(mu=2.0)),
+        "inner.constants().mu",
+        "factor 2",
+    ),
+    "smoothness too small": (
+        lambda: inner_fault(each_weight(), constants=constants(smoothness=0.5)),
+        "inner.constants().smoothness",
+        "factor 2",
+    ),
+    "Lipschitz constant of the Hessian too small": (
+        lambda: inner_fault(one_weight(), constants=constants(hessian_lipschitz=1e-3)),
+        "inner.constants().hessian_lipschitz",
+        "is attained",
+    ),
+    "self-concordance too small": (
+        lambda: inner_fault(one_weight(), constants=constants(self_concordance=0.01)),
+        "inner.constants().self_concordance",
+        "is attained",
+    ),
+    "Lipschitz constant of the cross products too small": (
+        lambda: inner_fault(each_weight(), constants=constants(cross_lipschitz=0.5)),
+        "inner.constants().cross_lipschitz",
+        "is attained",
+    ),
+    "Lipschitz constant of the criterion too small": (
+        lambda: outer_fault(affine(), constants=constants(grad_x_lipschitz=0.5)),
+        "outer.constants().grad_x_lipschitz",
+        "is attained",
+    ),
+    "Lipschitz constant in λ of the criterion too small": (
+        lambda: outer_fault(affine(), constants=constants(grad_lam_lipschitz=0.1)),
+        "outer.constants().grad_lam_lipschitz",
+        "is attained",
+    ),
+    "norm of the cross products too small": (
+        lambda: inner_fault(each_weight(), cross_norm=lambda pt: pt.cross_norm / 2),
+        "inner.cross_norm",
+        "factor 2",
+    ),
+    "diagonal": (
+        lambda: inner_fault(one_weight(), diag=lambda pt: lambda: pt.diag() - weight(pt)),
+        "inner.diag",
+        "unit vectors",
+    ),
+    "margins kept from another x": (
+        lambda: inner_fault(one_weight(), at=stale_carry),
+        "inner.at(carry=...)",
+        "a point without carry",
+    ),
+    "another dtype": (
+        lambda: inner_fault(
+            linear(0, n=15, p=4, m=1, dtype="float32"),
+            grad=lambda pt: pt.grad.astype(np.float64),
+        ),
+        "inner.grad",
+        "dtype",
+    ),
+    "another shape": (
+        lambda: inner_fault(each_weight(), cross_vjp=lambda pt: lambda q: pt.cross_vjp(q)[None, :]),
+        "inner.cross_vjp",
+        "shape",
+    ),
+}
+
+
+def no_diagonal(point: Any) -> Any:
+    return lambda: None
+
+
+def no_norm(point: Any) -> Any:
+    return None
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_found_and_explained(name: str) -> None:
+    build, what, clue = FAULTS[name]
+    report = check_problem(build())
+    found = {finding.what: finding for finding in report.findings}
+    assert what in found, str(report)
+    assert clue in str(found[what]), str(found[what])
+    with pytest.raises(AssertionError, match="wrong"):
+        report.raise_for_findings()
+
+
+#: One fault, one finding: nothing else is blamed.
+ALONE = [
+    name
+    for name in FAULTS
+    if not name.startswith(("product, not", "product, f", "product, p", "gradient", "overflow"))
+]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_nothing_else_is_blamed(name: str) -> None:
+    build, what, _ = FAULTS[name]
+    blamed = {finding.what for finding in check_problem(build()).findings}
+    allowed = {what, what.replace("jvp", "vjp")}
+    assert blamed <= allowed, blamed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_faults_are_found_with_any_seed(seed: int) -> None:
+    missed = [
+        name
+        for name, (build, what, _) in FAULTS.items()
+        if all(finding.what != what for finding in check_problem(build(), seed=seed).findings)
+    ]
+    assert not missed
+
+
+def test_a_missing_chain_rule_shows_at_zero_too() -> None:
+    """At λ = 0 the factor e^λ is 1: the second point has another λ."""
+    known = each_weight()
+    problem = inner_fault(
+        known,
+        cross_jvp=lambda pt: lambda d: pt.cross_jvp(d * np.exp(-pt.lam)),
+        cross_vjp=lambda pt: lambda q: np.exp(-pt.lam) * pt.cross_vjp(q),
+    )
+    report = check_problem(problem, 0.0)
+    assert any("chain rule" in str(finding) for finding in report.findings)
+
+
+def test_notes_name_what_is_not_stated() -> None:
+    report = check_problem(ZOO["perceptron"](), 0.0)
+    assert any("No μ" in note for note in report.notes)
+    report = check_problem(replace(one_weight().problem, domain=Box(-1.0, math.inf)))
+    assert any("unbounded" in note for note in report.notes)
+
+
+def test_report_is_readable_and_a_dictionary() -> None:
+    report = check_problem(FAULTS["gradient, sign"][0]())
+    assert "Likely cause: the sign" in str(report)
+    content = report.to_dict()
+    assert content["ok"] is False
+    assert content["findings"][0]["what"] == "inner.grad"
+
+
+def test_arguments_are_checked() -> None:
+    problem = one_weight().problem
+    with pytest.raises(ValueError, match="lam"):
+        check_problem(problem, np.zeros(3))
+    with pytest.raises(ValueError, match="x must have shape"):
+        check_problem(problem, 0.0, np.zeros(17))
+
+
+def test_constants_are_optional() -> None:
+    known = each_weight()
+    problem = inner_fault(known, constants=lambda right: InnerConstants())
+    assert check_problem(problem).ok
