@@ -50,7 +50,7 @@ def run(settings: Settings) -> Results:
         for seed in range(settings.seed, settings.seed + settings.pick(5, 2, 1)):
             budget = Budget(
                 settings.pick(50_000, 4_000, 300),
-                settings.pick(3600.0, 20.0, 5.0),
+                settings.pick(3600.0, 60.0, 5.0),
                 settings.pick(400, 120, 3),
             )
             rows += _one(data, seed, budget, settings, facts)
