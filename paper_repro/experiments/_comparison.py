@@ -11,7 +11,7 @@ from .. import style
 from ..contract import Check, Row
 from ..measure import own_methods
 
-LEVELS = (0.1, 0.05, 0.02, 0.01, 1e-3, 1e-4)
+LEVELS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 1e-3, 1e-4)
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, dict[str, dict[int, list[Row]]]]:
