@@ -41,9 +41,10 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def compute(experiment: Experiment, settings: Settings, out: Path) -> None:
     """Run an experiment and store its results."""
     record = storage.provenance(settings)
-    clock = time.perf_counter()
+    clock, processor = time.perf_counter(), time.process_time()
     results = experiment.run(settings)
     record["seconds"] = time.perf_counter() - clock
+    record["cpu_seconds"] = time.process_time() - processor
     storage.write(out / experiment.name, results, record)
 
 
