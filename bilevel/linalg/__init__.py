@@ -2,13 +2,14 @@
 
 from .accuracy import Accuracy, Energy, Residual
 from .cg import CGResult, cg
-from .preconditioners import Preconditioner, jacobi
+from .preconditioners import Nystrom, Preconditioner, jacobi
 from .products import dot, dots, norm
 
 __all__ = [
     "Accuracy",
     "CGResult",
     "Energy",
+    "Nystrom",
     "Preconditioner",
     "Residual",
     "cg",
