@@ -99,7 +99,7 @@ def tightest(seeds: Mapping[int, list[Row]]) -> float | None:
 
 
 def compare(
-    data: str, methods: Mapping[str, Any], levels: Sequence[float] = (0.1, 0.01)
+    data: str, methods: Mapping[str, Any], levels: Sequence[float] = (0.1, 0.01, 0.001)
 ) -> list[Check]:
     """HOAG against each competitor, coarsely and finely; then ours against the best of all."""
     return [check for level in levels for check in _compare(data, methods, level)]
@@ -114,7 +114,7 @@ def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]
         theirs = {what: cost(methods[name], level, what) for what in base}
         checks.append(
             Check(
-                f"{data}, to {level:.0%} of f*: HOAG takes no more passes than {style.label(name)}",
+                f"{data}, to {level:.1%} of f*: HOAG takes no more passes than {style.label(name)}",
                 f"HOAG {_spent(base)} (at the end {end:.2%} off); {style.label(name)} "
                 f"{_spent(theirs)}",
                 np.isfinite(base["passes"]) and base["passes"] <= theirs["passes"],
@@ -125,7 +125,7 @@ def _compare(data: str, methods: Mapping[str, Any], level: float) -> list[Check]
         best = min(cost(methods[n], level, "passes") for n in [*others, "hoag"])
         checks.append(
             Check(
-                f"{data}, to {level:.0%} of f*: ours ({name}) takes the fewest passes",
+                f"{data}, to {level:.1%} of f*: ours ({name}) takes the fewest passes",
                 f"{_spent(mine)}; the best other "
                 + (f"{best:.0f} passes" if np.isfinite(best) else "never"),
                 mine["passes"] < best,
