@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -101,6 +100,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Two threads by default: times are stated for two cores.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     sys.exit(main())
