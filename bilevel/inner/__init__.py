@@ -1,6 +1,6 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
-from ._protocol import Inner, InnerConstants, InnerPoint, Pushable, Ray
+from ._protocol import Inner, InnerConstants, InnerPoint, Preconditioned, Pushable, Ray
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
@@ -30,6 +30,7 @@ __all__ = [
     "Matern52",
     "Penalty",
     "Polynomial",
+    "Preconditioned",
     "Pushable",
     "Ray",
     "Sigmoid",

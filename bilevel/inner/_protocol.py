@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
+from ..linalg import Preconditioner
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,15 @@ class InnerPoint(Protocol):
 
     def ray(self, d: Array) -> Ray:
         """Return the half-line x + t d, t ≥ 0."""
+        ...
+
+
+@runtime_checkable
+class Preconditioned(Protocol):
+    """A point that may know a matrix M close to its Hessian H, with M⁻¹H ⪰ I."""
+
+    def preconditioner(self) -> Preconditioner | None:
+        """The function r ↦ M⁻¹ r, for one direction or several, or None."""
         ...
 
 

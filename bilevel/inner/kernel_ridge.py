@@ -7,6 +7,11 @@ With A = K + ρ I: ∂_α h = A α - y, ∂²_{αα} h = A ⪰ ρ I, and a colum
 coefficients of kernel ridge regression (Saunders, Gammerman and Vovk 1998), and the prediction
 at new rows is K(X_new, X; θ) α, which depends on θ directly.
 
+Row weights s ≥ 0 enter by their roots, S = diag √s: with K replaced by S K S and y by S y the
+minimiser β gives the coefficients α = S β of weighted kernel ridge regression. Columns of weights
+are independent problems that share the kernel matrix, as the folds of a cross-validation; a row
+of weight 0 has the coefficient 0, so it is as if it were not there.
+
 The kernel matrix is kept where it fits a budget, else computed block by block at each product.
 """
 
@@ -132,12 +137,15 @@ class KernelRidge:
         Targets.
     kernel : Kernel
         k(x, z; θ).
+    roots : array or None
+        √s, of the shape of y; None is all ones.
     """
 
     X: Array
     y: Array
     kernel: Kernel
     backend: Backend
+    roots: Array | None = None
     kept_entries: int = KEPT_ENTRIES
     block_entries: int = BLOCK_ENTRIES
     counter: Passes = field(default_factory=Passes, compare=False)
@@ -145,6 +153,12 @@ class KernelRidge:
     @property
     def x_shape(self) -> tuple[int, ...]:
         return tuple(self.y.shape)
+
+    def scale(self, v: Array) -> Array:
+        """S v: the coefficients of an x, for v of the shape of x or with one more axis."""
+        if self.roots is None:
+            return v
+        return (self.roots if v.ndim == self.roots.ndim else self.roots[..., None]) * v
 
     @property
     def dtype(self) -> Any:
@@ -183,18 +197,21 @@ class KernelRidge:
         return KernelRidgePoint(self, x, lam, self.matrix(lam))
 
     def constants(self, lam: Array) -> InnerConstants:
-        """μ = ρ, since K ⪰ 0; ‖A‖ ≤ tr K + ρ; h is quadratic, so A does not depend on α.
+        """μ = ρ, since K ⪰ 0; ‖A‖ ≤ tr S K S + ρ; h is quadratic, so A does not depend on α.
 
-        ‖∂²_{αλ} h‖ changes by at most √(Σ_l ‖∂K/∂θ_l‖² + ρ²) ‖Δα‖, ‖∂K/∂θ_l‖ ≤ n sup |∂k/∂θ_l|.
+        ‖∂²_{αλ} h‖ changes by at most √(Σ_l ‖∂K/∂θ_l‖² + ρ²) ‖Δα‖, ‖S ∂K/∂θ_l S‖ ≤ Σ s sup |∂k/∂θ_l|.
         """
         xp = self.backend.xp
-        trace, log_ridge = self.backend.scalars(
-            xp.sum(self.kernel.diag(self.X, lam[:-1], self.backend)), lam[-1]
+        ones = xp.ones_like(self.y) if self.roots is None else self.roots * self.roots
+        weights = xp.reshape(ones, (ones.shape[0], -1))
+        diag = self.kernel.diag(self.X, lam[:-1], self.backend)
+        trace, total, log_ridge = self.backend.scalars(
+            xp.max(xp.sum(weights * diag[:, None], axis=0)), xp.max(xp.sum(weights, axis=0)), lam[-1]
         )
         ridge, bound = exp_or_inf(log_ridge), self.kernel.derivative_bound
         cross = None
         if bound is not None:
-            cross = math.hypot(math.sqrt(self.kernel.n_parameters) * self.X.shape[0] * bound, ridge)
+            cross = math.hypot(math.sqrt(self.kernel.n_parameters) * total * bound, ridge)
         return InnerConstants(ridge, trace + ridge, 0.0, cross, 0.0)
 
 
@@ -209,8 +226,11 @@ class KernelRidgePoint:
 
     @cached_property
     def fitted(self) -> Array:
-        """K α, the shape of y."""
-        return self.matrix.matmul(self.x)
+        """S K S x, the shape of y."""
+        return self._product(self.x)
+
+    def _product(self, v: Array) -> Array:
+        return self.model.scale(self.matrix.matmul(self.model.scale(v)))
 
     @cached_property
     def _ridge(self) -> Array:
@@ -224,20 +244,27 @@ class KernelRidgePoint:
     @cached_property
     def value(self) -> Array:
         backend = self.model.backend
-        return dot(self.grad - self.model.y, self.x, backend) / 2
+        return dot(self.grad - self._targets, self.x, backend) / 2
+
+    @cached_property
+    def _targets(self) -> Array:
+        """S y."""
+        return self.model.scale(self.model.y)
 
     @cached_property
     def grad(self) -> Array:
-        return self.fitted + self._ridge * self.x - self.model.y
+        return self.fitted + self._ridge * self.x - self._targets
 
     def hvp(self, v: Array) -> Array:
-        """(K + ρ I) v, one pass whatever the number of columns."""
-        return self.matrix.matmul(v) + self._ridge * v
+        """(S K S + ρ I) v, one pass whatever the number of columns."""
+        return self._product(v) + self._ridge * v
 
     @cached_property
     def cross_columns(self) -> tuple[Array, ...]:
         """The columns of ∂²_{αλ} h, one pass."""
-        return (*self.matrix.derivative_products(self.x), self._ridge * self.x)
+        model = self.model
+        products = self.matrix.derivative_products(model.scale(self.x))
+        return (*(model.scale(product) for product in products), self._ridge * self.x)
 
     def cross_vjp(self, q: Array) -> Array:
         backend = self.model.backend
@@ -258,13 +285,12 @@ class KernelRidgePoint:
 
     def diag(self) -> Array:
         diag = self.model.kernel.diag(self.model.X, self.lam[:-1], self.model.backend)
-        diag = diag + self._ridge
-        if self.x.ndim == 1:
-            return diag
-        return self.model.backend.xp.broadcast_to(diag[:, None], self.x.shape)
+        if self.x.ndim == 2:
+            diag = self.model.backend.xp.broadcast_to(diag[:, None], self.x.shape)
+        return self.model.scale(self.model.scale(diag)) + self._ridge
 
     def ray(self, d: Array) -> KernelRidgeRay:
-        return KernelRidgeRay(self, d, self.matrix.matmul(d))
+        return KernelRidgeRay(self, d, self._product(d))
 
 
 @dataclass(frozen=True)
@@ -290,6 +316,7 @@ def kernel_ridge(
     y: Array,
     kernel: Kernel,
     *,
+    sample_weight: Array | None = None,
     kept_entries: int = KEPT_ENTRIES,
     block_entries: int = BLOCK_ENTRIES,
 ) -> KernelRidge:
@@ -303,6 +330,9 @@ def kernel_ridge(
         Targets, of the backend, device and dtype of X.
     kernel : Kernel
         One of :mod:`bilevel.inner.kernels`, or a user's own.
+    sample_weight : array, shape (n,) or (n, K), optional
+        Weights s ≥ 0 of the squared errors of the rows; with K columns for K problems, each with
+        the one target or with its own column of y.
     kept_entries, block_entries : int
         Memory: the kernel matrix is kept if it has at most ``kept_entries``, else each product
         computes it anew in blocks of at most ``block_entries``.
@@ -332,7 +362,41 @@ def kernel_ridge(
     for name, entries in (("kept_entries", kept_entries), ("block_entries", block_entries)):
         if entries < 0:
             raise ValueError(f"{name} must not be negative, got {entries}.")
-    return KernelRidge(X, y, kernel, backend, kept_entries, block_entries)
+    weights = check_kernel_weights(sample_weight, X, y, backend)
+    if weights is None:
+        return KernelRidge(X, y, kernel, backend, None, kept_entries, block_entries)
+    y, weights = backend.xp.broadcast_arrays(*with_columns(y, weights))
+    roots = backend.xp.sqrt(weights)
+    return KernelRidge(X, y, kernel, backend, roots, kept_entries, block_entries)
+
+
+def check_kernel_weights(
+    weights: Array | None, X: Array, y: Array, backend: Backend
+) -> Array | None:
+    """Refuse row weights that do not fit rows and targets, are negative or not finite."""
+    if weights is None:
+        return None
+    backend_of(X=X, sample_weight=weights)
+    common_dtype(backend, X=X, sample_weight=weights)
+    n = X.shape[0]
+    columns = weights.shape[1] if weights.ndim == 2 else 1
+    fits = y.ndim == 1 or columns in (1, y.shape[1])
+    if weights.ndim not in (1, 2) or weights.shape[0] != n or not fits:
+        raise ValueError(
+            f"sample_weight must have shape ({n},) or ({n}, K) for y of shape {tuple(y.shape)}, "
+            f"got {tuple(weights.shape)}."
+        )
+    xp = backend.xp
+    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
+        raise ValueError("sample_weight must be finite and not negative.")
+    return weights
+
+
+def with_columns(y: Array, weights: Array) -> tuple[Array, Array]:
+    """Give the one with fewer axes a column, so that they broadcast."""
+    if y.ndim == weights.ndim:
+        return y, weights
+    return (y[:, None], weights) if y.ndim == 1 else (y, weights[:, None])
 
 
 def check_matrix(X: Array, name: str, backend: Backend) -> None:

@@ -13,16 +13,18 @@ weights s of shape (n, K). One pass over the data then serves all K.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ..backends import Array, Backend, backend_of
 from ..design import Design, WithIntercept, as_design
-from ..linalg import dot
+from ..linalg import Preconditioner, dot
 from ..losses import Loss
 from ._protocol import InnerConstants
-from .penalties import FreeLast, Penalty, PenaltyPoint, l2_penalty
+from .intercept import free_intercept
+from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,29 @@ class LinearPoint:
             return None
         d = model.weigh(model.loss.curvature_diag(self.curvature, model.backend))
         return _by_columns(model.design.gram_diag, d, model.backend) + penalty
+
+    def preconditioner(self) -> Preconditioner | None:
+        """M⁻¹ with M⁻¹ ∂²_{xx}h ⪰ I where the intercept is free, one pass; None elsewhere."""
+        return self._preconditioner
+
+    @cached_property
+    def _preconditioner(self) -> Preconditioner | None:
+        model, penalty = self.model, self.model.penalty
+        if not isinstance(penalty, FreeLast) or not isinstance(penalty.base, WeightedL2):
+            return None
+        xp, c = model.backend.xp, math.prod(model.loss.output_shape)
+        units = xp.eye(c, dtype=model.dtype, device=model.backend.device)
+        units = xp.reshape(units, (1, *model.loss.output_shape, *self._ones, c))
+        rows = xp.broadcast_to(units, (*self.margins.shape, c))
+        bent = model.loss.curvature_product(self.curvature, rows, model.backend)
+        columns = rmatmul(model.design, model.weigh(bent))
+        weights = penalty.base.spread(xp.exp(self.lam), self.x.ndim, model.backend)
+        return free_intercept(columns, weights, model.tail, c, model.backend)
+
+    @property
+    def _ones(self) -> tuple[int, ...]:
+        """An axis of length 1 for that of the independent problems, if there is one."""
+        return (1,) * (len(self.model.tail) - len(self.model.loss.output_shape))
 
     def push(self, v: Array) -> Array:
         """X v for directions v, shape (n, *tail, k)."""

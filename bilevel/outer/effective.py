@@ -218,5 +218,7 @@ def smoother(model: LinearModel | KernelRidge) -> Smoother:
     if isinstance(model, KernelRidge):
         if model.y.ndim != 1:
             raise ValueError(f"Expected one target, got y of shape {tuple(model.y.shape)}.")
+        if model.roots is not None:
+            raise ValueError("Expected kernel ridge regression without row weights.")
         return KernelSmoother(model)
     return RidgeSmoother(model)

@@ -8,7 +8,13 @@ from typing import Any
 
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
-from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_matrix
+from ..inner.kernel_ridge import (
+    KernelMatrix,
+    KernelRidge,
+    check_kernel_weights,
+    check_matrix,
+    with_columns,
+)
 from ..linalg import dot
 from ..losses import Loss
 from .held_out import HeldOut
@@ -52,7 +58,7 @@ class KernelPredictor:
 
     def at(self, x: Array, lam: Array) -> KernelPrediction:
         matrix = self.model.cross_matrix(self.rows, lam, self.counter)
-        return KernelPrediction(matrix, x)
+        return KernelPrediction(self.model, matrix, self.model.scale(x))
 
     def row_square_norms(self) -> None:
         return None
@@ -62,24 +68,32 @@ class KernelPredictor:
 class KernelPrediction:
     """K α."""
 
+    model: KernelRidge
     matrix: KernelMatrix
-    x: Array
+    alpha: Array
 
     @cached_property
     def value(self) -> Array:
-        return self.matrix.matmul(self.x)
+        return self.matrix.matmul(self.alpha)
 
     def pull_x(self, r: Array) -> Array:
-        return self.matrix.rmatmul(r)
+        return self.model.scale(self.matrix.rmatmul(r))
 
     def pull_lam(self, r: Array) -> Array:
         """⟨r, (∂K/∂θ_l) α⟩ for each l, and 0 for the ridge."""
         backend = self.matrix.backend
-        parts = [dot(r, bent, backend) for bent in self.matrix.derivative_products(self.x)]
+        parts = [dot(r, bent, backend) for bent in self.matrix.derivative_products(self.alpha)]
         return backend.xp.stack([*parts, backend.xp.zeros_like(parts[0])])
 
 
-def held_out_kernel(model: KernelRidge, X: Array, y: Array, loss: Loss) -> HeldOut:
+def held_out_kernel(
+    model: KernelRidge,
+    X: Array,
+    y: Array,
+    loss: Loss,
+    *,
+    sample_weight: Array | None = None,
+) -> HeldOut:
     """Build the held-out loss of kernel ridge regression.
 
     Parameters
@@ -92,6 +106,9 @@ def held_out_kernel(model: KernelRidge, X: Array, y: Array, loss: Loss) -> HeldO
         Held-out targets, a column for each target of the model.
     loss : Loss
         A loss of one number a prediction, squared as a rule.
+    sample_weight : array, shape (n,) or (n, K), optional
+        Weights of the rows; with K columns, for each of K problems, whose targets may be one
+        column of y, too.
 
     Examples
     --------
@@ -108,7 +125,11 @@ def held_out_kernel(model: KernelRidge, X: Array, y: Array, loss: Loss) -> HeldO
     check_matrix(X, "X_val", backend)
     if X.shape[1] != model.X.shape[1]:
         raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
+    weights = check_kernel_weights(sample_weight, X, y, backend)
+    if weights is not None:
+        y, weights = backend.xp.broadcast_arrays(*with_columns(y, weights))
     expected = (X.shape[0], *model.y.shape[1:])
     if tuple(y.shape) != expected:
         raise ValueError(f"y_val must have shape {expected}, got {tuple(y.shape)}.")
-    return HeldOut(KernelPredictor(model, X), loss.encode(y, backend, model.dtype, "y_val"), loss)
+    labels = loss.encode(y, backend, model.dtype, "y_val")
+    return HeldOut(KernelPredictor(model, X), labels, loss, weights)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..backends import Array, Backend
-from ..inner import InnerPoint
+from ..inner import InnerPoint, Preconditioned
 from ..linalg import cg, jacobi
 from ..status import Status
 from ._protocol import Step
@@ -66,8 +66,10 @@ class NewtonCG:
 
     def _direction(self, point: InnerPoint, tol: float) -> Array:
         """The Newton direction, to a residual of ``tol``."""
-        diagonal = point.diag() if self.precondition else None
-        preconditioner = None if diagonal is None else jacobi(diagonal)
+        preconditioner = point.preconditioner() if isinstance(point, Preconditioned) else None
+        if preconditioner is None and self.precondition:
+            diagonal = point.diag()
+            preconditioner = None if diagonal is None else jacobi(diagonal)
         result = cg(
             point.hvp,
             -point.grad,
