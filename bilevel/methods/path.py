@@ -173,7 +173,7 @@ class PathFollowing:
                 sketch = Sketch.at(problem, look.point, self.rank)
         estimate: _Estimate | None = None
         rule, accepted, gap = state.rule, True, None
-        n_cg, sweeps, status = 0, 0, Status.RUNNING
+        n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
         for sweeps in range(1, self.max_sweeps + 1):
             before = look
             solved = self._solve(problem, look, wanted, sketch)
@@ -204,9 +204,9 @@ class PathFollowing:
             if small:
                 status = Status.CONVERGED
                 break
-            if not moved:
-                status = Status.STALLED if sweeps > 1 else status
-                break
+            if still and not moved:
+                break  # x is as precise as it gets, and q and t have had their turn since
+            still = not moved
             if estimate.error <= self.theta * estimate.free_norm:
                 break
             if estimate.linear_error > 0.5 * estimate.error:
@@ -294,6 +294,8 @@ class PathFollowing:
             lam, _ = projected.propose(rule, problem.domain, backend)
         delta = lam - state.lam
         (moved,) = backend.scalars(norm(delta, backend))
+        if moved == 0 and status is Status.RUNNING:
+            status = Status.STALLED  # the rule would look at the same place for ever
         if isinstance(rule, SecantState):
             rule = secant.trusted(rule, moved, sweeps if state.k > 0 else 2)
         record = Record(
@@ -571,9 +573,7 @@ def _estimate(
         optimality(problem.domain, backend, after.point.lam, after.p),
         norm(before.p - p_before, backend),
         norm(after.p - before.p, backend),
-        norm(
-            after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend
-        ),
+        norm(after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )

@@ -2,8 +2,7 @@
 
 The direction is that of Liu and Nocedal (1989) on the coordinates that the projection leaves
 free (Bertsekas 1982), the gradient's own where that does not descend. A step is taken back only
-where value and slope agree that it went too far: the values differ by more than their errors,
-and the new hypergradient points back.
+where the values differ by more than their errors.
 """
 
 from __future__ import annotations
@@ -56,17 +55,17 @@ def observe(
     if state.lam is None or state.hypergrad is None:
         return fresh, True
     s, y = lam - state.lam, p - state.hypergrad
-    predicted, slope, sy, yy = backend.scalars(
+    predicted, length, sy, yy = backend.scalars(
         dot(state.hypergrad, s, backend),
-        dot(p, s, backend),
+        backend.xp.max(backend.xp.abs(s)),
         dot(s, y, backend),
         dot(y, y, backend),
     )
     slack = value_error + state.value_error
     grew = value > state.value + 1e-4 * predicted + slack
     # After three shorter steps that also failed it is the value of the anchor that was wrong.
-    if grew and slope > 0 and state.rejected < 3:
-        shorter = replace(state, trust=state.trust / 4, rejected=state.rejected + 1)
+    if grew and state.rejected < 3:
+        shorter = replace(state, trust=length / 4, rejected=state.rejected + 1)
         return shorter, False
     if sy > 1e-8 * yy and sy > 0:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
