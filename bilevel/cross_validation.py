@@ -69,13 +69,61 @@ def cross_validation(
     n, backend = design.shape[0], design.backend
     numbers = deal_folds(n, folds, seed) if isinstance(folds, int) else folds
     held = backend.asarray(fold_indicators(numbers, n), dtype=design.dtype)
+    return weighted_validation(
+        design,
+        y,
+        loss,
+        1 - held,
+        held,
+        groups=groups,
+        penalty=penalty,
+        fit_intercept=fit_intercept,
+        domain=domain,
+    )
+
+
+def weighted_validation(
+    X: Any,
+    y: Array,
+    loss: Loss,
+    train: Array,
+    held: Array,
+    *,
+    groups: Any = None,
+    penalty: Penalty | None = None,
+    fit_intercept: bool = False,
+    domain: Domain | None = None,
+) -> Problem:
+    """Choose hyperparameters on any K splits of the rows, given by weights.
+
+    Parameters
+    ----------
+    X, y, loss, groups, penalty, fit_intercept, domain
+        As in :func:`cross_validation`; y may also have K columns, a target for each problem.
+    train, held : array, shape (n, K)
+        The weights with which a row trains problem k and is judged by it; 0 leaves it out.
+
+    Returns
+    -------
+    Problem
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.losses import Squared
+    >>> X, y = np.arange(4.0)[:, None], np.arange(4.0)
+    >>> train = np.array([[1.0], [1.0], [0.0], [0.0]])
+    >>> weighted_validation(X, y, Squared(), train, 1 - train).inner.x_shape
+    (1, 1)
+    """
+    design = as_design(X)
     inner = linear_model(
         design,
         y,
         loss,
         groups=groups,
         penalty=penalty,
-        sample_weight=1 - held,
+        sample_weight=train,
         fit_intercept=fit_intercept,
     )
     outer = held_out(recounted(design), y, loss, sample_weight=held, fit_intercept=fit_intercept)

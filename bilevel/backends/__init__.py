@@ -16,6 +16,7 @@ from ._registry import (
     get_backend,
     is_array,
     is_sparse,
+    library_of,
     same_backend,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "get_backend",
     "is_array",
     "is_sparse",
+    "library_of",
     "read_npz",
     "same_backend",
     "write_npz",

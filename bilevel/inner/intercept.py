@@ -3,13 +3,13 @@
 The Hessian is [A, B; Bᵀ, S]: S, c by c, belongs to the intercepts of c predictions, and
 A ⪰ W, the diagonal penalty of the rest. It has no lower bound of its own, but
 
-    H = Lᵀ diag(A - B S⁺ Bᵀ, S) L,   M = Lᵀ diag(W, S) L,   L = [I, 0; S⁺ Bᵀ, I],
+    H = Lᵀ diag(A - B S⁻¹ Bᵀ, S) L,   M = Lᵀ diag(W, S) L,   L = [I, 0; S⁻¹ Bᵀ, I],
 
-and the data's part of A - B S⁺ Bᵀ is a Schur complement of a positive semidefinite matrix, so that
+and the data's part of A - B S⁻¹ Bᵀ is a Schur complement of a positive semidefinite matrix, so that
 M⁻¹H ⪰ I: conjugate gradients in this metric have the condition of the penalised model, and a
 known lower bound, which their stopping test needs. Where intercepts may be shifted together (the
-multinomial loss) S is singular along that shift; S⁺ leaves it alone, and so do all right-hand
-sides, which are gradients of functions that do not see it.
+multinomial loss) S is singular along 1; no right-hand side has a part there, since they are
+gradients of functions that do not see the shift, and S gets the curvature of its own mean there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from ..linalg import Preconditioner
 
 
 def free_intercept(
-    columns: Array, weights: Array, tail: tuple[int, ...], n_outputs: int, backend: Backend
+    columns: Array,
+    weights: Array,
+    tail: tuple[int, ...],
+    n_outputs: int,
+    backend: Backend,
+    shift_invariant: bool = False,
 ) -> Preconditioner:
     """Return r ↦ M⁻¹ r.
 
@@ -38,6 +43,8 @@ def free_intercept(
         c.
     backend : Backend
         Where the arrays live.
+    shift_invariant : bool
+        Whether S is singular along 1.
 
     Examples
     --------
@@ -52,8 +59,10 @@ def free_intercept(
     p, c, k = columns.shape[0] - 1, n_outputs, math.prod(tail) // n_outputs
     B = _stacked(columns[:-1, ...], p, c, k, backend)
     S = _stacked(columns[-1:, ...], 1, c, k, backend)
-    inverse = xp.linalg.pinv(S)
-    shift = xp.matmul(B, inverse)  # B S⁺
+    if shift_invariant:
+        S = S + (xp.sum(S * xp.eye(c, dtype=S.dtype, device=backend.device)) / (k * c * c))
+    inverse = _inverse(S, c, backend)
+    shift = xp.matmul(B, inverse)  # B S⁻¹
 
     def apply(r: Array) -> Array:
         top, bottom = r[:-1, ...], _stacked(r[-1:, ...], 1, c, k, backend)
@@ -64,6 +73,17 @@ def free_intercept(
         return xp.concat([u, _unstacked(b, (1, *top.shape[1:]), c, k, backend)], axis=0)
 
     return apply
+
+
+def _inverse(S: Array, c: int, backend: Backend) -> Array:
+    """S⁻¹, K matrices; an intercept without curvature (a flat loss) is left alone."""
+    xp = backend.xp
+    if c > 1:
+        eye = xp.eye(c, dtype=S.dtype, device=backend.device)
+        return xp.linalg.solve(S, xp.broadcast_to(eye, S.shape))
+    bent = S > 0
+    one = xp.ones_like(S)
+    return xp.where(bent, one / xp.where(bent, S, one), xp.zeros_like(S))
 
 
 def _stacked(a: Array, rows: int, c: int, k: int, backend: Backend) -> Array:

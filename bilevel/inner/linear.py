@@ -260,7 +260,9 @@ class LinearPoint:
         bent = model.loss.curvature_product(self.curvature, rows, model.backend)
         columns = rmatmul(model.design, model.weigh(bent))
         weights = penalty.base.spread(xp.exp(self.lam), self.x.ndim, model.backend)
-        return free_intercept(columns, weights, model.tail, c, model.backend)
+        return free_intercept(
+            columns, weights, model.tail, c, model.backend, model.loss.shift_invariant
+        )
 
     @property
     def _ones(self) -> tuple[int, ...]:

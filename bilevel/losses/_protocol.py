@@ -36,6 +36,11 @@ class Loss(Protocol):
         ...
 
     @property
+    def shift_invariant(self) -> bool:
+        """Whether the predictions of a row may be shifted together: ℓ(y, t + s 1) = ℓ(y, t)."""
+        ...
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The predictions of one row: () for one number, (c,) for c of them."""
         ...
@@ -74,6 +79,7 @@ class Pointwise:
 
     curvature_lower: ClassVar[float] = 0.0
     self_concordance: ClassVar[float | None] = None
+    shift_invariant: ClassVar[bool] = False
 
     @property
     def output_shape(self) -> tuple[int, ...]:

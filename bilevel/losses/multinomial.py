@@ -43,6 +43,7 @@ class Multinomial:
     third_bound: ClassVar[float] = 2**0.5 / (3 * 3**0.5)
     self_concordance: ClassVar[float | None] = 2**0.5
     curvature_lower: ClassVar[float] = 0.0
+    shift_invariant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.n_classes < 2:

@@ -1,0 +1,121 @@
+"""What the estimators share: the search for λ, and what they tell of it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+
+import bilevel
+from bilevel.backends import Array, Backend, get_backend
+from bilevel.inner import Inner
+from bilevel.solvers import NewtonCG, solve
+
+from ._rows import Rows, check_features
+from ._splits import Split, is_validation_set, split_rows
+
+#: How a run may end with a λ that can be used.
+_FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
+
+
+class BilevelEstimator(BaseEstimator):
+    """The search of an estimator that tunes itself; a subclass states and reads the problem."""
+
+    #: Whether X may be sparse.
+    _sparse = True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._sparse
+        tags.array_api_support = True
+        return tags
+
+    def _splits(self, rows: Rows, labels: Any = None) -> list[Split] | None:
+        """The splits of the rows, None where the held-out rows are given apart."""
+        if is_validation_set(self.cv):
+            return None
+        host = rows.backend.to_numpy
+        present = np.arange(rows.n)
+        if rows.weights is not None:
+            present = np.flatnonzero(host(rows.weights) > 0)
+        numbers = None if labels is None else host(labels)
+        return split_rows(self.cv, present, numbers, rows.n, self.random_state)
+
+    def _validation_set(self, rows: Rows) -> tuple[Any, Any]:
+        """X_val and y_val of ``cv``, X_val checked."""
+        X_val, y_val = self.cv
+        X_val = check_features(self, X_val, sparse=self._sparse, reset=False)
+        if X_val.dtype != rows.X.dtype:
+            raise TypeError(f"X_val has dtype {X_val.dtype} but X has {rows.X.dtype}: convert one.")
+        if X_val.shape[0] != len(y_val):
+            raise ValueError(f"X_val has {X_val.shape[0]} rows but y_val has {len(y_val)}.")
+        return X_val, y_val
+
+    def _search(self, problem: bilevel.Problem, lam0: Any) -> bilevel.Result:
+        """Minimise, and keep what there is to tell."""
+        result = bilevel.minimize(
+            problem, lam0, method=self.method, max_iter=self.max_iter, tol=self.tol
+        )
+        if result.status not in _FINE:
+            warnings.warn(
+                f"The search for the regularisation ended early: {result.message} Raise max_iter "
+                "or tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        self.path_ = result.history
+        self.n_iter_ = result.nit
+        self.n_passes_ = result.passes
+        if self.certify:
+            self.certificate_ = bilevel.certify(result, problem, method=self.method)
+        return result
+
+    def _check_X(self, X: Any, fitted: Array) -> tuple[Any, Backend]:
+        """Rows to predict, on the library and device of the fit."""
+        X = check_features(self, X, sparse=self._sparse, reset=False)
+        backend = get_backend(X)
+        ours = get_backend(fitted)
+        if backend != ours:
+            raise ValueError(
+                f"X is on {backend.name} ({backend.device}) but the model was fitted on "
+                f"{ours.name} ({ours.device}): the inputs must use the same namespace and the "
+                "same device."
+            )
+        return X, backend
+
+
+def log_bounds(bounds: Any, name: str) -> tuple[float, float]:
+    """Return the logarithms of a pair of positive numbers."""
+    try:
+        low, high = (float(b) for b in bounds)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a pair (low, high), got {bounds!r}.") from error
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"{name} must have 0 < low <= high < inf, got {bounds!r}.")
+    return math.log(low), math.log(high)
+
+
+def positive(value: Any, name: str) -> float:
+    """Return the logarithm of a positive number."""
+    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    return math.log(value)
+
+
+def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:
+    """Fit the model at the λ that was found, until its gradient is a rounding of that at zero."""
+    backend = inner.backend
+    zero = inner.at(backend.xp.zeros_like(x0), lam)
+    (scale,) = backend.scalars(backend.xp.sqrt(backend.xp.sum(zero.grad * zero.grad)))
+    eps = float(backend.xp.finfo(inner.dtype).eps)
+    goal = max(scale, 1e-300) * eps**0.6 / (inner.constants(lam).mu or 1.0)
+    return solve(inner, lam, x0, solver=NewtonCG(), tol=goal, max_iter=200).x
+
+
+def number(value: Array, backend: Backend) -> Any:
+    """A 0-d array, as a float where the library is NumPy."""
+    return backend.scalars(value)[0] if backend.name == "numpy" else value

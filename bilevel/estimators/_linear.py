@@ -1,0 +1,196 @@
+"""Linear models: the problem of their regularisation, and the model at the λ found.
+
+With an intercept the columns are centred by their weighted means, as an operator: the penalty
+does not see the intercept, so this changes no model, and far-off features do no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import bilevel
+from bilevel.backends import Array, Backend
+from bilevel.cross_validation import weighted_validation
+from bilevel.design import Design, Standardized
+from bilevel.inner import linear_model
+from bilevel.losses import Loss
+from bilevel.outer import held_out
+
+from ._base import BilevelEstimator, fit_tightly
+from ._rows import Rows
+from ._splits import Split
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """Coefficients (p, *tail), intercepts (*tail), λ, and the loss of a held-out row."""
+
+    coef: Array
+    intercept: Array
+    lam: Array
+    loss: float
+
+
+@dataclass(frozen=True)
+class LinearSearch:
+    """Everything that the problem of a linear model is made of."""
+
+    rows: Rows
+    loss: Loss
+    groups: Any
+    fit_intercept: bool
+    domain: bilevel.Box
+
+    @property
+    def backend(self) -> Backend:
+        return self.rows.backend
+
+    def design(self, X: Any) -> Design:
+        """These rows, centred where there is an intercept."""
+        design = bilevel.as_design(X)
+        if self.centre is None:
+            return design
+        return Standardized(design, self.centre, self.backend.xp.ones_like(self.centre))
+
+    @cached_property
+    def centre(self) -> Array | None:
+        """The weighted means of the columns, None without an intercept."""
+        if not self.fit_intercept:
+            return None
+        weights = self.row_weights
+        return bilevel.as_design(self.rows.X).rmatmul(weights / self.backend.xp.sum(weights))
+
+    @property
+    def row_weights(self) -> Array:
+        """Shape (n,)."""
+        if self.rows.weights is not None:
+            return self.rows.weights
+        xp = self.backend.xp
+        return xp.ones(self.rows.n, dtype=self.rows.X.dtype, device=self.backend.device)
+
+    def on_set(self, X_val: Any, y_val: Array) -> tuple[bilevel.Problem, float]:
+        """The problem with held-out rows given apart, and the number of them."""
+        inner = self.model()
+        outer = held_out(self.design(X_val), y_val, self.loss, fit_intercept=self.fit_intercept)
+        return bilevel.Problem(inner, outer, self.domain), float(X_val.shape[0])
+
+    def on_splits(self, splits: list[Split]) -> tuple[bilevel.Problem, float]:
+        """The problem of K splits, and the weight of all held-out rows."""
+        if len(splits) == 1:
+            return self._on_one(splits[0])
+        backend, xp = self.backend, self.backend.xp
+        train, held = (
+            xp.stack([self._where(rows) for rows in part], axis=1)
+            for part in ([s.train for s in splits], [s.held for s in splits])
+        )
+        (total,) = backend.scalars(xp.sum(held))
+        y, targets = self.rows.y, self._n_targets
+        if targets is not None:  # columns: all targets of split 1, of split 2, ...
+            y = xp.concat([y for _ in splits], axis=1)
+            train, held = (
+                xp.concat([a[:, k : k + 1] for k in range(len(splits)) for _ in range(targets)], 1)
+                for a in (train, held)
+            )
+        problem = weighted_validation(
+            self.design(self.rows.X),
+            y,
+            self.loss,
+            train,
+            held,
+            groups=self.groups,
+            fit_intercept=self.fit_intercept,
+            domain=self.domain,
+        )
+        return problem, total
+
+    @property
+    def _n_targets(self) -> int | None:
+        """T of targets (n, T); None where there is no such axis."""
+        return self.rows.y.shape[1] if self.rows.y.ndim > 1 + len(self.loss.output_shape) else None
+
+    def _where(self, rows: Any) -> Array:
+        """The weights of these rows, 0 elsewhere; a row that is named twice counts twice."""
+        times = np.bincount(rows, minlength=self.rows.n)
+        return self.backend.asarray(times, dtype=self.rows.X.dtype) * self.row_weights
+
+    def _on_one(self, split: Split) -> tuple[bilevel.Problem, float]:
+        """One split: the rows themselves, not weights, so that a pass is no longer than needed."""
+        backend, xp = self.backend, self.backend.xp
+        design, weights = self.design(self.rows.X), self.rows.weights
+
+        def part(index: Any) -> tuple[Design, Array, Array | None]:
+            numbers = backend.asarray(index)
+            y = xp.take(self.rows.y, numbers, axis=0)
+            s = None if weights is None else xp.take(weights, numbers, axis=0)
+            return design.rows(index), y, s
+
+        X, y, s = part(split.train)
+        X_val, y_val, s_val = part(split.held)
+        inner = linear_model(
+            X,
+            y,
+            self.loss,
+            groups=self.groups,
+            sample_weight=s,
+            fit_intercept=self.fit_intercept,
+        )
+        outer = held_out(
+            X_val, y_val, self.loss, sample_weight=s_val, fit_intercept=self.fit_intercept
+        )
+        total = float(len(split.held)) if s_val is None else backend.scalars(xp.sum(s_val))[0]
+        return bilevel.Problem(inner, outer, self.domain), total
+
+    def model(self) -> Any:
+        """The model of all rows."""
+        return linear_model(
+            self.design(self.rows.X),
+            self.rows.y,
+            self.loss,
+            groups=self.groups,
+            sample_weight=self.rows.weights,
+            fit_intercept=self.fit_intercept,
+        )
+
+    def fit(self, result: bilevel.Result, total: float) -> LinearFit:
+        """Fit all rows at the λ found, from the mean of the models of the splits."""
+        xp, model = self.backend.xp, self.model()
+        x0 = result.x
+        if tuple(x0.shape) != model.x_shape:
+            size = (*x0.shape[: 1 + len(self.loss.output_shape)], -1, self._n_targets or 1)
+            x0 = xp.reshape(xp.mean(xp.reshape(x0, size), axis=-2), model.x_shape)
+        x = fit_tightly(model, result.lam, x0)
+        if self.centre is None:
+            return LinearFit(x, xp.zeros_like(x[0, ...]), result.lam, result.fun / total)
+        coef = x[:-1, ...]
+        shift = xp.tensordot(self.centre, coef, axes=1)
+        return LinearFit(coef, x[-1, ...] - shift, result.lam, result.fun / total)
+
+
+def search_linear(
+    estimator: BilevelEstimator,
+    search: LinearSearch,
+    lam0: float,
+    *,
+    labels: Array | None = None,
+    encode: Any = None,
+) -> LinearFit:
+    """Choose λ as ``cv`` says, and fit all rows with it.
+
+    Parameters
+    ----------
+    labels : array of int, shape (n,), optional
+        Class numbers, for folds that have their share of each.
+    encode : callable
+        Brings the y_val of ``cv`` to the form of ``search.rows.y``.
+    """
+    splits = estimator._splits(search.rows, labels)
+    if splits is None:
+        X_val, y_val = estimator._validation_set(search.rows)
+        problem, total = search.on_set(X_val, encode(y_val))
+    else:
+        problem, total = search.on_splits(splits)
+    return search.fit(estimator._search(problem, lam0), total)

@@ -1,0 +1,171 @@
+"""What a user gives to ``fit`` and ``predict``, checked: on the host by scikit-learn, else by us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from bilevel import get_backend
+from bilevel.backends import Array, Backend, is_sparse, library_of
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features, targets and weights of some rows, on one backend and of one dtype."""
+
+    X: Any
+    y: Any
+    weights: Array | None
+    backend: Backend
+
+    @property
+    def n(self) -> int:
+        return int(self.X.shape[0])
+
+
+def on_host(X: Any) -> bool:
+    """Whether scikit-learn is to check this: what is no array of a device library."""
+    return library_of(X) in (None, "numpy")
+
+
+def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
+    """Return X as a float array or CSR matrix of its own library; set or check its features."""
+    if on_host(X):
+        return validate_data(
+            estimator, X, reset=reset, dtype=[np.float64, np.float32], **_sparse(sparse)
+        )
+    backend = get_backend(X)
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: X has shape {tuple(X.shape)}."
+        )
+    if is_sparse(X):
+        if not sparse:
+            raise TypeError(
+                f"Sparse data was passed to {type(estimator).__name__}, which takes dense data "
+                "alone: use X.toarray()."
+            )
+    elif not backend.xp.isdtype(X.dtype, "real floating"):
+        if backend.xp.isdtype(X.dtype, "complex floating"):
+            raise ValueError("Complex data not supported.")
+        X = backend.xp.astype(X, backend.xp.empty(0, device=backend.device).dtype)
+    if not is_sparse(X) and not bool(backend.xp.all(backend.xp.isfinite(X))):
+        raise ValueError("X holds NaN or infinite values; every entry must be finite.")
+    if reset:
+        estimator.n_features_in_ = int(X.shape[1])
+    elif X.shape[1] != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input."
+        )
+    return X
+
+
+def _sparse(allowed: bool) -> dict[str, Any]:
+    return {"accept_sparse": "csr"} if allowed else {}
+
+
+def check_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, sparse: bool, classifier: bool
+) -> Rows:
+    """Check all that ``fit`` is given. y and weights follow X to its library and device."""
+    if on_host(X):
+        more = {} if classifier else {"y_numeric": True, "multi_output": True}
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2,
+            **_sparse(sparse),
+            **more,
+        )
+    else:
+        X = check_features(estimator, X, sparse=sparse, reset=True)
+    backend = get_backend(X)
+    if classifier:
+        y = _classes(y, backend)
+    elif not on_host(y) or backend.name != "numpy":
+        y = backend.asarray(y)
+    if X.shape[0] < 2 or X.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"Found arrays with inconsistent or too few rows: X has n_samples = {X.shape[0]}, y "
+            f"has {y.shape[0]}; a validation needs 2 rows or more."
+        )
+    if not classifier:
+        y = _targets(y, X.dtype, backend)
+    return Rows(X, y, _weights(sample_weight, X, backend), backend)
+
+
+def _classes(y: Any, backend: Backend) -> Any:
+    """Labels as they are where the device has them, else on the host: they may be words."""
+    if not on_host(y):
+        same = library_of(y) == backend.name
+        y = backend.asarray(y) if same else backend.asarray(get_backend(y).to_numpy(y))
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim != 1:
+            raise ValueError(f"y must have shape (n,), a class for each row, got {tuple(y.shape)}.")
+        check_classification_targets(get_backend(y).to_numpy(y))
+        return y
+    y = np.asarray(y)
+    check_classification_targets(y)
+    return y
+
+
+def _targets(y: Array, dtype: Any, backend: Backend) -> Array:
+    y = y if y.dtype == dtype else backend.xp.astype(y, dtype)
+    if y.ndim not in (1, 2):
+        raise ValueError(f"y must have shape (n,) or (n, T), got {tuple(y.shape)}.")
+    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+        raise ValueError("y holds NaN or infinite values.")
+    return y
+
+
+def _weights(sample_weight: Any, X: Any, backend: Backend) -> Array | None:
+    if sample_weight is None:
+        return None
+    if backend.name == "numpy" and on_host(sample_weight):
+        weights = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+    else:
+        weights = backend.asarray(sample_weight, dtype=X.dtype)
+        if tuple(weights.shape) != (X.shape[0],):
+            raise ValueError(
+                f"sample_weight must have shape ({X.shape[0]},), got {tuple(weights.shape)}."
+            )
+        xp = backend.xp
+        if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
+            raise ValueError("sample_weight must be finite and not negative.")
+    (total,) = backend.scalars(backend.xp.sum(weights))
+    if not total > 0:
+        raise ValueError("sample_weight is 0 for every row.")
+    return weights
+
+
+def encode_classes(y: Any, backend: Backend) -> tuple[Any, Array]:
+    """Return the classes, sorted, and the number 0, ..., c-1 of each label, on the backend."""
+    if on_host(y):
+        classes, numbers = np.unique(y, return_inverse=True)
+        return classes, backend.asarray(numbers.reshape(-1).astype(np.int64))
+    xp = backend.xp
+    classes = xp.sort(xp.unique_values(y))
+    return classes, class_numbers(y, classes, backend)
+
+
+def class_numbers(y: Any, classes: Any, backend: Backend) -> Array:
+    """The number of each label among known classes; refuse a label that is none of them."""
+    if on_host(classes):
+        y = np.asarray(y)
+        known = np.isin(y, classes)
+        if not known.all():
+            raise ValueError(f"y holds labels unseen in training: {np.unique(y[~known])[:5]}.")
+        return backend.asarray(np.searchsorted(classes, y).astype(np.int64))
+    xp = backend.xp
+    same = y[:, None] == classes[None, :]
+    if not bool(xp.all(xp.any(same, axis=1))):
+        raise ValueError("y holds labels unseen in training.")
+    return xp.argmax(xp.astype(same, xp.int64), axis=1)

@@ -1,0 +1,124 @@
+"""Which rows train and which validate: ``cv`` as the estimators take it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils import check_random_state
+
+Index = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers on the host."""
+
+    train: Index
+    held: Index
+
+
+def is_validation_set(cv: Any) -> bool:
+    """Whether ``cv`` is a pair (X_val, y_val), and not an iterable of splits."""
+    return isinstance(cv, tuple) and len(cv) == 2 and not any(isinstance(c, tuple) for c in cv)
+
+
+def split_rows(
+    cv: Any, present: Index, labels: npt.NDArray[Any] | None, n: int, random_state: Any
+) -> list[Split]:
+    """Return the splits that ``cv`` asks for.
+
+    Parameters
+    ----------
+    cv : int, float, splitter or iterable of (train, held)
+        Folds, a fraction to hold out, or scikit-learn's ways to say more.
+    present : array of int
+        The rows of positive weight: the others neither train nor validate.
+    labels : array of int, shape (n,), or None
+        Class numbers; each fold and the held-out part then have their share of each class, and
+        a class of one row is never held out.
+    n : int
+        Rows.
+    random_state : None, int or RandomState
+        For the draw of a fraction.
+    """
+    if isinstance(cv, bool) or (isinstance(cv, (int, float)) and not math.isfinite(cv)):
+        raise ValueError(f"cv must be folds, a fraction or (X_val, y_val), got {cv!r}.")
+    if isinstance(cv, float):
+        if not 0 < cv < 1:
+            raise ValueError(f"cv as a fraction must lie between 0 and 1, got {cv!r}.")
+        splits = [_fraction(cv, present, labels, random_state)]
+    elif isinstance(cv, (int, np.integer)):
+        splits = _folds(int(cv), present, labels)
+    else:
+        splitter = check_cv(cv, labels, classifier=labels is not None)
+        given = splitter.split(np.zeros((n, 1)), labels)
+        splits = [
+            Split(_numbers(train, present, n), _numbers(held, present, n)) for train, held in given
+        ]
+    for k, split in enumerate(splits):
+        _check(k, split, present, labels)
+    return splits
+
+
+def _numbers(rows: Any, present: Index, n: int) -> Index:
+    """Row numbers, of a mask too, without the rows of weight 0."""
+    numbers = np.arange(n)[np.asarray(rows)]
+    return numbers[np.isin(numbers, present)]
+
+
+def _fraction(
+    share: float, present: Index, labels: npt.NDArray[Any] | None, random_state: Any
+) -> Split:
+    order = check_random_state(random_state).permutation(present)
+    groups = [order] if labels is None else [order[labels[order] == c] for c in np.unique(labels)]
+    held = np.concatenate([rows[: min(round(share * len(rows)), len(rows) - 1)] for rows in groups])
+    if len(held) == 0:
+        held = max(groups, key=len)[:1]
+    return Split(np.setdiff1d(present, held), np.sort(held))
+
+
+def _folds(n_folds: int, present: Index, labels: npt.NDArray[Any] | None) -> list[Split]:
+    if not 2 <= n_folds <= len(present):
+        raise ValueError(
+            f"cv must be 2 folds or more, and no more than the n_samples={len(present)} rows of "
+            f"positive weight, got {n_folds}."
+        )
+    if labels is None:
+        pairs = KFold(n_folds).split(present)
+        return [Split(present[train], present[held]) for train, held in pairs]
+    counts = np.bincount(labels[present])
+    alone = present[counts[labels[present]] == 1]
+    rest = np.setdiff1d(present, alone)
+    if len(rest) < n_folds or n_folds > counts.max():
+        raise ValueError(
+            f"cv={n_folds} folds cannot each have a row of a class: the largest class has "
+            f"{counts.max()} rows."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # dealt with above
+        pairs = list(StratifiedKFold(n_folds).split(labels[rest], labels[rest]))
+    return [
+        Split(np.sort(np.concatenate([rest[train], alone])), rest[held]) for train, held in pairs
+    ]
+
+
+def _check(k: int, split: Split, present: Index, labels: npt.NDArray[Any] | None) -> None:
+    if len(split.train) == 0 or len(split.held) == 0:
+        raise ValueError(
+            f"Split {k} of cv has {len(split.train)} training and {len(split.held)} held-out rows "
+            f"of positive weight, of n_samples={len(present)}: both must be 1 or more."
+        )
+    if labels is None:
+        return
+    missing = np.setdiff1d(labels[present], labels[split.train])
+    if len(missing):
+        raise ValueError(
+            f"Split {k} of cv has no training row of {len(missing)} classes, the first is class "
+            f"number {missing[0]}: a model of them cannot be fitted."
+        )
