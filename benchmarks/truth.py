@@ -25,7 +25,9 @@ class Truth:
     def __call__(self, lam: float) -> float:
         """f(λ)."""
         if lam not in self._values:
-            self._values[lam] = float(self.problem.outer.at(self.model(lam), self._array(lam)).value)
+            self._values[lam] = float(
+                self.problem.outer.at(self.model(lam), self._array(lam)).value
+            )
         return self._values[lam]
 
     def model(self, lam: float) -> Any:

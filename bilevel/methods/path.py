@@ -170,7 +170,7 @@ class PathFollowing:
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
                 break
-            rule, accepted, gap = self._judge(problem, state, estimate)
+            rule, gap = self._judge(problem, state, estimate)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
             if small and self._certain(problem, state, rule, estimate):
                 status = Status.CONVERGED
@@ -189,7 +189,20 @@ class PathFollowing:
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
         assert estimate is not None
-        return self._next(problem, state, rule, accepted, look, estimate, gap, n_cg, sweeps, status)
+        # p of which not even the sign is known moves nothing: the next iteration corrects on.
+        stay = status is Status.RUNNING and not estimate.error < estimate.norm
+        return self._next(
+            problem,
+            state,
+            state.rule if stay else rule,
+            stay,
+            look,
+            estimate,
+            gap,
+            n_cg,
+            sweeps,
+            status,
+        )
 
     def _solve(self, problem: Problem, look: _Look, wanted: _Wanted) -> CGResult:
         """The three questions in one block."""
@@ -215,8 +228,8 @@ class PathFollowing:
 
     def _judge(
         self, problem: Problem, state: PathState, estimate: _Estimate
-    ) -> tuple[SecantState | ProjectedState, bool, float | None]:
-        """The rule with this iterate taken in, whether it stands, and the decrease left."""
+    ) -> tuple[SecantState | ProjectedState, float | None]:
+        """The rule with this iterate taken in, and the decrease left, None where it is not known."""
         backend = problem.backend
         if isinstance(state.rule, SecantState):
             (lam,) = backend.scalars(state.lam[0])
@@ -224,25 +237,26 @@ class PathFollowing:
             rule = secant.observe(state.rule, lam, p, estimate.error)
             left = estimate.stationarity + estimate.error
             if estimate.stationarity == 0 and estimate.error < estimate.norm:
-                return rule, True, 0.0  # on the boundary, and p points outwards for certain
-            return rule, True, None if rule.curvature is None else left**2 / (2 * rule.curvature)
+                return rule, 0.0  # on the boundary, and p points outwards for certain
+            return rule, None if rule.curvature is None else left**2 / (2 * rule.curvature)
         rule_m, accepted = projected.observe(
             state.rule,
             state.lam,
             estimate.hypergrad,
             estimate.corrected,
             estimate.corrected_error,
+            estimate.error,
             backend,
             self.memory,
         )
         if not accepted:
-            return rule_m, False, None
+            return rule_m, None
         if estimate.free_norm == 0:  # in a corner, and p points outwards as far as is known
-            return rule_m, True, 0.0 if estimate.error <= self.theta * estimate.norm else None
+            return rule_m, 0.0 if estimate.error <= self.theta * estimate.norm else None
         _, decrement = projected.propose(rule_m, problem.domain, backend)
         if decrement is None:
-            return rule_m, True, None
-        return rule_m, True, decrement * (1 + estimate.error / estimate.free_norm) ** 2
+            return rule_m, None
+        return rule_m, decrement * (1 + estimate.error / estimate.free_norm) ** 2
 
     def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
         """Whether the proven bound agrees that the decrease left is small."""
@@ -268,7 +282,7 @@ class PathFollowing:
         problem: Problem,
         state: PathState,
         rule: SecantState | ProjectedState,
-        accepted: bool,
+        stay: bool,
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
@@ -278,14 +292,16 @@ class PathFollowing:
     ) -> PathState:
         """Choose the next λ, and predict x there."""
         backend, xp = problem.backend, problem.backend.xp
-        if isinstance(rule, SecantState):
+        if stay:
+            lam = state.lam
+        elif isinstance(rule, SecantState):
             target = xp.full_like(state.lam, secant.propose(rule))
             lam = problem.domain.project(target, backend)
         else:
             lam, _ = projected.propose(rule, problem.domain, backend)
         delta = lam - state.lam
         (moved,) = backend.scalars(norm(delta, backend))
-        if isinstance(rule, SecantState):
+        if isinstance(rule, SecantState) and not stay:
             rule = secant.trusted(rule, moved, sweeps if state.k > 0 else 2)
         record = Record(
             k=state.k + 1,
@@ -397,10 +413,18 @@ def _corrected(
 def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]:
     """Add the corrections to q and t, go along the Newton step, and look again."""
     backend = problem.backend
-    point, d = look.point, solved.x[..., 0]
-    vectors, pushed = look.vectors + solved.x[..., 1:], None
+    point, corrections = look.point, solved.x
+    if solved.status is Status.NEGATIVE_CURVATURE:
+        # H is no inverse here: q and t do not exist, and where the first product already showed it
+        # the Newton step is the gradient's.
+        (size,) = backend.scalars(norm(corrections[..., 0], backend))
+        d = -look.grad if size == 0 else corrections[..., 0]
+        nothing = problem.backend.xp.zeros_like(corrections[..., 1:])
+        corrections = problem.backend.xp.concat([d[..., None], nothing], axis=-1)
+    d = corrections[..., 0]
+    vectors, pushed = look.vectors + corrections[..., 1:], None
     if isinstance(point, Pushable):
-        through = point.push(solved.x)
+        through = point.push(corrections)
         pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
         ray = point.ray(d, through[..., 0])
     else:
@@ -512,9 +536,7 @@ def _estimate(
         optimality(problem.domain, backend, after.point.lam, after.p),
         norm(before.p - p_before, backend),
         norm(after.p - before.p, backend),
-        norm(
-            after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend
-        ),
+        norm(after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )
@@ -538,11 +560,12 @@ def _estimate(
     else:
         # Without tangents p is in error by the error of q, and what the correction of x does to q
         # shows in no residual: what this sweep left undone is taken in proportion to what it did.
-        share = max(e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0)
+        shares = [e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0]
+        share = max(shares, default=0.0)
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
         linear = max(linear, share * moved_p)
-    bound, hypergrad = None, after.p
-    inner_error = None
+    error = lag + linear
+    bound, inner_error = None, None
     mu = problem.inner.constants(after.point.lam).mu
     if mu is not None:
         inner_error = grad_after / mu if mu > 0 else math.inf
@@ -550,10 +573,10 @@ def _estimate(
         # The bound was proven one correction ago: the distance of the two p is known.
         bound = certain.bound + change
     return _Estimate(
-        hypergrad=hypergrad,
+        hypergrad=after.p,
         norm=size,
         free_norm=free,
-        error=lag + linear,
+        error=error if error == error else math.inf,
         linear_error=linear,
         bound=bound,
         inner_error=inner_error,
@@ -585,9 +608,7 @@ def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPo
     return go if there < here else stay
 
 
-def _preconditioner(
-    problem: Problem, look: _Look
-) -> tuple[Preconditioner | None, float | None]:
+def _preconditioner(problem: Problem, look: _Look) -> tuple[Preconditioner | None, float | None]:
     """Jacobi where the penalty itself is uneven, nothing otherwise; and μ of the system.
 
     Measured on text (20 Newsgroups, Reuters): with one λ the diagonal costs more iterations than
