@@ -172,6 +172,9 @@ class PathFollowing:
                 break
             rule, gap = self._judge(problem, state, estimate)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
+            if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
+                # The pairs see the curvature along the last steps alone: one more has to agree.
+                small = small and state.gap <= 100 * state.tol
             if small and self._certain(problem, state, rule, estimate):
                 status = Status.CONVERGED
                 break
