@@ -172,7 +172,7 @@ class PathFollowing:
             if sketch is not None:
                 sketch = Sketch.at(problem, look.point, self.rank)
         estimate: _Estimate | None = None
-        rule, accepted, gap = state.rule, True, None
+        rule, gap = state.rule, None
         n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
         for sweeps in range(1, self.max_sweeps + 1):
             before = look
@@ -191,8 +191,11 @@ class PathFollowing:
             if state.k == 0 and sweeps < 3 and moved:
                 # x, then q and the tangents at that x: before that p says nothing of ∇f.
                 continue
-            rule, accepted, gap = self._judge(problem, state, estimate)
+            rule, gap = self._judge(problem, state, estimate)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
+            if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
+                # The pairs see the curvature along the last steps alone: one more has to agree.
+                small = small and state.gap <= 100 * state.tol
             if small and gap is not None and _certain(estimate, gap, state.tol):
                 status = Status.CONVERGED
                 break
@@ -212,8 +215,20 @@ class PathFollowing:
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
         assert estimate is not None
+        # p of which not even the sign is known moves nothing: the next iteration corrects on.
+        stay = status is Status.RUNNING and not estimate.error < estimate.norm
         return self._next(
-            problem, state, rule, accepted, look, estimate, gap, sketch, n_cg, sweeps, status
+            problem,
+            state,
+            state.rule if stay else rule,
+            stay,
+            look,
+            estimate,
+            gap,
+            sketch,
+            n_cg,
+            sweeps,
+            status,
         )
 
     def _solve(
@@ -242,8 +257,8 @@ class PathFollowing:
 
     def _judge(
         self, problem: Problem, state: PathState, estimate: _Estimate
-    ) -> tuple[SecantState | ProjectedState, bool, float | None]:
-        """The rule with this iterate taken in, whether it stands, and the decrease left."""
+    ) -> tuple[SecantState | ProjectedState, float | None]:
+        """The rule with this iterate taken in, and the decrease left, None where it is not known."""
         backend = problem.backend
         if isinstance(state.rule, SecantState):
             (lam,) = backend.scalars(state.lam[0])
@@ -251,32 +266,33 @@ class PathFollowing:
             rule = secant.observe(state.rule, lam, p, estimate.error)
             left = estimate.stationarity + estimate.error
             if estimate.stationarity == 0 and estimate.error < estimate.norm:
-                return rule, True, 0.0  # on the boundary, and p points outwards for certain
-            return rule, True, None if rule.curvature is None else left**2 / (2 * rule.curvature)
+                return rule, 0.0  # on the boundary, and p points outwards for certain
+            return rule, None if rule.curvature is None else left**2 / (2 * rule.curvature)
         rule_m, accepted = projected.observe(
             state.rule,
             state.lam,
             estimate.hypergrad,
             estimate.corrected,
             estimate.corrected_error,
+            estimate.error,
             backend,
             self.memory,
         )
         if not accepted:
-            return rule_m, False, None
+            return rule_m, None
         if estimate.free_norm == 0:  # in a corner, and p points outwards as far as is known
-            return rule_m, True, 0.0 if estimate.error <= self.theta * estimate.norm else None
+            return rule_m, 0.0 if estimate.error <= self.theta * estimate.norm else None
         _, decrement = projected.propose(rule_m, problem.domain, backend)
         if decrement is None:
-            return rule_m, True, None
-        return rule_m, True, decrement * (1 + estimate.error / estimate.free_norm) ** 2
+            return rule_m, None
+        return rule_m, decrement * (1 + estimate.error / estimate.free_norm) ** 2
 
     def _next(
         self,
         problem: Problem,
         state: PathState,
         rule: SecantState | ProjectedState,
-        accepted: bool,
+        stay: bool,
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
@@ -287,16 +303,18 @@ class PathFollowing:
     ) -> PathState:
         """Choose the next λ, and predict x there."""
         backend, xp = problem.backend, problem.backend.xp
-        if isinstance(rule, SecantState):
+        if stay:
+            lam = state.lam
+        elif isinstance(rule, SecantState):
             target = xp.full_like(state.lam, secant.propose(rule))
             lam = problem.domain.project(target, backend)
         else:
             lam, _ = projected.propose(rule, problem.domain, backend)
         delta = lam - state.lam
         (moved,) = backend.scalars(norm(delta, backend))
-        if moved == 0 and status is Status.RUNNING:
+        if moved == 0 and not stay and status is Status.RUNNING:
             status = Status.STALLED  # the rule would look at the same place for ever
-        if isinstance(rule, SecantState):
+        if isinstance(rule, SecantState) and not stay:
             rule = secant.trusted(rule, moved, sweeps if state.k > 0 else 2)
         record = Record(
             k=state.k + 1,
@@ -458,10 +476,18 @@ def _corrected(
 def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]:
     """Add the corrections to q and t, go along the Newton step, and look again."""
     backend = problem.backend
-    point, d = look.point, solved.x[..., 0]
-    vectors, pushed = look.vectors + solved.x[..., 1:], None
+    point, corrections = look.point, solved.x
+    if solved.status is Status.NEGATIVE_CURVATURE:
+        # H is no inverse here: q and t do not exist, and where the first product already showed it
+        # the Newton step is the gradient's.
+        (size,) = backend.scalars(norm(corrections[..., 0], backend))
+        d = -look.grad if size == 0 else corrections[..., 0]
+        nothing = problem.backend.xp.zeros_like(corrections[..., 1:])
+        corrections = problem.backend.xp.concat([d[..., None], nothing], axis=-1)
+    d = corrections[..., 0]
+    vectors, pushed = look.vectors + corrections[..., 1:], None
     if isinstance(point, Pushable):
-        through = point.push(solved.x)
+        through = point.push(corrections)
         pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
         ray = point.ray(d, through[..., 0])
     else:
@@ -597,11 +623,12 @@ def _estimate(
     else:
         # Without tangents p is in error by the error of q, and what the correction of x does to q
         # shows in no residual: what this sweep left undone is taken in proportion to what it did.
-        share = max(e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0)
+        shares = [e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0]
+        share = max(shares, default=0.0)
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
         linear = max(linear, share * moved_p)
-    bound, hypergrad = None, after.p
-    inner_error = None
+    error = lag + linear
+    bound, inner_error = None, None
     mu = problem.inner.constants(after.point.lam).mu
     if mu is not None:
         inner_error = grad_after / mu if mu > 0 else math.inf
@@ -609,10 +636,10 @@ def _estimate(
         # The bound was proven one correction ago: the distance of the two p is known.
         bound = certain.bound + change
     return _Estimate(
-        hypergrad=hypergrad,
+        hypergrad=after.p,
         norm=size,
         free_norm=free,
-        error=lag + linear,
+        error=error if error == error else math.inf,
         linear_error=linear,
         bound=bound,
         inner_error=inner_error,

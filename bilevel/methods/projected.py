@@ -28,6 +28,8 @@ class ProjectedState:
         The last accepted iterate.
     value, value_error : float
         f there, and its error.
+    error : float
+        Of ``hypergrad``.
     rejected : int
         Steps taken back since.
     """
@@ -38,6 +40,7 @@ class ProjectedState:
     hypergrad: Array | None = None
     value: float = 0.0
     value_error: float = 0.0
+    error: float = 0.0
     rejected: int = 0
 
 
@@ -47,11 +50,12 @@ def observe(
     p: Array,
     value: float,
     value_error: float,
+    error: float,
     backend: Backend,
     memory: int,
 ) -> tuple[ProjectedState, bool]:
     """Take in an iterate; False where it has to be taken back."""
-    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error)
+    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error, error)
     if state.lam is None or state.hypergrad is None:
         return fresh, True
     s, y = lam - state.lam, p - state.hypergrad
@@ -67,7 +71,8 @@ def observe(
     if grew and state.rejected < 3:
         shorter = replace(state, trust=length / 4, rejected=state.rejected + 1)
         return shorter, False
-    if sy > 1e-8 * yy and sy > 0:
+    # A difference of p that is all error says nothing of the curvature.
+    if sy > 1e-8 * yy and sy > 0 and error + state.error < yy**0.5:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
     return replace(fresh, trust=min(2 * state.trust, 4.0)), True
 

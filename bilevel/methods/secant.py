@@ -22,6 +22,8 @@ class SecantState:
         The largest λ where f' < 0 is certain, the smallest where f' > 0 is.
     lam, slope : float or None
         The last iterate and its p.
+    error : float
+        Of that p.
     curvature : float or None
         The secant's estimate of f'', where it is positive.
     """
@@ -31,6 +33,7 @@ class SecantState:
     above: float | None = None
     lam: float | None = None
     hypergrad: float | None = None
+    error: float = 0.0
     curvature: float | None = None
 
 
@@ -45,9 +48,14 @@ def observe(state: SecantState, lam: float, p: float, error: float) -> SecantSta
         # f' changes sign more than once: keep the bracket that this iterate opens.
         below, above = (None, above) if p > 0 else (below, None)
     if state.lam is not None and state.hypergrad is not None and lam != state.lam:
-        slope = (p - state.hypergrad) / (lam - state.lam)
-        curvature = slope if slope > 0 else None
-    return replace(state, below=below, above=above, lam=lam, hypergrad=p, curvature=curvature)
+        change = p - state.hypergrad
+        slope = change / (lam - state.lam)
+        # A difference of p that is all error says nothing of the curvature.
+        known = slope > 0 and abs(change) > error + state.error
+        curvature = slope if known else None
+    return replace(
+        state, below=below, above=above, lam=lam, hypergrad=p, error=error, curvature=curvature
+    )
 
 
 def propose(state: SecantState) -> float:
