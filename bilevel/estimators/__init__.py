@@ -13,12 +13,8 @@ if importlib.util.find_spec("sklearn") is None:
         "`pip install 'bilevel[sklearn]'`."
     )
 
-
+from .kernel_ridge import BilevelKernelRidge
 from .logistic_regression import BilevelLogisticRegression
 from .ridge import BilevelRidge
 
-
-__all__ = [
-    "BilevelLogisticRegression",
-    "BilevelRidge",
-]
+__all__ = ["BilevelKernelRidge", "BilevelLogisticRegression", "BilevelRidge"]
