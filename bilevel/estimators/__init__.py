@@ -16,5 +16,11 @@ if importlib.util.find_spec("sklearn") is None:
 from .kernel_ridge import BilevelKernelRidge
 from .logistic_regression import BilevelLogisticRegression
 from .ridge import BilevelRidge
+from .search import HyperparameterSearchCV
 
-__all__ = ["BilevelKernelRidge", "BilevelLogisticRegression", "BilevelRidge"]
+__all__ = [
+    "BilevelKernelRidge",
+    "BilevelLogisticRegression",
+    "BilevelRidge",
+    "HyperparameterSearchCV",
+]

@@ -116,6 +116,11 @@ def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:
     return solve(inner, lam, x0, solver=NewtonCG(), tol=goal, max_iter=200).x
 
 
+def total_weight(weights: Array | None, n: int, backend: Backend) -> float:
+    """The sum of the weights of n rows."""
+    return float(n) if weights is None else backend.scalars(backend.xp.sum(weights))[0]
+
+
 def number(value: Array, backend: Backend) -> Any:
     """A 0-d array, as a float where the library is NumPy."""
     return backend.scalars(value)[0] if backend.name == "numpy" else value

@@ -16,7 +16,7 @@ from bilevel.inner import RBF, Kernel, KernelRidge, Matern32, Matern52, Polynomi
 from bilevel.losses import Squared
 from bilevel.outer import held_out_kernel
 
-from ._base import BilevelEstimator, fit_tightly, log_bounds, number, positive
+from ._base import BilevelEstimator, fit_tightly, log_bounds, number, positive, total_weight
 from ._rows import Rows, check_rows
 from ._splits import Split
 
@@ -166,10 +166,8 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self, kernel: Kernel, rows: Rows, domain: bilevel.Box
     ) -> tuple[bilevel.Problem, float]:
         X_val, y_val = self._validation_set(rows)
-        inner = _model(kernel, rows)
         targets = rows.backend.asarray(y_val, dtype=rows.X.dtype)
-        outer = held_out_kernel(inner, X_val, targets, Squared())
-        return bilevel.Problem(inner, outer, domain), float(X_val.shape[0])
+        return kernel_problem(kernel, rows, Rows(X_val, targets, None, rows.backend), domain)
 
     def predict(self, X: Any) -> Array:
         """Predictions, shape (n,) or (n, n_targets)."""
@@ -185,6 +183,16 @@ def _model(kernel: Kernel, rows: Rows) -> KernelRidge:
     return kernel_ridge(rows.X, rows.y, kernel, sample_weight=rows.weights)
 
 
+def kernel_problem(
+    kernel: Kernel, train: Rows, held: Rows, domain: bilevel.Box
+) -> tuple[bilevel.Problem, float]:
+    """The problem of these rows, and the weight of the held-out ones."""
+    inner = _model(kernel, train)
+    outer = held_out_kernel(inner, held.X, held.y, Squared(), sample_weight=held.weights)
+    total = total_weight(held.weights, held.n, held.backend)
+    return bilevel.Problem(inner, outer, domain), total
+
+
 def _on_one(
     kernel: Kernel, rows: Rows, split: Split, domain: bilevel.Box
 ) -> tuple[bilevel.Problem, float]:
@@ -197,13 +205,7 @@ def _on_one(
         X, y = (xp.take(a, numbers, axis=0) for a in (rows.X, rows.y))
         return Rows(X, y, s, backend)
 
-    held = part(split.held)
-    inner = _model(kernel, part(split.train))
-    outer = held_out_kernel(inner, held.X, held.y, Squared(), sample_weight=held.weights)
-    total = float(held.n)
-    if held.weights is not None:
-        (total,) = backend.scalars(xp.sum(held.weights))
-    return bilevel.Problem(inner, outer, domain), total
+    return kernel_problem(kernel, part(split.train), part(split.held), domain)
 
 
 def _on_folds(
