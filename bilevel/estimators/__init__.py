@@ -13,12 +13,14 @@ if importlib.util.find_spec("sklearn") is None:
         "`pip install 'bilevel[sklearn]'`."
     )
 
-
+from .kernel_ridge import BilevelKernelRidge
 from .logistic_regression import BilevelLogisticRegression
 from .ridge import BilevelRidge
-
+from .search import HyperparameterSearchCV
 
 __all__ = [
+    "BilevelKernelRidge",
     "BilevelLogisticRegression",
     "BilevelRidge",
+    "HyperparameterSearchCV",
 ]

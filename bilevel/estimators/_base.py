@@ -74,16 +74,16 @@ class BilevelEstimator(BaseEstimator):
             self.certificate_ = bilevel.certify(result, problem, method=self.method)
         return result
 
-    def _check_X(self, X: Any, fitted: Array) -> tuple[Any, Backend]:
+    def _check_X(self, X: Any, fitted: Array, method: str) -> tuple[Any, Backend]:
         """Rows to predict, on the library and device of the fit."""
         X = check_features(self, X, sparse=self._sparse, reset=False)
         backend = get_backend(X)
         ours = get_backend(fitted)
         if backend != ours:
             raise ValueError(
-                f"X is on {backend.name} ({backend.device}) but the model was fitted on "
-                f"{ours.name} ({ours.device}): the inputs must use the same namespace and the "
-                "same device."
+                f"{type(self).__name__}.{method}() and fit() must use the same namespace and "
+                f"device: X is on {backend.name} ({backend.device}), the model on {ours.name} "
+                f"({ours.device})."
             )
         return X, backend
 
@@ -114,6 +114,11 @@ def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:
     eps = float(backend.xp.finfo(inner.dtype).eps)
     goal = max(scale, 1e-300) * eps**0.6 / (inner.constants(lam).mu or 1.0)
     return solve(inner, lam, x0, solver=NewtonCG(), tol=goal, max_iter=200).x
+
+
+def total_weight(weights: Array | None, n: int, backend: Backend) -> float:
+    """The sum of the weights of n rows."""
+    return float(n) if weights is None else backend.scalars(backend.xp.sum(weights))[0]
 
 
 def number(value: Array, backend: Backend) -> Any:

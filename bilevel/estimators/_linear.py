@@ -20,7 +20,7 @@ from bilevel.inner import linear_model
 from bilevel.losses import Loss
 from bilevel.outer import held_out
 
-from ._base import BilevelEstimator, fit_tightly
+from ._base import BilevelEstimator, fit_tightly, total_weight
 from ._rows import Rows
 from ._splits import Split
 
@@ -72,11 +72,19 @@ class LinearSearch:
         xp = self.backend.xp
         return xp.ones(self.rows.n, dtype=self.rows.X.dtype, device=self.backend.device)
 
-    def on_set(self, X_val: Any, y_val: Array) -> tuple[bilevel.Problem, float]:
-        """The problem with held-out rows given apart, and the number of them."""
-        inner = self.model()
-        outer = held_out(self.design(X_val), y_val, self.loss, fit_intercept=self.fit_intercept)
-        return bilevel.Problem(inner, outer, self.domain), float(X_val.shape[0])
+    def on_set(
+        self, X_val: Any, y_val: Array, weights: Array | None = None
+    ) -> tuple[bilevel.Problem, float]:
+        """The problem with held-out rows given apart, and their weight."""
+        outer = held_out(
+            self.design(X_val),
+            y_val,
+            self.loss,
+            sample_weight=weights,
+            fit_intercept=self.fit_intercept,
+        )
+        total = total_weight(weights, X_val.shape[0], self.backend)
+        return bilevel.Problem(self.model(), outer, self.domain), total
 
     def on_splits(self, splits: list[Split]) -> tuple[bilevel.Problem, float]:
         """The problem of K splits, and the weight of all held-out rows."""
@@ -141,7 +149,7 @@ class LinearSearch:
         outer = held_out(
             X_val, y_val, self.loss, sample_weight=s_val, fit_intercept=self.fit_intercept
         )
-        total = float(len(split.held)) if s_val is None else backend.scalars(xp.sum(s_val))[0]
+        total = total_weight(s_val, len(split.held), backend)
         return bilevel.Problem(inner, outer, self.domain), total
 
     def model(self) -> Any:

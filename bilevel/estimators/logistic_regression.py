@@ -186,14 +186,17 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
 
     def decision_function(self, X: Any) -> Array:
         """Margins, shape (n,) for two classes, (n, n_classes) for more."""
+        return self._margins(X, "decision_function")
+
+    def _margins(self, X: Any, method: str) -> Array:
         check_is_fitted(self)
-        X, backend = self._check_X(X, self.coef_)
+        X, _ = self._check_X(X, self.coef_, method)
         margins = bilevel.as_design(X).matmul(self.coef_.T) + self.intercept_
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict(self, X: Any) -> Array:
         """Classes, shape (n,)."""
-        margins = self.decision_function(X)
+        margins = self._margins(X, "predict")
         backend = bilevel.get_backend(margins)
         xp = backend.xp
         if margins.ndim == 1:
@@ -202,19 +205,20 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
             numbers = xp.argmax(margins, axis=1)
         if library_of(self.classes_) == backend.name:
             return xp.take(self.classes_, numbers, axis=0)
-        return self.classes_[backend.to_numpy(numbers)]
+        return self.classes_[backend.to_numpy(numbers)]  # words, on the host
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, shape (n, n_classes)."""
-        log_proba = self.predict_log_proba(X)
-        return bilevel.get_backend(log_proba).xp.exp(log_proba)
+        margins = self._margins(X, "predict_proba")
+        return bilevel.get_backend(margins).xp.exp(_log_proba(margins))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Their logarithms."""
-        margins = self.decision_function(X)
-        backend = bilevel.get_backend(margins)
-        if margins.ndim == 1:
-            return -backend.xp.stack(
-                [backend.softplus(margins), backend.softplus(-margins)], axis=1
-            )
-        return margins - backend.logsumexp(margins, axis=1)[:, None]
+        return _log_proba(self._margins(X, "predict_log_proba"))
+
+
+def _log_proba(margins: Array) -> Array:
+    backend = bilevel.get_backend(margins)
+    if margins.ndim == 1:
+        return -backend.xp.stack([backend.softplus(margins), backend.softplus(-margins)], axis=1)
+    return margins - backend.logsumexp(margins, axis=1)[:, None]

@@ -285,11 +285,14 @@ class KernelRidgePoint:
         squares = [dot(column, column, backend) for column in self.cross_columns]
         return backend.xp.sqrt(backend.xp.sum(backend.xp.stack(squares)))
 
-    def diag(self) -> Array:
+    def diag(self) -> Array | None:
+        """None with row weights: a row of weight s is to converge as s rows of weight 1 do."""
+        if self.model.roots is not None:
+            return None
         diag = self.model.kernel.diag(self.model.X, self.lam[:-1], self.model.backend)
         if self.x.ndim == 2:
             diag = self.model.backend.xp.broadcast_to(diag[:, None], self.x.shape)
-        return self.model.scale(self.model.scale(diag)) + self._ridge
+        return diag + self._ridge
 
     def ray(self, d: Array) -> KernelRidgeRay:
         return KernelRidgeRay(self, d, self._product(d))

@@ -1,0 +1,251 @@
+"""Kernel ridge regression that chooses its kernel parameter and alpha by the hypergradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+import bilevel
+from bilevel.backends import Array
+from bilevel.inner import RBF, Kernel, KernelRidge, Matern32, Matern52, Polynomial, kernel_ridge
+from bilevel.losses import Squared
+from bilevel.outer import held_out_kernel
+
+from ._base import BilevelEstimator, fit_tightly, log_bounds, number, positive, total_weight
+from ._rows import Rows, check_rows
+from ._splits import Split
+
+#: Kernels of one parameter, gamma, by the names that scikit-learn gives them where it has them.
+KERNELS: Mapping[str, Kernel] = MappingProxyType(
+    {
+        "rbf": RBF(),
+        "matern32": Matern32(),
+        "matern52": Matern52(),
+        "polynomial": Polynomial(),
+    }
+)
+
+#: Rows up to which the last fit is by a direct solve of the kernel matrix.
+_DIRECT = 8192
+
+
+class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
+    """Kernel ridge regression whose gamma and alpha are found together by their hypergradient.
+
+    It stands where a :class:`sklearn.model_selection.GridSearchCV` over
+    :class:`sklearn.kernel_ridge.KernelRidge` does, without a grid.
+
+    Parameters
+    ----------
+    kernel : {"rbf", "matern32", "matern52", "polynomial"} or bilevel.inner.Kernel
+        One parameter, gamma: e^{-γ‖x-z‖²}, a Matérn kernel of length scale 1/γ, or (γ xᵀz + 1)³.
+    gamma : float, optional
+        Where the search starts; 1 / n_features when omitted.
+    alpha : float
+        Where the search starts.
+    gamma_bounds, alpha_bounds : pair of float
+        Where they stay.
+    cv, method, max_iter, tol, certify, random_state
+        As in :class:`BilevelLogisticRegression`. K folds share one kernel matrix.
+
+    Attributes
+    ----------
+    gamma_, alpha_ : float
+        Those found.
+    dual_coef_ : array, shape (n,) or (n, n_targets)
+    X_fit_ : array, shape (n, n_features)
+        The training rows, which predictions need.
+    best_score_ : float
+        Minus the mean squared error of a held-out row at gamma_ and alpha_; of several targets
+        the sum.
+    n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
+        As in :class:`BilevelLogisticRegression`; a pass is a product with the kernel matrix.
+
+    Notes
+    -----
+    As in scikit-learn there is no intercept: centre y where that matters. Dense X alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.estimators import BilevelKernelRidge
+    >>> X = np.linspace(0, 6, 60)[:, None]
+    >>> model = BilevelKernelRidge(cv=0.3, random_state=0).fit(X, np.sin(X[:, 0]))
+    >>> model.score(X, np.sin(X[:, 0])) > 0.99
+    True
+    """
+
+    _sparse = False
+
+    def __init__(
+        self,
+        *,
+        kernel: Any = "rbf",
+        gamma: float | None = None,
+        alpha: float = 1.0,
+        gamma_bounds: tuple[float, float] = (1e-5, 1e3),
+        alpha_bounds: tuple[float, float] = (1e-3, 1e5),
+        cv: Any = 5,
+        method: Any = "path",
+        max_iter: int = 50,
+        tol: float | None = None,
+        certify: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.kernel = kernel
+        self.gamma = gamma
+        self.alpha = alpha
+        self.gamma_bounds = gamma_bounds
+        self.alpha_bounds = alpha_bounds
+        self.cv = cv
+        self.method = method
+        self.max_iter = max_iter
+        self.tol = tol
+        self.certify = certify
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelKernelRidge:
+        """Choose gamma and alpha, and fit all rows with them.
+
+        Parameters
+        ----------
+        X : array, shape (n, n_features)
+        y : array, shape (n,) or (n, n_targets)
+        sample_weight : array, shape (n,), optional
+            Weights of the squared errors, of training and held-out rows alike.
+
+        Returns
+        -------
+        self
+        """
+        kernel = self._kernel()
+        bounds = [
+            log_bounds(getattr(self, name), name) for name in ("gamma_bounds", "alpha_bounds")
+        ]
+        rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
+        gamma = 1 / rows.X.shape[1] if self.gamma is None else self.gamma
+        lam0 = [positive(gamma, "gamma"), positive(self.alpha, "alpha")]
+        low, high = zip(*bounds, strict=True)
+        domain = bilevel.Box(low, high)
+        splits = self._splits(rows)
+        if splits is None:
+            problem, total = self._on_set(kernel, rows, domain)
+        elif len(splits) == 1:
+            problem, total = _on_one(kernel, rows, splits[0], domain)
+        else:
+            problem, total = _on_folds(kernel, rows, splits, domain)
+        result = self._search(problem, lam0)
+        backend = rows.backend
+        self.gamma_, self.alpha_ = (
+            number(value, backend) for value in (backend.xp.exp(result.lam[j]) for j in (0, 1))
+        )
+        self._lam = result.lam
+        self.best_score_ = -2 * result.fun / total
+        self.X_fit_ = rows.X
+        self.dual_coef_ = _fit(_model(kernel, rows), result.lam)
+        return self
+
+    def _kernel(self) -> Kernel:
+        if isinstance(self.kernel, str):
+            if self.kernel not in KERNELS:
+                raise ValueError(
+                    f"kernel must be one of {sorted(KERNELS)} or a kernel, got {self.kernel!r}."
+                )
+            return KERNELS[self.kernel]
+        if getattr(self.kernel, "n_parameters", None) != 1:
+            raise ValueError(f"kernel must have one parameter, gamma, got {self.kernel!r}.")
+        kernel: Kernel = self.kernel
+        return kernel
+
+    def _on_set(
+        self, kernel: Kernel, rows: Rows, domain: bilevel.Box
+    ) -> tuple[bilevel.Problem, float]:
+        X_val, y_val = self._validation_set(rows)
+        targets = rows.backend.asarray(y_val, dtype=rows.X.dtype)
+        return kernel_problem(kernel, rows, Rows(X_val, targets, None, rows.backend), domain)
+
+    def predict(self, X: Any) -> Array:
+        """Predictions, shape (n,) or (n, n_targets)."""
+        check_is_fitted(self)
+        X, backend = self._check_X(X, self.dual_coef_, "predict")
+        if X.dtype != self.X_fit_.dtype:
+            X = backend.xp.astype(X, self.X_fit_.dtype)
+        model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel(), backend)
+        return model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
+
+
+def _model(kernel: Kernel, rows: Rows) -> KernelRidge:
+    return kernel_ridge(rows.X, rows.y, kernel, sample_weight=rows.weights)
+
+
+def kernel_problem(
+    kernel: Kernel, train: Rows, held: Rows, domain: bilevel.Box
+) -> tuple[bilevel.Problem, float]:
+    """The problem of these rows, and the weight of the held-out ones."""
+    inner = _model(kernel, train)
+    outer = held_out_kernel(inner, held.X, held.y, Squared(), sample_weight=held.weights)
+    total = total_weight(held.weights, held.n, held.backend)
+    return bilevel.Problem(inner, outer, domain), total
+
+
+def _on_one(
+    kernel: Kernel, rows: Rows, split: Split, domain: bilevel.Box
+) -> tuple[bilevel.Problem, float]:
+    """The rows of one split, taken out."""
+    backend, xp = rows.backend, rows.backend.xp
+
+    def part(index: Any) -> Rows:
+        numbers = backend.asarray(index)
+        s = None if rows.weights is None else xp.take(rows.weights, numbers, axis=0)
+        X, y = (xp.take(a, numbers, axis=0) for a in (rows.X, rows.y))
+        return Rows(X, y, s, backend)
+
+    return kernel_problem(kernel, part(split.train), part(split.held), domain)
+
+
+def _on_folds(
+    kernel: Kernel, rows: Rows, splits: list[Split], domain: bilevel.Box
+) -> tuple[bilevel.Problem, float]:
+    """K splits as row weights: they share the kernel matrix."""
+    backend, xp = rows.backend, rows.backend.xp
+    targets = rows.y.shape[1] if rows.y.ndim == 2 else 1
+
+    def weights(parts: list[Any]) -> Array:
+        columns = [
+            backend.asarray(np.bincount(index, minlength=rows.n), dtype=rows.X.dtype)
+            for index in parts
+        ]
+        if rows.weights is not None:
+            columns = [column * rows.weights for column in columns]
+        return xp.stack([column for column in columns for _ in range(targets)], axis=1)
+
+    train, held = weights([s.train for s in splits]), weights([s.held for s in splits])
+    y = rows.y if rows.y.ndim == 1 else xp.concat([rows.y for _ in splits], axis=1)
+    inner = kernel_ridge(rows.X, y, kernel, sample_weight=train)
+    outer = held_out_kernel(inner, rows.X, y, Squared(), sample_weight=held)
+    (total,) = backend.scalars(xp.sum(held))
+    return bilevel.Problem(inner, outer, domain), total / targets
+
+
+def _fit(model: KernelRidge, lam: Array) -> Array:
+    """The coefficients at λ: a direct solve, or conjugate gradients where the matrix is large."""
+    backend, xp = model.backend, model.backend.xp
+    n = model.X.shape[0]
+    if n > _DIRECT:
+        zeros = xp.zeros(model.x_shape, dtype=model.dtype, device=backend.device)
+        return model.scale(fit_tightly(model, lam, zeros))
+    K = model.matrix(lam).dense()
+    # Weights of several targets are equal: the first column has them all.
+    roots = xp.ones_like(model.X[:, 0]) if model.roots is None else model.roots
+    roots = roots if roots.ndim == 1 else roots[:, 0]
+    ridge = xp.exp(lam[-1]) * xp.eye(n, dtype=model.dtype, device=backend.device)
+    rhs = model.scale(model.y)
+    solved = xp.linalg.solve(
+        roots[:, None] * K * roots[None, :] + ridge, rhs if rhs.ndim == 2 else rhs[:, None]
+    )
+    return model.scale(solved if rhs.ndim == 2 else solved[:, 0])
