@@ -155,7 +155,8 @@ def test_adaptive_step_grants_the_slack_of_the_tolerances():
     """C ε_k + ε_{k-1} (C + M) Δ = 0.25 · 0.4 + 0.8 · 1.25 · 0.5 = 0.6."""
     before = StepState(lipschitz=4.0, value=10.0, tol=0.8, moved=0.5)
     assert AdaptiveStep().next(before, 10.0 + 0.6 - 0.5 - 1e-9, tol=0.4)[0].lipschitz == 3.8
-    assert AdaptiveStep().next(before, 10.0 + 0.6 - 0.5 + 1e-9, tol=0.4)[0].lipschitz == 8.0
+    assert AdaptiveStep().next(before, 10.0 + 0.6 - 0.5 + 1e-9, tol=0.4)[0].lipschitz == 4.0
+    assert AdaptiveStep().next(before, 10.0 + 0.6 + 1e-9, tol=0.4)[0].lipschitz == 8.0
 
 
 def test_the_first_step_has_the_length_root_m():

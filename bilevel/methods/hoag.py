@@ -249,10 +249,12 @@ class HOAG:
             inner_status=inner.status,
             cg_status=found.status,
         )
+        # With a loose ε_k the old q (zero at first) may pass as it is: then p says nothing yet.
+        solved = found.residual is None or found.residual <= 0.1 * norm_g
         status = Status.RUNNING
         if not (math.isfinite(value) and math.isfinite(norm_p)):
             status = Status.NON_FINITE
-        elif state.tol > 0 and stationarity <= state.tol * abs(value):
+        elif state.tol > 0 and stationarity <= state.tol * abs(value) and solved:
             status = Status.CONVERGED
         return HOAGState(
             k=k,
