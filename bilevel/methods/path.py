@@ -226,7 +226,8 @@ class PathFollowing:
             (lam,) = backend.scalars(state.lam[0])
             (p,) = backend.scalars(estimate.hypergrad[0])
             rule = secant.observe(state.rule, lam, p, estimate.error)
-            left = estimate.stationarity + estimate.error
+            # p itself: the domain cuts ‖P_D(λ - p) - λ‖ short where p is longer than it is wide.
+            left = estimate.norm + estimate.error
             if estimate.stationarity == 0 and estimate.error < estimate.norm:
                 return rule, True, 0.0  # on the boundary, and p points outwards for certain
             return rule, True, None if rule.curvature is None else left**2 / (2 * rule.curvature)
@@ -254,7 +255,7 @@ class PathFollowing:
             return estimate.bound < estimate.norm
         if rule.curvature is None:
             return False
-        left = estimate.stationarity + estimate.bound
+        left = estimate.norm + estimate.bound
         return left**2 / (2 * rule.curvature) <= 10 * state.tol * abs(estimate.value)
 
     def _next(
