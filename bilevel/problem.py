@@ -116,6 +116,7 @@ def logistic_regression(
     y_val: Array,
     *,
     groups: Any = None,
+    fit_intercept: bool = False,
     domain: Domain | None = None,
 ) -> Problem:
     """The ℓ2 regularisation of a logistic regression, chosen on held-out rows.
@@ -131,6 +132,8 @@ def logistic_regression(
         Labels, -1 and +1.
     groups : None, array of integers of shape (p,), or "each"
         One λ for all coefficients, one for each group of them, or one for each.
+    fit_intercept : bool
+        Append an intercept without penalty, the last of x.
     domain : Domain, optional
         Box(-12, 12) when omitted.
 
@@ -151,8 +154,10 @@ def logistic_regression(
     (1,)
     """
     loss = Logistic()
-    inner = linear_model(X, y, loss, groups=groups)
-    outer = held_out(X_val, y_val, loss, X_name="X_val", y_name="y_val")
+    inner = linear_model(X, y, loss, groups=groups, fit_intercept=fit_intercept)
+    outer = held_out(
+        X_val, y_val, loss, fit_intercept=fit_intercept, X_name="X_val", y_name="y_val"
+    )
     return Problem(check_same_features(inner, outer), outer, Box() if domain is None else domain)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import bilevel
 from bilevel import io
-from bilevel.design import Design, Standardized, WithIntercept, from_host
+from bilevel.design import Design, Standardized, from_host
 from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
@@ -23,7 +23,7 @@ from ._info import versions
 from ._inputs import Inputs, Rows, load_inputs
 from ._live import Live, print_rows
 
-#: Models by name: each makes a problem of (X, y, X_val, y_val, domain=...).
+#: Models by name: each makes a problem of (X, y, X_val, y_val, fit_intercept=..., domain=...).
 MODELS: Mapping[str, Callable[..., bilevel.Problem]] = MappingProxyType(
     {"logistic": bilevel.logistic_regression}
 )
@@ -82,16 +82,16 @@ def prepare(
     standardized = Standardized.fit(train) if standardize else None
 
     def design(base: Design) -> Design:
-        found: Design = base
-        if standardized is not None:
-            found = Standardized(base, standardized.mean, standardized.scale)
-        return WithIntercept(found) if intercept else found
+        if standardized is None:
+            return base
+        return Standardized(base, standardized.mean, standardized.scale)
 
     problem = MODELS[model](
         design(train),
         backend.asarray(inputs.train.y, kind),
         design(from_host(inputs.val.X, backend, kind)),
         backend.asarray(inputs.val.y, kind),
+        fit_intercept=intercept,
         domain=bilevel.Box(*bounds),
     )
     return Prepared(problem, standardized, intercept)
@@ -136,7 +136,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option("--features", type=click.IntRange(1), help="LIBSVM: number of features.")
 @click.option("--zero-based", is_flag=True, help="LIBSVM: features are numbered from 0.")
 @click.option("--standardize", is_flag=True, help="Give columns mean 0 and deviation 1.")
-@click.option("--intercept", is_flag=True, help="Add an intercept, penalised as the others are.")
+@click.option("--intercept", is_flag=True, help="Add an intercept, without penalty.")
 @click.option(
     "--backend",
     type=click.Choice(bilevel.backend_names()),
@@ -167,6 +167,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option("--max-passes", type=click.IntRange(1), help="Budget of passes over the data.")
 @click.option("--max-seconds", type=click.FloatRange(0), help="Budget of seconds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the splits.")
+@click.option(
+    "--certify",
+    is_flag=True,
+    help="Hold the run against the assumptions and the conclusions of Theorem 2 (a tight fit).",
+)
 @click.option("--report", type=click.Path(dir_okay=False), help="Write an HTML report.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Write a picture (.svg, .png, .pdf).")
 @click.option("--save", type=click.Path(dir_okay=False), help="Write the model (.npz).")
@@ -215,6 +220,7 @@ class _Options:
     max_passes: int | None
     max_seconds: float | None
     seed: int
+    certify: bool
     report: str | None
     plot: str | None
     save: str | None
@@ -270,6 +276,9 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
     rows = outcome(result, model, inputs)
     console.print()
     print_rows(console, rows)
+    if o.certify:
+        console.print()
+        console.print(str(bilevel.certify(result, prepared.problem, method=o.method)))
     _write(o, result, model, rows, settings, console)
     return result.status
 

@@ -264,7 +264,8 @@ class PathFollowing:
             (lam,) = backend.scalars(state.lam[0])
             (p,) = backend.scalars(estimate.hypergrad[0])
             rule = secant.observe(state.rule, lam, p, estimate.error)
-            left = estimate.stationarity + estimate.error
+            # p itself: the domain cuts ‖P_D(λ - p) - λ‖ short where p is longer than it is wide.
+            left = estimate.norm + estimate.error
             if estimate.stationarity == 0 and estimate.error < estimate.norm:
                 return rule, 0.0  # on the boundary, and p points outwards for certain
             return rule, None if rule.curvature is None else left**2 / (2 * rule.curvature)

@@ -1,0 +1,440 @@
+"""The scikit-learn estimators: its own checks, its own models at the λ found, its conventions."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+pytest.importorskip("sklearn")
+
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_regression
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import bilevel
+from bilevel.estimators import (
+    BilevelKernelRidge,
+    BilevelLogisticRegression,
+    BilevelRidge,
+    HyperparameterSearchCV,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+def standardised(X):
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    return standardised(X), y
+
+
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return standardised(X), y
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        BilevelLogisticRegression(),
+        BilevelRidge(),
+        BilevelKernelRidge(),
+        HyperparameterSearchCV(LogisticRegression()),
+        HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge())),
+        HyperparameterSearchCV(KernelRidge(kernel="rbf")),
+    ],
+    ids=str,
+)
+def test_scikit_learns_own_checks_pass(estimator):
+    """All of them, none expected to fail; those of array libraries run below."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = check_estimator(estimator, on_fail=None, on_skip=None)
+    assert [(c["check_name"], c["exception"]) for c in done if c["status"] == "failed"] == []
+    skipped = {c["check_name"] for c in done if c["status"] == "skipped"}
+    assert all("array_api" in name for name in skipped), skipped
+    assert sum(c["status"] == "passed" for c in done) > 40
+
+
+ARRAY_CHECKS = """
+import sys, warnings
+from sklearn.utils import estimator_checks as checks
+from bilevel import estimators
+warnings.simplefilter("ignore")
+name, library = sys.argv[1:]
+checks.check_array_api_input_and_values(
+    name, getattr(estimators, name)(), library,
+    device_name="cpu" if library == "torch" else None, dtype_name="float64",
+    check_sample_weight=True,
+)
+if library == "array_api_strict" and hasattr(checks, "check_array_api_same_namespace"):
+    checks.check_array_api_same_namespace(name, getattr(estimators, name)(), library)
+print("passed")
+"""
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+@pytest.mark.parametrize(
+    "name", ["BilevelLogisticRegression", "BilevelRidge", "BilevelKernelRidge"]
+)
+def test_scikit_learns_own_array_checks_pass(name, library):
+    """In a process of its own: SciPy wants to know before it is imported."""
+    pytest.importorskip(library)
+    done = subprocess.run(
+        [sys.executable, "-c", ARRAY_CHECKS, name, library],
+        env={**os.environ, "SCIPY_ARRAY_API": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "passed", done.stdout + done.stderr
+
+
+# -- the model and the λ are right --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [cancer, iris])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_logistic_regression_is_scikit_learns_at_the_c_found(data, fit_intercept):
+    X, y = data()
+    ours = BilevelLogisticRegression(fit_intercept=fit_intercept).fit(X, y)
+    theirs = LogisticRegression(
+        C=ours.C_, fit_intercept=fit_intercept, tol=1e-10, max_iter=10_000
+    ).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-6)
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+
+
+@pytest.mark.parametrize("data", [cancer, iris])
+def test_the_c_found_is_a_minimum_of_the_held_out_loss(data):
+    """By scikit-learn's models on scikit-learn's folds: f rises on both sides of C_."""
+    X, y = data()
+    ours = BilevelLogisticRegression(cv=4).fit(X, y)
+
+    def loss(C):
+        total = 0.0
+        for train, held in StratifiedKFold(4).split(X, y):
+            model = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(X[train], y[train])
+            proba = model.predict_proba(X[held])
+            total += log_loss(y[held], proba, labels=model.classes_, normalize=False)
+        return total / len(y)
+
+    best = loss(ours.C_)
+    assert ours.best_score_ == pytest.approx(-best, rel=1e-3)
+    assert best < loss(ours.C_ * 1.5)
+    assert best < loss(ours.C_ / 1.5)
+
+
+def test_ridge_is_scikit_learns_at_the_alpha_found_and_that_is_a_minimum():
+    X, y = load_diabetes(return_X_y=True)
+    ours = BilevelRidge().fit(X, y)
+    theirs = Ridge(alpha=ours.alpha_).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-6)
+    assert ours.intercept_ == pytest.approx(theirs.intercept_)
+
+    def loss(alpha):
+        errors = [
+            np.sum((Ridge(alpha=alpha).fit(X[train], y[train]).predict(X[held]) - y[held]) ** 2)
+            for train, held in KFold(5).split(X)
+        ]
+        return sum(errors) / len(y)
+
+    assert ours.best_score_ == pytest.approx(-loss(ours.alpha_), rel=1e-5)
+    assert loss(ours.alpha_) < min(loss(ours.alpha_ * 1.5), loss(ours.alpha_ / 1.5))
+
+
+@pytest.mark.parametrize("cv", [4, 0.3])
+def test_kernel_ridge_is_scikit_learns_at_the_parameters_found(cv):
+    X = np.random.default_rng(0).uniform(-3, 3, (120, 2))
+    y = np.sin(X[:, 0]) + 0.3 * np.random.default_rng(1).standard_normal(120)
+    ours = BilevelKernelRidge(cv=cv, random_state=0).fit(X, y)
+    theirs = KernelRidge(kernel="rbf", alpha=ours.alpha_, gamma=ours.gamma_).fit(X, y)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-7)
+    if cv == 4:
+        squares = 0.0
+        for train, held in KFold(4).split(X):
+            fold = clone(theirs).fit(X[train], y[train])
+            squares += np.sum((fold.predict(X[held]) - y[held]) ** 2)
+        assert ours.best_score_ == pytest.approx(-squares / len(y), rel=1e-3)
+    record = ours.path_[-1]
+    assert record.optimality < 0.05 * ours.path_[0].optimality
+
+
+def test_several_targets_share_one_alpha():
+    X, Y = make_regression(80, 6, n_targets=3, noise=20.0, random_state=0)
+    for cv in (5, 0.25):
+        ours = BilevelRidge(cv=cv, random_state=0).fit(X, Y)
+        theirs = Ridge(alpha=ours.alpha_).fit(X, Y)
+        np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-6)
+        np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-6)
+        assert ours.predict(X).shape == (80, 3)
+    kernel = BilevelKernelRidge(cv=3).fit(X, Y)
+    theirs = KernelRidge(kernel="rbf", alpha=kernel.alpha_, gamma=kernel.gamma_).fit(X, Y)
+    np.testing.assert_allclose(kernel.dual_coef_, theirs.dual_coef_, rtol=1e-6, atol=1e-9)
+
+
+def test_groups_find_the_features_that_are_noise():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 12))
+    y = X[:, :4] @ np.array([3.0, -2.0, 1.0, 2.0]) + rng.standard_normal(200)
+    groups = np.repeat([0, 1], [4, 8])
+    ours = BilevelRidge(groups=groups).fit(X, y)
+    assert ours.alpha_.shape == (2,)
+    assert ours.alpha_[1] > 50 * ours.alpha_[0]
+    assert ours.best_score_ > BilevelRidge().fit(X, y).best_score_
+
+
+# -- ways to give the data -----------------------------------------------------------------------
+
+
+def test_sparse_rows_give_the_model_of_dense_ones():
+    X, y = cancer()
+    X = np.where(np.abs(X) > 1, X, 0.0)
+    dense = BilevelLogisticRegression().fit(X, y)
+    thin = BilevelLogisticRegression().fit(sparse.csr_array(X), y)
+    assert thin.C_ == pytest.approx(dense.C_, rel=1e-3)
+    np.testing.assert_allclose(thin.coef_, dense.coef_, atol=1e-3)
+    np.testing.assert_allclose(thin.decision_function(sparse.csr_array(X)), X @ thin.coef_[0] + thin.intercept_)
+
+
+def test_a_set_that_is_held_out_is_neither_trained_on_nor_lost():
+    X, y = cancer()
+    ours = BilevelLogisticRegression(cv=(X[::2], y[::2])).fit(X[1::2], y[1::2])
+    problem = bilevel.logistic_regression(
+        X[1::2], 2.0 * y[1::2] - 1, X[::2], 2.0 * y[::2] - 1, fit_intercept=True
+    )
+    result = bilevel.minimize(problem)
+    assert ours.C_ == pytest.approx(float(np.exp(-result.lam[0])), rel=1e-2)
+    np.testing.assert_allclose(
+        ours.coef_,
+        LogisticRegression(C=ours.C_, tol=1e-10, max_iter=5000).fit(X[1::2], y[1::2]).coef_,
+        atol=1e-5,
+    )
+
+
+def test_a_fraction_is_drawn_by_the_seed_and_has_its_share_of_each_class():
+    from bilevel.estimators._splits import split_rows
+
+    labels = np.repeat([0, 1, 2], [40, 20, 1])
+    (split,) = split_rows(0.25, np.arange(61), labels, 61, 0)
+    assert np.bincount(labels[split.held], minlength=3).tolist() == [10, 5, 0]
+    assert sorted(np.concatenate([split.train, split.held])) == list(range(61))
+    (again,) = split_rows(0.25, np.arange(61), labels, 61, 0)
+    np.testing.assert_array_equal(split.held, again.held)
+
+
+def test_a_class_of_one_row_is_always_trained_on():
+    from bilevel.estimators._splits import split_rows
+
+    labels = np.repeat([0, 1, 2], [10, 10, 1])
+    splits = split_rows(5, np.arange(21), labels, 21, None)
+    assert all(20 in split.train and 20 not in split.held for split in splits)
+    assert sorted(np.concatenate([split.held for split in splits])) == list(range(20))
+
+
+def test_any_array_gives_attributes_of_its_library(backend):
+    """The same numbers on every library and device, and nothing comes back on the host."""
+    X, y = iris()
+    host = BilevelLogisticRegression(cv=3).fit(X, y)
+    ours = BilevelLogisticRegression(cv=3).fit(backend.asarray(X), backend.asarray(y))
+    for name in ("classes_", "coef_", "intercept_"):
+        found = getattr(ours, name)
+        assert bilevel.get_backend(found) == backend
+        np.testing.assert_allclose(backend.to_numpy(found), getattr(host, name), rtol=1e-4, atol=1e-6)
+    for method in ("predict", "predict_proba", "decision_function"):
+        found = getattr(ours, method)(backend.asarray(X))
+        assert bilevel.get_backend(found) == backend
+        np.testing.assert_allclose(
+            backend.to_numpy(found), getattr(host, method)(X), rtol=1e-3, atol=1e-5
+        )
+    again = pickle.loads(pickle.dumps(host))
+    np.testing.assert_array_equal(again.predict(X), host.predict(X))
+
+
+def test_words_are_classes_and_frames_have_names():
+    pandas = pytest.importorskip("pandas")
+    X, y = iris()
+    words = np.array(["setosa", "versicolor", "virginica"])[y]
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    ours = BilevelLogisticRegression(cv=3).fit(frame, words)
+    assert ours.classes_.tolist() == ["setosa", "versicolor", "virginica"]
+    assert ours.feature_names_in_.tolist() == list("abcd")
+    assert ours.score(frame, words) > 0.9
+
+
+# -- what a run tells ----------------------------------------------------------------------------
+
+
+def test_the_path_and_the_certificate():
+    X, y = cancer()
+    plain = BilevelLogisticRegression().fit(X, y)
+    assert [r.k for r in plain.path_] == list(range(1, plain.n_iter_ + 1))
+    assert plain.path_[-1].passes == plain.n_passes_
+    assert np.exp(-plain.path_[-1].lam[0]) == pytest.approx(plain.C_)
+    assert not hasattr(plain, "certificate_")
+    certified = BilevelLogisticRegression(certify=True).fit(X, y)
+    assert certified.certificate_.ok
+    assert pickle.loads(pickle.dumps(certified)).C_ == certified.C_
+
+
+def test_a_search_that_ends_early_says_so():
+    X, y = cancer()
+    with pytest.warns(ConvergenceWarning, match="iteration limit"):
+        BilevelLogisticRegression(max_iter=1).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"C": -1.0}, "C must be a positive number"),
+        ({"C_bounds": (1.0, 0.1)}, "C_bounds must have 0 < low <= high"),
+        ({"cv": 1}, "cv must be 2 folds or more"),
+        ({"cv": 1.5}, "cv as a fraction"),
+        ({"cv": True}, "cv must be folds"),
+        ({"method": "magic"}, "method must be one of"),
+        ({"cv": [(np.arange(50), np.arange(50, 60))]}, "no training row of 2 classes"),
+        ({"cv": (np.ones((2, 3)), np.zeros(2))}, "3 features"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    X, y = iris()
+    with pytest.raises(ValueError, match=message):
+        BilevelLogisticRegression(**options).fit(X, y)
+
+
+def test_without_scikit_learn_there_is_one_sentence():
+    code = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "sklearn" else find(name, *a)
+try:
+    import bilevel.estimators
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == (
+        "bilevel.estimators needs scikit-learn, which is not installed: "
+        "`pip install 'bilevel[sklearn]'`."
+    )
+
+
+# -- HyperparameterSearchCV ----------------------------------------------------------------------
+
+
+def test_the_search_of_a_model_alone_is_that_of_the_estimator():
+    X, y = cancer()
+    search = HyperparameterSearchCV(LogisticRegression(max_iter=1000)).fit(X, y)
+    direct = BilevelLogisticRegression().fit(X, y)
+    assert search.best_params_["C"] == pytest.approx(direct.C_, rel=2e-2)
+    assert search.best_score_ == pytest.approx(direct.best_score_, rel=1e-3)
+    np.testing.assert_array_equal(search.predict(X), direct.predict(X))
+
+
+def test_the_steps_before_see_the_training_rows_of_their_split_alone():
+    X, y = load_diabetes(return_X_y=True)
+    seen = []
+
+    def note(X):
+        seen.append(len(X))
+        return X
+
+    pipeline = make_pipeline(FunctionTransformer(note), StandardScaler(), Ridge())
+    search = HyperparameterSearchCV(pipeline, cv=3).fit(X, y)
+    (name,) = search.best_params_
+    assert name == "ridge__alpha"
+
+    def loss(alpha):
+        total = 0.0
+        for train, held in KFold(3).split(X):
+            model = make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(X[train], y[train])
+            total += np.sum((model.predict(X[held]) - y[held]) ** 2)
+        return total / len(y)
+
+    alpha = search.best_params_[name]
+    assert search.best_score_ == pytest.approx(-loss(alpha), rel=1e-4)
+    assert loss(alpha) < min(loss(alpha * 1.5), loss(alpha / 1.5))
+    assert seen.count(len(X)) == 1, "all rows are seen by the last fit alone"
+
+
+def test_text_goes_through_the_pipeline():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [f"{'good fine' if i % 3 else 'bad poor'} w{i % 7} v{i % 5}" for i in range(60)]
+    labels = np.array(["up" if i % 3 else "down" for i in range(60)])
+    pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    search = HyperparameterSearchCV(pipeline, cv=0.3, random_state=0).fit(texts, labels)
+    assert search.classes_.tolist() == ["down", "up"]
+    assert search.score(texts, labels) == 1.0
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_sample_weights_reach_the_last_step(routing):
+    """A row of weight 2 is two rows, in the search and in the last fit."""
+    X, y = load_diabetes(return_X_y=True)
+    weights = np.where(np.arange(len(y)) % 4 == 0, 2, 1)
+    folds = np.arange(len(y)) % 3
+    twice = np.repeat(np.arange(len(y)), weights)
+
+    def splits(folds):
+        return [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(3)]
+
+    with config_context(enable_metadata_routing=routing):
+        ridge = Ridge()
+        if routing:
+            ridge.set_fit_request(sample_weight=True)
+            params = {"sample_weight": weights}
+        else:
+            params = {"ridge__sample_weight": weights}
+        pipeline = make_pipeline(FunctionTransformer(), ridge)
+        one = HyperparameterSearchCV(pipeline, cv=splits(folds)).fit(X, y, **params)
+        two = HyperparameterSearchCV(pipeline, cv=splits(folds[twice])).fit(X[twice], y[twice])
+        plain = HyperparameterSearchCV(pipeline, cv=splits(folds)).fit(X, y)
+    assert one.best_params_["ridge__alpha"] == pytest.approx(two.best_params_["ridge__alpha"])
+    assert one.best_params_["ridge__alpha"] != pytest.approx(plain.best_params_["ridge__alpha"], rel=1e-3)
+    np.testing.assert_allclose(one.predict(X), two.predict(X))
+
+
+def test_weights_are_routed_to_the_estimators_in_a_pipeline():
+    X, y = cancer()
+    weights = np.where(y == 1, 3.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        model = BilevelLogisticRegression(cv=3).set_fit_request(sample_weight=True)
+        pipeline = make_pipeline(FunctionTransformer(), model).fit(X, y, sample_weight=weights)
+    direct = BilevelLogisticRegression(cv=3).fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(pipeline[-1].coef_, direct.coef_)
+
+
+def test_a_model_that_cannot_be_tuned_is_refused():
+    X, y = cancer()
+    with pytest.raises(TypeError, match="one of LogisticRegression, Ridge, KernelRidge"):
+        HyperparameterSearchCV(StandardScaler()).fit(X, y)
+    with pytest.raises(ValueError, match="penalises its intercept"):
+        HyperparameterSearchCV(LogisticRegression(solver="liblinear")).fit(X, y)
+    with pytest.raises(ValueError, match="class_weight"):
+        HyperparameterSearchCV(LogisticRegression(class_weight="balanced")).fit(X, y)
