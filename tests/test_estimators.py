@@ -214,7 +214,9 @@ def test_sparse_rows_give_the_model_of_dense_ones():
     thin = BilevelLogisticRegression().fit(sparse.csr_array(X), y)
     assert thin.C_ == pytest.approx(dense.C_, rel=1e-3)
     np.testing.assert_allclose(thin.coef_, dense.coef_, atol=1e-3)
-    np.testing.assert_allclose(thin.decision_function(sparse.csr_array(X)), X @ thin.coef_[0] + thin.intercept_)
+    np.testing.assert_allclose(
+        thin.decision_function(sparse.csr_array(X)), X @ thin.coef_[0] + thin.intercept_
+    )
 
 
 def test_a_set_that_is_held_out_is_neither_trained_on_nor_lost():
@@ -260,7 +262,9 @@ def test_any_array_gives_attributes_of_its_library(backend):
     for name in ("classes_", "coef_", "intercept_"):
         found = getattr(ours, name)
         assert bilevel.get_backend(found) == backend
-        np.testing.assert_allclose(backend.to_numpy(found), getattr(host, name), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            backend.to_numpy(found), getattr(host, name), rtol=1e-4, atol=1e-6
+        )
     for method in ("predict", "predict_proba", "decision_function"):
         found = getattr(ours, method)(backend.asarray(X))
         assert bilevel.get_backend(found) == backend
@@ -416,7 +420,9 @@ def test_sample_weights_reach_the_last_step(routing):
         two = HyperparameterSearchCV(pipeline, cv=splits(folds[twice])).fit(X[twice], y[twice])
         plain = HyperparameterSearchCV(pipeline, cv=splits(folds)).fit(X, y)
     assert one.best_params_["ridge__alpha"] == pytest.approx(two.best_params_["ridge__alpha"])
-    assert one.best_params_["ridge__alpha"] != pytest.approx(plain.best_params_["ridge__alpha"], rel=1e-3)
+    assert one.best_params_["ridge__alpha"] != pytest.approx(
+        plain.best_params_["ridge__alpha"], rel=1e-3
+    )
     np.testing.assert_allclose(one.predict(X), two.predict(X))
 
 

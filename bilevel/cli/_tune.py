@@ -278,7 +278,8 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
     print_rows(console, rows)
     if o.certify:
         console.print()
-        console.print(str(bilevel.certify(result, prepared.problem, method=o.method)))
+        certificate = bilevel.certify(result, prepared.problem, method=o.method)
+        console.print(str(certificate), soft_wrap=True)
     _write(o, result, model, rows, settings, console)
     return result.status
 
