@@ -184,7 +184,7 @@ def folds(quick: bool, method: str) -> list[Line]:
 
 
 def sure(quick: bool, method: str) -> list[Line]:
-    n, noise = (128, 0.3) if quick else (512, 0.3)
+    n, noise = (128, 0.3) if quick else (256, 0.3)
     t = np.linspace(0, 1, n)
     truth = np.sin(2 * np.pi * t) + 0.5 * np.sin(6 * np.pi * t)
     y = truth + noise * np.random.default_rng(0).standard_normal(n)

@@ -81,10 +81,12 @@ def load(path: str | Path, problem: Problem, method: Method) -> Snapshot:
 
 
 def _describe(problem: Problem) -> str:
+    """Shape, dtype and domain; not the library, so that a run can go on with another."""
+    dtype = str(problem.dtype).rpartition(".")[2]
     shape = "x".join(str(n) for n in problem.inner.x_shape)
     return (
         f"{type(problem.inner).__name__} with x of shape {shape}, "
-        f"{problem.inner.n_hyperparameters} hyperparameter(s), {problem.dtype}, "
+        f"{problem.inner.n_hyperparameters} hyperparameter(s), {dtype}, "
         f"{problem.domain!r}"
     )
 

@@ -35,7 +35,9 @@ def write_page(path: Path, entries: list[Entry]) -> None:
     html = environment.get_template("page.html.j2").render(
         entries=entries,
         done=done,
-        stand_ins=list(dict.fromkeys(n for e in done for n in e.results.notes if n)),  # type: ignore[union-attr]
+        stand_ins=list(
+            dict.fromkeys(n for e in done for n in e.results.notes if n.startswith("Stand-in"))
+        ),
         counts={o: sum(e.verdict.outcome == o for e in done if e.verdict) for o in OUTCOMES},
         outcomes=OUTCOMES,
         minutes=sum(e.provenance.get("seconds", 0.0) for e in done) / 60,

@@ -16,6 +16,6 @@ def write_npz(file: IO[bytes], text: str, arrays: dict[str, np.ndarray[Any, Any]
 def read_npz(path: str | Path) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
     """Read back what :func:`write_npz` wrote."""
     # np.load of a path leaves the file open where it turns out to be no archive.
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as content:
         arrays = {name: content[name] for name in content.files}
     return str(arrays.pop("text")), arrays

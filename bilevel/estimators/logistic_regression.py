@@ -163,9 +163,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
         self.coef_ = found.coef[None, :] if n_classes == 2 else found.coef.T
         # The multinomial loss does not see a common shift of the intercepts: their mean is 0.
         self.intercept_ = (
-            found.intercept[None]
-            if n_classes == 2
-            else found.intercept - xp.mean(found.intercept)
+            found.intercept[None] if n_classes == 2 else found.intercept - xp.mean(found.intercept)
         )
         self.best_score_ = -found.loss
         return self

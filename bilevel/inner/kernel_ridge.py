@@ -206,7 +206,9 @@ class KernelRidge:
         weights = xp.reshape(ones, (ones.shape[0], -1))
         diag = self.kernel.diag(self.X, lam[:-1], self.backend)
         trace, total, log_ridge = self.backend.scalars(
-            xp.max(xp.sum(weights * diag[:, None], axis=0)), xp.max(xp.sum(weights, axis=0)), lam[-1]
+            xp.max(xp.sum(weights * diag[:, None], axis=0)),
+            xp.max(xp.sum(weights, axis=0)),
+            lam[-1],
         )
         ridge, bound = exp_or_inf(log_ridge), self.kernel.derivative_bound
         cross = None

@@ -1,14 +1,16 @@
 """Linear algebra with operators: conjugate gradients and preconditioners."""
 
-from .accuracy import Accuracy, Energy, Residual
+from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
-from .preconditioners import Preconditioner, jacobi
+from .preconditioners import Nystrom, Preconditioner, jacobi
 from .products import dot, dots, norm
 
 __all__ = [
     "Accuracy",
     "CGResult",
     "Energy",
+    "Nystrom",
+    "EstimatedEnergy",
     "Preconditioner",
     "Residual",
     "cg",

@@ -9,6 +9,11 @@ Golub and Meurant (1994), in the form of Meurant and Tichý (2013, algorithm 2),
 It is a bound in exact arithmetic and holds up to rounding (Strakoš and Tichý 2002). A gradient
 norm can't do this: most of an error lies where the curvature is small, and there the gradient
 shows little of it.
+
+Where no μ is known, or one so small that the bound is of no use, the error is estimated from below
+by the steps that came after (Hestenes and Stiefel 1952, theorem 6:1; Strakoš and Tichý 2002):
+
+    ‖x* - x_{k-d}‖²_A = Σ_{k-d ≤ j < k} α_j r_jᵀz_j + ‖x* - x_k‖²_A.
 """
 
 from __future__ import annotations
@@ -57,6 +62,11 @@ class Progress:
         return None if self.mu is None else math.sqrt(max(self.gamma * self.rz, 0.0))
 
     @property
+    def estimate(self) -> float | None:
+        """What ‖x* - x_k‖_A is taken for, the bound where there is one."""
+        return self.error
+
+    @property
     def residual_goal(self) -> float:
         """What the true residual must come down to; an energy goal makes no demand on it."""
         return self.goal if self.mu is None else math.inf
@@ -81,6 +91,43 @@ class Progress:
             beta = rz / self.rz if self.rz > 0 else 0.0
             gamma = left / (self.mu * left + beta) if left > 0 else gamma
         return replace(self, gamma=gamma, energy=energy, rz=rz, rr=rr)
+
+
+@dataclass(frozen=True)
+class Delayed(Progress):
+    """A column whose error is estimated by its last steps, as the host knows it.
+
+    ``energies`` are ‖x_j - x_0‖²_A of all steps. A window of a fifth of the steps, at least
+    ``window``, covers the plateaus that the convergence of an ill-conditioned system has; the error
+    of the beginning of the window is taken for that of its end, which is smaller.
+    """
+
+    window: int = 4
+    energies: tuple[float, ...] = (0.0,)
+
+    @property
+    def estimate(self) -> float | None:
+        """√ of what the window added; infinite before there is one, 0 at an exact solution."""
+        if self.rz == 0:
+            return 0.0
+        width = max(self.window, len(self.energies) // 5)
+        if len(self.energies) <= width:
+            return math.inf
+        return math.sqrt(max(self.energies[-1] - self.energies[-1 - width], 0.0))
+
+    @property
+    def residual_goal(self) -> float:
+        return math.inf
+
+    @property
+    def reached(self) -> bool:
+        estimate = self.estimate
+        assert estimate is not None
+        return estimate <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Delayed:
+        energy = self.energy + alpha * self.rz
+        return replace(self, energy=energy, rz=rz, rr=rr, energies=(*self.energies, energy))
 
 
 @runtime_checkable
@@ -122,3 +169,20 @@ class Energy:
 
     def start(self, column: int) -> Progress:
         return Progress(self.absolute[column], self.relative[column], mu=self.mu, gamma=1 / self.mu)
+
+
+@dataclass(frozen=True)
+class EstimatedEnergy:
+    """Stop where ‖A⁻¹b - x‖_A, as estimated, is ≤ max(absolute, relative ‖x - x0‖_A).
+
+    Parameters
+    ----------
+    absolute, relative : tuple of float
+        One number a column.
+    """
+
+    absolute: tuple[float, ...]
+    relative: tuple[float, ...]
+
+    def start(self, column: int) -> Progress:
+        return Delayed(self.absolute[column], self.relative[column])

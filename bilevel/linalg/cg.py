@@ -41,6 +41,9 @@ class CGResult:
     energy_errors : tuple of float or None
         A bound of ‖A⁻¹ b - x‖_A for each column where the accuracy states μ
         (:class:`~bilevel.linalg.Energy`), else None.
+    energy_estimates : tuple of float or None
+        What the error is taken for: that bound, or an estimate
+        (:class:`~bilevel.linalg.EstimatedEnergy`); None where the accuracy is of the residual.
     """
 
     x: Array
@@ -50,6 +53,7 @@ class CGResult:
     residual_norms: tuple[float, ...]
     energies: tuple[float, ...]
     energy_errors: tuple[float, ...] | None
+    energy_estimates: tuple[float, ...] | None
 
     @property
     def residual_norm(self) -> float:
@@ -133,7 +137,6 @@ def cg(
             break
         previous = excess
         progress = tuple(replace(p, gamma=p.gamma0) for p in progress)
-    bounds = [p.error for p in progress]
     return CGResult(
         x,
         status,
@@ -141,8 +144,14 @@ def cg(
         r,
         norms,
         tuple(math.sqrt(max(p.energy, 0.0)) for p in progress),
-        None if any(e is None for e in bounds) else tuple(e for e in bounds if e is not None),
+        _all_or_none([p.error for p in progress]),
+        _all_or_none([p.estimate for p in progress]),
     )
+
+
+def _all_or_none(values: list[float | None]) -> tuple[float, ...] | None:
+    known = tuple(v for v in values if v is not None)
+    return known if len(known) == len(values) else None
 
 
 def _residual(tol: float | Sequence[float], n_columns: int) -> Residual:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from . import hoag, path, projected, secant
+from . import hoag, maid, path, projected, secant
 from ._protocol import Method, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
+from .maid import MAID
 from .path import PathFollowing
 
 __all__ = [
     "HOAG",
+    "MAID",
     "METHODS",
     "AdaptiveStep",
     "FixedStep",
@@ -23,7 +25,7 @@ __all__ = [
 ]
 
 #: The methods by name, for ``minimize(..., method=name)`` and the command line.
-METHODS: dict[str, Callable[[], Method]] = {"path": PathFollowing, "hoag": HOAG}
+METHODS: dict[str, Callable[[], Method]] = {"path": PathFollowing, "hoag": HOAG, "maid": MAID}
 
 
 def get_method(method: str | Method) -> Method:
@@ -50,4 +52,4 @@ def get_method(method: str | Method) -> Method:
 
 def state_modules() -> tuple[ModuleType, ...]:
     """The modules whose dataclasses a checkpoint may hold."""
-    return (hoag, path, projected, secant)
+    return (hoag, maid, path, projected, secant)

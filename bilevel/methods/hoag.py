@@ -79,8 +79,9 @@ class AdaptiveStep:
 
         g(x_k, λ_k) ≤ g(x_{k-1}, λ_{k-1}) + C ε_k + ε_{k-1} (C + M) Δ - L Δ² / 2,
 
-    and halved (L ← 2 L) where g grew by more than the two tolerances allow. In between L stays. A step after which g is larger by more
-    than the factor ``growth`` is taken back. L starts such that the first step has the length √m.
+    and halved (L ← 2 L) where g grew by more than the two tolerances allow. In between L stays. A
+    step after which g is larger by more than the factor ``growth`` is taken back. L starts such
+    that the first step has the length √m.
 
     The half is that of the descent lemma, and of the authors' code: a step p / L lowers a
     quadratic f of curvature c by L Δ² - c Δ² / 2, so that the test holds exactly where c ≤ L.
@@ -248,10 +249,12 @@ class HOAG:
             inner_status=inner.status,
             cg_status=found.status,
         )
+        # With a loose ε_k the old q (zero at first) may pass as it is: then p says nothing yet.
+        solved = found.residual is None or found.residual <= 0.1 * norm_g
         status = Status.RUNNING
         if not (math.isfinite(value) and math.isfinite(norm_p)):
             status = Status.NON_FINITE
-        elif state.tol > 0 and stationarity <= state.tol * abs(value):
+        elif state.tol > 0 and stationarity <= state.tol * abs(value) and solved:
             status = Status.CONVERGED
         return HOAGState(
             k=k,

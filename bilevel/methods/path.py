@@ -32,8 +32,9 @@ from ..linalg import (
     Accuracy,
     CGResult,
     Energy,
+    Nystrom,
+    EstimatedEnergy,
     Preconditioner,
-    Residual,
     cg,
     dot,
     dots,
@@ -69,6 +70,7 @@ class PathState:
     rule: SecantState | ProjectedState
     tol: float
     gap: float
+    sketch: Sketch | None
     record: Record | None
     status: Status
 
@@ -100,6 +102,11 @@ class PathFollowing:
         A start without x0 in one hyperparameter begins where the condition number of h, by its
         own constants, is at most this, and comes down from there: a pass buys most where the
         model is strongly regularised. ``math.inf`` starts at lam0 itself.
+    default_tol : float
+        ``tol`` where none is given.
+    rank, sketch_after : int
+        Once a correction has taken ``sketch_after`` steps of CG, a Nyström sketch of this rank
+        preconditions the following ones (one hyperparameter; rank 0 turns it off).
 
     Examples
     --------
@@ -122,6 +129,8 @@ class PathFollowing:
     certify: bool = True
     first_condition: float = 1e3
     default_tol: float = 1e-5
+    rank: int = 10
+    sketch_after: int = 8
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> PathState:
         backend = problem.backend
@@ -146,6 +155,7 @@ class PathFollowing:
             rule=rule,
             tol=self.default_tol if tol is None else tol,
             gap=math.inf,
+            sketch=None,
             record=None,
             status=Status.RUNNING,
         )
@@ -154,59 +164,87 @@ class PathFollowing:
         lam = state.lam
         point = problem.inner.at(state.start, lam, state.carry)
         look = _look(problem, point, state.vectors, state.pushed)
-        wanted = _Wanted(self.newton, self.adjoint)
-        if state.gap <= 100 * state.tol:
+        wanted, sketch = _Wanted(self.newton, self.adjoint), state.sketch
+        provable = self.certify and _provable(problem, look)
+        if state.gap <= 20 * state.tol:
             # The secant will arrive with this step: what the proof needs is cheapest at once.
             wanted = _Wanted(0.05 * self.newton, 0.2 * self.adjoint)
+            if sketch is not None:
+                sketch = Sketch.at(problem, look.point, self.rank)
         estimate: _Estimate | None = None
-        rule, n_cg, sweeps, status = state.rule, 0, 0, Status.RUNNING
+        rule, gap = state.rule, None
+        n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
         for sweeps in range(1, self.max_sweeps + 1):
             before = look
-            solved = self._solve(problem, look, wanted)
+            solved = self._solve(problem, look, wanted, sketch)
             n_cg += solved.n_iter
-            certain = _certify(problem, look, solved)
+            if self.rank and sketch is None and solved.n_iter >= self.sketch_after:
+                sketch = Sketch.at(problem, look.point, self.rank)
+            certain = None
+            if provable and (sketch is None or sketch.lower_bound(problem, look.point) > 0):
+                certain = _certify(problem, look, solved)
             look, moved = _move(problem, look, solved)
             estimate = _estimate(problem, before, solved, look, certain, moved)
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
                 break
-            rule, accepted, gap = self._judge(problem, state, estimate)
+            if state.k == 0 and sweeps < 3 and moved:
+                # x, then q and the tangents at that x: before that p says nothing of ∇f.
+                continue
+            rule, gap = self._judge(problem, state, estimate)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
-            if small and self._certain(problem, state, rule, estimate):
+            if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
+                # The pairs see the curvature along the last steps alone: one more has to agree.
+                small = small and state.gap <= 100 * state.tol
+            if small and gap is not None and _certain(estimate, gap, state.tol):
                 status = Status.CONVERGED
                 break
-            if small and self.certify and certain is not None and sweeps < self.max_sweeps:
+            if small and provable and sweeps < self.max_sweeps:
                 wanted = _Wanted(0.1, 0.5 * wanted.adjoint)
+                if certain is None and sketch is not None:
+                    sketch = Sketch.at(problem, look.point, self.rank)
                 continue
             if small:
                 status = Status.CONVERGED
                 break
-            if not moved:
-                status = Status.STALLED if sweeps > 1 else status
-                break
-            if estimate.error <= self.theta * estimate.norm:
+            if still and not moved:
+                break  # x is as precise as it gets, and q and t have had their turn since
+            still = not moved
+            if estimate.error <= self.theta * estimate.free_norm:
                 break
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
         assert estimate is not None
-        return self._next(problem, state, rule, accepted, look, estimate, gap, n_cg, sweeps, status)
+        # p of which not even the sign is known moves nothing: the next iteration corrects on.
+        stay = status is Status.RUNNING and not estimate.error < estimate.norm
+        return self._next(
+            problem,
+            state,
+            state.rule if stay else rule,
+            stay,
+            look,
+            estimate,
+            gap,
+            sketch,
+            n_cg,
+            sweeps,
+            status,
+        )
 
-    def _solve(self, problem: Problem, look: _Look, wanted: _Wanted) -> CGResult:
+    def _solve(
+        self, problem: Problem, look: _Look, wanted: _Wanted, sketch: Sketch | None
+    ) -> CGResult:
         """The three questions in one block."""
         backend, xp = problem.backend, problem.backend.xp
         b = xp.concat([-look.grad[..., None], look.residuals], axis=-1)
-        width = b.shape[-1]
-        mu = problem.inner.constants(look.point.lam).mu
-        preconditioner, bottom = _preconditioner(problem, look.point, mu)
-        energies = [0.0, *(wanted.adjoint * e for e in look.energies)]
+        preconditioner, bottom = _preconditioner(problem, look, sketch)
+        absolute = (0.0, *(wanted.adjoint * e for e in look.energies))
+        relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
         accuracy: Accuracy
-        if bottom is not None:
-            relative = (wanted.newton, *(wanted.adjoint,) * (width - 1))
-            accuracy = Energy(bottom, tuple(energies), relative)
+        if bottom is None:
+            accuracy = EstimatedEnergy(absolute, relative)
         else:
-            norms = backend.scalars(*(norm(b[..., j], backend) for j in range(width)))
-            shares = [wanted.newton**2, *(wanted.adjoint**2,) * (width - 1)]
-            accuracy = Residual(tuple(s * n for s, n in zip(shares, norms, strict=True)))
+            accuracy = Energy(bottom, absolute, relative)
         return cg(
             look.point.hvp,
             b,
@@ -219,8 +257,8 @@ class PathFollowing:
 
     def _judge(
         self, problem: Problem, state: PathState, estimate: _Estimate
-    ) -> tuple[SecantState | ProjectedState, bool, float | None]:
-        """The rule with this iterate taken in, whether it stands, and the decrease left."""
+    ) -> tuple[SecantState | ProjectedState, float | None]:
+        """The rule with this iterate taken in, and the decrease left, None where it is not known."""
         backend = problem.backend
         if isinstance(state.rule, SecantState):
             (lam,) = backend.scalars(state.lam[0])
@@ -229,58 +267,55 @@ class PathFollowing:
             # p itself: the domain cuts ‖P_D(λ - p) - λ‖ short where p is longer than it is wide.
             left = estimate.norm + estimate.error
             if estimate.stationarity == 0 and estimate.error < estimate.norm:
-                return rule, True, 0.0  # on the boundary, and p points outwards for certain
-            return rule, True, None if rule.curvature is None else left**2 / (2 * rule.curvature)
+                return rule, 0.0  # on the boundary, and p points outwards for certain
+            return rule, None if rule.curvature is None else left**2 / (2 * rule.curvature)
         rule_m, accepted = projected.observe(
             state.rule,
             state.lam,
             estimate.hypergrad,
             estimate.corrected,
             estimate.corrected_error,
+            estimate.error,
             backend,
             self.memory,
         )
         if not accepted:
-            return rule_m, False, None
+            return rule_m, None
+        if estimate.free_norm == 0:  # in a corner, and p points outwards as far as is known
+            return rule_m, 0.0 if estimate.error <= self.theta * estimate.norm else None
         _, decrement = projected.propose(rule_m, problem.domain, backend)
-        if decrement is None or estimate.norm == 0:
-            return rule_m, True, None if estimate.norm > 0 else 0.0
-        return rule_m, True, decrement * (1 + estimate.error / estimate.norm) ** 2
-
-    def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
-        """Whether the proven bound agrees that the decrease left is small."""
-        if estimate.bound is None or not isinstance(rule, SecantState):
-            return False
-        if estimate.stationarity == 0:
-            return estimate.bound < estimate.norm
-        if rule.curvature is None:
-            return False
-        left = estimate.norm + estimate.bound
-        return left**2 / (2 * rule.curvature) <= 10 * state.tol * abs(estimate.value)
+        if decrement is None:
+            return rule_m, None
+        return rule_m, decrement * (1 + estimate.error / estimate.free_norm) ** 2
 
     def _next(
         self,
         problem: Problem,
         state: PathState,
         rule: SecantState | ProjectedState,
-        accepted: bool,
+        stay: bool,
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
+        sketch: Sketch | None,
         n_cg: int,
         sweeps: int,
         status: Status,
     ) -> PathState:
         """Choose the next λ, and predict x there."""
         backend, xp = problem.backend, problem.backend.xp
-        if isinstance(rule, SecantState):
+        if stay:
+            lam = state.lam
+        elif isinstance(rule, SecantState):
             target = xp.full_like(state.lam, secant.propose(rule))
             lam = problem.domain.project(target, backend)
         else:
             lam, _ = projected.propose(rule, problem.domain, backend)
         delta = lam - state.lam
         (moved,) = backend.scalars(norm(delta, backend))
-        if isinstance(rule, SecantState):
+        if moved == 0 and not stay and status is Status.RUNNING:
+            status = Status.STALLED  # the rule would look at the same place for ever
+        if isinstance(rule, SecantState) and not stay:
             rule = secant.trusted(rule, moved, sweeps if state.k > 0 else 2)
         record = Record(
             k=state.k + 1,
@@ -312,10 +347,22 @@ class PathFollowing:
             pushed=look.pushed,
             rule=rule,
             tol=state.tol,
+            sketch=sketch,
             gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
             record=record,
             status=status,
         )
+
+
+def _certain(estimate: _Estimate, gap: float, tol: float) -> bool:
+    """Whether the decrease left is small by the proven bound too, with ten times the tolerance."""
+    bound, size = estimate.bound, estimate.norm
+    if bound is None:
+        return False
+    if estimate.stationarity == 0 or estimate.free_norm == 0:
+        return bound < size or size == 0
+    grown = (size + bound) / (size + estimate.error)
+    return gap * grown**2 <= 10 * tol * abs(estimate.value)
 
 
 @dataclass(frozen=True)
@@ -324,6 +371,44 @@ class _Wanted:
 
     newton: float
     adjoint: float
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A low-rank approximation of A = H - μ I, made at one (x, λ) and kept along the path.
+
+    Elsewhere it still speeds CG up, whose error bound is then an estimate. At the same λ the bound
+    is proven: A(x) ⪰ e^{-R‖x - x₀‖} A(x₀).
+    """
+
+    nystrom: Nystrom
+    x: Array
+    lam: Array
+
+    @classmethod
+    def at(cls, problem: Problem, point: InnerPoint, rank: int) -> Sketch:
+        mu = problem.inner.constants(point.lam).mu or 0.0
+        sketch = Nystrom.of(lambda v: point.hvp(v) - mu * v, point.x, rank, seed=0)
+        return cls(sketch, point.x, point.lam)
+
+    def lower_bound(self, problem: Problem, point: InnerPoint) -> float:
+        """A proven lower bound of the spectrum of M⁻¹H, 0 where there is none worth having."""
+        backend, constants = problem.backend, problem.inner.constants(point.lam)
+        away, moved = backend.scalars(
+            norm(point.x - self.x, backend), norm(point.lam - self.lam, backend)
+        )
+        if not constants.mu or constants.self_concordance is None or moved > 0:
+            return 0.0
+        change = constants.self_concordance * away
+        return constants.mu * math.exp(-change) if change < 1 else 0.0
+
+
+def _provable(problem: Problem, look: _Look) -> bool:
+    """Whether the constants for :func:`self_concordant_bound` are stated, with tangents there."""
+    inner, outer = problem.inner.constants(look.point.lam), problem.outer_constants
+    stated = (inner.mu, inner.self_concordance, inner.cross_lipschitz)
+    stated += (outer.grad_x_lipschitz, outer.grad_lam_lipschitz)
+    return look.cross is not None and all(constant is not None for constant in stated)
 
 
 @dataclass(frozen=True)
@@ -392,10 +477,18 @@ def _corrected(
 def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]:
     """Add the corrections to q and t, go along the Newton step, and look again."""
     backend = problem.backend
-    point, d = look.point, solved.x[..., 0]
-    vectors, pushed = look.vectors + solved.x[..., 1:], None
+    point, corrections = look.point, solved.x
+    if solved.status is Status.NEGATIVE_CURVATURE:
+        # H is no inverse here: q and t do not exist, and where the first product already showed it
+        # the Newton step is the gradient's.
+        (size,) = backend.scalars(norm(corrections[..., 0], backend))
+        d = -look.grad if size == 0 else corrections[..., 0]
+        nothing = problem.backend.xp.zeros_like(corrections[..., 1:])
+        corrections = problem.backend.xp.concat([d[..., None], nothing], axis=-1)
+    d = corrections[..., 0]
+    vectors, pushed = look.vectors + corrections[..., 1:], None
     if isinstance(point, Pushable):
-        through = point.push(solved.x)
+        through = point.push(corrections)
         pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
         ray = point.ray(d, through[..., 0])
     else:
@@ -464,6 +557,7 @@ class _Estimate:
 
     hypergrad: Array
     norm: float
+    free_norm: float  # of the coordinates that D leaves free
     error: float
     linear_error: float
     bound: float | None
@@ -505,14 +599,18 @@ def _estimate(
         norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
         norm(before.p - p_before, backend),
+        norm(after.p - before.p, backend),
+        norm(after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
     )
     value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
-    old, new = numbers[9 : 8 + width], numbers[8 + width :]
+    moved_p, free = numbers[9:11]
+    old, new = numbers[11 : 10 + width], numbers[10 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
-    errors = solved.energy_errors or tuple(0.1 * e for e in solved.energies)
+    errors = solved.energy_estimates
+    assert errors is not None
     left = errors[0] + ratio * decrement if moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
@@ -524,9 +622,14 @@ def _estimate(
         cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and before.ready else 0.3
         linear = cosine * grown[0] * math.hypot(*grown[1:])
     else:
+        # Without tangents p is in error by the error of q, and what the correction of x does to q
+        # shows in no residual: what this sweep left undone is taken in proportion to what it did.
+        shares = [e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0]
+        share = max(shares, default=0.0)
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
-    bound, hypergrad = None, after.p
-    inner_error = None
+        linear = max(linear, share * moved_p)
+    error = lag + linear
+    bound, inner_error = None, None
     mu = problem.inner.constants(after.point.lam).mu
     if mu is not None:
         inner_error = grad_after / mu if mu > 0 else math.inf
@@ -534,9 +637,10 @@ def _estimate(
         # The bound was proven one correction ago: the distance of the two p is known.
         bound = certain.bound + change
     return _Estimate(
-        hypergrad=hypergrad,
+        hypergrad=after.p,
         norm=size,
-        error=lag + linear,
+        free_norm=free,
+        error=error if error == error else math.inf,
         linear_error=linear,
         bound=bound,
         inner_error=inner_error,
@@ -546,7 +650,7 @@ def _estimate(
             problem.outer_constants, inner_error=inner_error, grad_x_norm=grad_x
         ),
         corrected=value - correction,
-        corrected_error=abs(correction) * ratio,
+        corrected_error=abs(correction) + lag,
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )
@@ -569,23 +673,29 @@ def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPo
 
 
 def _preconditioner(
-    problem: Problem, point: InnerPoint, mu: float | None
+    problem: Problem, look: _Look, sketch: Sketch | None
 ) -> tuple[Preconditioner | None, float | None]:
-    """Jacobi where the penalty itself is uneven, nothing otherwise; and μ of the system.
+    """Jacobi where the penalty itself is uneven, the sketch if there is one; and μ of the system.
 
     Measured on text (20 Newsgroups, Reuters): with one λ the diagonal costs more iterations than
     it saves at every accuracy below 10%, since it undoes what the penalty makes equal. A point
     that has a preconditioner of its own (a free intercept, where there is no μ) comes first.
+
+    μ is what a proof rests on. Without tangents nothing is proven, and the smallest of many e^λ
+    says little of the system: the bound from it would be met hundreds of products too late.
     """
-    own = point.preconditioner() if isinstance(point, Preconditioned) else None
+    own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
     if own is not None:
         return own, 1.0
+    mu = problem.inner.constants(look.point.lam).mu
     if problem.inner.n_hyperparameters == 1 and mu:
-        return None, mu
-    diagonal = point.diag()
+        if sketch is None:
+            return None, mu
+        return sketch.nystrom.inverse(mu), sketch.lower_bound(problem, look.point) or mu
+    diagonal = look.point.diag()
     if diagonal is None:
         return None, mu or None
-    if not mu:
+    if not mu or look.cross is None:
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None

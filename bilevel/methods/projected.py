@@ -2,7 +2,7 @@
 
 The direction is that of Liu and Nocedal (1989) on the coordinates that the projection leaves
 free (Bertsekas 1982), the gradient's own where that does not descend. A step is taken back only
-if the values prove that it failed, each value within its error.
+where the values differ by more than their errors.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class ProjectedState:
         The last accepted iterate.
     value, value_error : float
         f there, and its error.
+    error : float
+        Of ``hypergrad``.
     rejected : int
         Steps taken back since.
     """
@@ -38,6 +40,7 @@ class ProjectedState:
     hypergrad: Array | None = None
     value: float = 0.0
     value_error: float = 0.0
+    error: float = 0.0
     rejected: int = 0
 
 
@@ -47,24 +50,41 @@ def observe(
     p: Array,
     value: float,
     value_error: float,
+    error: float,
     backend: Backend,
     memory: int,
 ) -> tuple[ProjectedState, bool]:
     """Take in an iterate; False where it has to be taken back."""
-    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error)
+    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error, error)
     if state.lam is None or state.hypergrad is None:
         return fresh, True
     s, y = lam - state.lam, p - state.hypergrad
-    predicted, sy, yy = backend.scalars(
-        dot(state.hypergrad, s, backend), dot(s, y, backend), dot(y, y, backend)
+    predicted, length, sy, yy = backend.scalars(
+        dot(state.hypergrad, s, backend),
+        backend.xp.max(backend.xp.abs(s)),
+        dot(s, y, backend),
+        dot(y, y, backend),
     )
     slack = value_error + state.value_error
-    if value > state.value + 1e-4 * predicted + slack and state.rejected < 10:
-        shorter = replace(state, trust=state.trust / 4, rejected=state.rejected + 1)
+    grew = value > state.value + 1e-4 * predicted + slack
+    # After three shorter steps that also failed it is the value of the anchor that was wrong.
+    if grew and state.rejected < 3:
+        shorter = replace(state, trust=length / 4, rejected=state.rejected + 1)
         return shorter, False
-    if sy > 1e-8 * yy and sy > 0:
+    # A difference of p that is all error says nothing of the curvature.
+    if sy > 1e-8 * yy and sy > 0 and error + state.error < yy**0.5:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
-    return replace(fresh, trust=min(1.5 * state.trust, 4.0)), True
+    return replace(fresh, trust=min(2 * state.trust, 4.0)), True
+
+
+def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
+    """1 for the coordinates that a small step along -p changes, 0 for those that D holds."""
+    xp = backend.xp
+    (largest,) = backend.scalars(xp.max(xp.abs(p)))
+    if largest == 0:
+        return xp.zeros_like(p)
+    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
+    return xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
 
 
 def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Array, float | None]:
@@ -72,21 +92,18 @@ def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Ar
     xp = backend.xp
     lam, p = state.lam, state.hypergrad
     assert lam is not None and p is not None
-    top = xp.max(xp.abs(p))
-    (largest,) = backend.scalars(top)
+    inside = free(lam, p, domain, backend)
+    d = -_two_loops(state.pairs, p * inside, backend) * inside
+    length, largest = backend.scalars(xp.max(xp.abs(d)), xp.max(xp.abs(p * inside)))
     if largest == 0:
         return lam, 0.0
-    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
-    free = xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
-    d = -_two_loops(state.pairs, p * free, backend) * free
-    (length,) = backend.scalars(xp.max(xp.abs(d)))
-    if not state.pairs or not length < float("inf"):
-        d, length = -p * free, largest
     decrement = None
-    if state.pairs:
+    if state.pairs and length < float("inf"):
         (decrement,) = backend.scalars(-dot(p, d, backend) / 2)
-    if length > state.trust:
-        d = d * (state.trust / length)
+        d = d * min(1.0, state.trust / length)
+    else:
+        # Nothing is known of the curvature: a plateau has a small p and asks for no small step.
+        d = -p * inside * (state.trust / largest)
     target = domain.project(lam + d, backend)
     (slope,) = backend.scalars(dot(p, target - lam, backend))
     if not slope < 0:  # the projection bent the direction upwards: its own gradient step descends

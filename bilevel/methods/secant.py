@@ -1,12 +1,15 @@
 """The step in one hyperparameter: a safeguarded secant on the hypergradient.
 
 A minimum is where f' goes from negative to positive. Signs that are certain (larger than the
-error of p) bracket it; the secant of the last two iterates proposes the step, which is kept
-inside the bracket and no longer than the predictor of x can be trusted.
+error of p) bracket it. The secant of the last two iterates proposes the step, bent by the secant
+before it: λ is a logarithm, along which f' flattens towards its zero, and a straight line through
+two points on one side falls short each time. The step is kept inside the bracket and no longer
+than the predictor of x can be trusted.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -22,8 +25,14 @@ class SecantState:
         The largest λ where f' < 0 is certain, the smallest where f' > 0 is.
     lam, slope : float or None
         The last iterate and its p.
+    error : float
+        Of that p.
     curvature : float or None
-        The secant's estimate of f'', where it is positive.
+        The estimate of f'' at the last iterate, where it is positive.
+    bend : float
+        Half the estimate of its derivative, 0 without a secant before.
+    slope, middle : float or None
+        Of the last secant, and the middle of its interval, where it is f'' best.
     """
 
     trust: float
@@ -31,7 +40,11 @@ class SecantState:
     above: float | None = None
     lam: float | None = None
     hypergrad: float | None = None
+    error: float = 0.0
     curvature: float | None = None
+    bend: float = 0.0
+    slope: float | None = None
+    middle: float | None = None
 
 
 def observe(state: SecantState, lam: float, p: float, error: float) -> SecantState:
@@ -44,17 +57,36 @@ def observe(state: SecantState, lam: float, p: float, error: float) -> SecantSta
     if below is not None and above is not None and below >= above:
         # f' changes sign more than once: keep the bracket that this iterate opens.
         below, above = (None, above) if p > 0 else (below, None)
-    if state.lam is not None and state.hypergrad is not None and lam != state.lam:
-        slope = (p - state.hypergrad) / (lam - state.lam)
-        curvature = slope if slope > 0 else None
-    return replace(state, below=below, above=above, lam=lam, hypergrad=p, curvature=curvature)
+    fresh = replace(state, below=below, above=above, lam=lam, hypergrad=p, error=error)
+    if state.lam is None or state.hypergrad is None or lam == state.lam:
+        return fresh
+    change = p - state.hypergrad
+    slope, middle = change / (lam - state.lam), (lam + state.lam) / 2
+    # A difference of p that is all error says nothing of the curvature.
+    if not (slope > 0 and abs(change) > error + state.error):
+        return replace(fresh, curvature=None, bend=0.0, slope=None, middle=None)
+    curvature, bend = slope, 0.0
+    if state.slope is not None and state.middle is not None and middle != state.middle:
+        twice = (slope - state.slope) / (middle - state.middle)
+        here = slope + twice * (lam - middle)
+        if 0.3 * slope <= here <= 2 * slope:  # beyond that the three tell more noise than shape
+            curvature, bend = here, twice / 2
+    return replace(fresh, curvature=curvature, bend=bend, slope=slope, middle=middle)
+
+
+def _zero(p: float, curvature: float, bend: float) -> float:
+    """The zero of p + c d + b d² that is nearest to 0, that of the tangent where there is none."""
+    root = curvature**2 - 4 * bend * p
+    return -p / curvature if root < 0 else -2 * p / (curvature + math.sqrt(root))
 
 
 def propose(state: SecantState) -> float:
     """The next λ, not projected on the domain."""
     assert state.lam is not None and state.hypergrad is not None
     lam, p = state.lam, state.hypergrad
-    step = -p / state.curvature if state.curvature else (-state.trust if p > 0 else state.trust)
+    step = -state.trust if p > 0 else state.trust
+    if state.curvature:
+        step = _zero(p, state.curvature, state.bend)
     step = min(max(step, -state.trust), state.trust)
     target = lam + step
     low, high = state.below, state.above

@@ -44,7 +44,7 @@ class WolfeSearch:
             finite = math.isfinite(value_t) and math.isfinite(slope_t)
             slack = noise if t * abs(slope) <= noise else rounding
             descends = finite and (
-                value_t <= value + self.c1 * t * slope
+                value > value_t <= value + self.c1 * t * slope  # > : no step of length zero
                 or (value_t <= value + slack and slope_t <= (2 * self.c1 - 1) * slope)
             )
             if not descends:

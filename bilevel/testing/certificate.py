@@ -224,7 +224,7 @@ class _Run:
         return float(self.problem.backend.xp.finfo(self.problem.dtype).eps)
 
 
-# -- assumptions ------------------------------------------------------------------------------------
+# -- assumptions -----------------------------------------------------------------------------------
 
 
 def summable(run: _Run) -> Clause:
@@ -414,7 +414,7 @@ def feasible(run: _Run) -> Clause:
 
 
 def _change(run: _Run) -> tuple[float, float]:
-    """The largest ‖p_k - p_j‖ / ‖λ_k - λ_j‖ of neighbours, as seen, and less what errors explain."""
+    """The largest ‖p_k - p_j‖ / ‖λ_k - λ_j‖ of neighbours: seen, and certain."""
     seen, certain = 0.0, 0.0
     for before, after in zip(run.records, run.records[1:], strict=False):
         apart = length(run.host(after.lam) - run.host(before.lam))
@@ -444,7 +444,7 @@ def step_length(run: _Run) -> Clause:
     return Clause(name, statement, Mark.BOUNDED, reason, figures)
 
 
-# -- conclusions ------------------------------------------------------------------------------------
+# -- conclusions -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

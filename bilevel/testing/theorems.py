@@ -316,12 +316,13 @@ def trace(known: KnownProblem, method: HOAG, steps: int, lam0: Sequence[float]) 
     for _ in range(steps):
         state = method.step(problem, state)
         record, rule = state.record, state.rule
-        assert record is not None and rule is not None
+        assert record is not None
         assert state.anchor_lam is not None
         here = lam[-1]
         value.append(known.reference.value(here))
         error.append(norm(known.host(record.hypergrad) - known.reference.hypergradient(here)))
-        lipschitz.append(rule.lipschitz)
+        # Without a rule p is zero, and λ stays: any L says the same.
+        lipschitz.append(1.0 if rule is None else rule.lipschitz)
         accepted.append(bool(np.all(known.host(state.anchor_lam) == here)))
         records.append(record)
         lam.append(known.host(state.lam))
@@ -476,7 +477,7 @@ def theorem_2(
     >>> theorem_2(known, Exponential(0.1, 0.8), lam0=[1.0])["gap"] < 1e-3
     True
     """
-    require(schedule.summable, "Σ ε_k < ∞", first=schedule(1))
+    summability(schedule)
     domain = known.problem.domain
     size = diameter(domain, known.m)
     require(math.isfinite(size), "D is bounded", diameter=size)
@@ -502,11 +503,52 @@ def theorem_2(
             tol=record.tol,
         )
     inside(found, domain, known)
+    projected_steps(found, known, used)
     descent(found, known, true)
     squares = squared_steps(found, used)
     scale = true * size**2
     last = stationarity(known, found.lam[-1], delta * max(scale, 1e-12))
     return {**squares, **last, "L": used}
+
+
+def summability(schedule: Schedule) -> Figures:
+    """Σ ε_k < ∞: the schedule says so, and Cauchy's condensation test does not object.
+
+    Σ ε_k and Σ 2ʲ ε_{2ʲ} converge together (ε_k decreasing); the terms of the latter are looked at
+    up to j = 40 and must have fallen by half.
+
+    Examples
+    --------
+    >>> from bilevel.schedules import Power
+    >>> summability(Power(0.1, 2.0))["last"] < 1e-12
+    True
+    """
+    require(schedule.summable, "Σ ε_k < ∞", first=schedule(1))
+    terms = []
+    for j in range(1, 41):
+        try:
+            terms.append(2.0**j * schedule(2**j))
+        except (ValueError, OverflowError):  # underflow to zero, which a schedule may refuse
+            terms.append(0.0)
+    require(
+        terms[-1] <= 0.5 * max(terms),
+        "2ʲ ε_{2ʲ} → 0 (Cauchy's condensation of Σ ε_k)",
+        first=terms[0],
+        last=terms[-1],
+    )
+    return {"first": terms[0], "last": terms[-1]}
+
+
+def projected_steps(found: Trace, known: KnownProblem, lipschitz: float) -> None:
+    """Step (iv): λ_{k+1} = P_D(λ_k - p_k / L), computed again on the host."""
+    domain, numpy_backend = known.problem.domain, get_backend("numpy")
+    for k, record in enumerate(found.records):
+        p = known.host(record.hypergrad)
+        ahead = np.asarray(found.lam[k] - p / lipschitz, dtype=np.float64)
+        expected = host(domain.project(ahead, numpy_backend))
+        off = norm(found.lam[k + 1] - expected)
+        allowed = 16 * known.unit * (1 + norm(found.lam[k]) + norm(p) / lipschitz)
+        require(off <= allowed, "step (iv), λ_{k+1} = P_D(λ_k - p_k/L)", k=record.k, off=off)
 
 
 def inside(found: Trace, domain: Domain, known: KnownProblem) -> None:
@@ -721,6 +763,7 @@ __all__ = [
     "lipschitz_of_gradient",
     "order",
     "products",
+    "projected_steps",
     "projection",
     "records_hold",
     "require",
@@ -728,6 +771,7 @@ __all__ = [
     "slope",
     "squared_steps",
     "stationarity",
+    "summability",
     "theorem_1",
     "theorem_1_constant",
     "theorem_2",

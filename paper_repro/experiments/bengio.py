@@ -70,7 +70,7 @@ def run(settings: Settings) -> Results:
     for size in settings.pick((50, 100, 200, 400, 800), (50, 100, 200, 400), (5, 10)):
         tables["cost"].append(_cost(size, settings))
     budget = Budget(
-        settings.pick(200_000, 20_000, 500), settings.pick(300.0, 10.0, 1.0),
+        settings.pick(200_000, 20_000, 500), settings.pick(300.0, 60.0, 1.0),
         settings.pick(300, 40, 3),
     )  # fmt: skip
     for seed in range(settings.seed, settings.seed + settings.pick(20, 5, 2)):

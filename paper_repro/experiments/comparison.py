@@ -29,7 +29,7 @@ def run(settings: Settings) -> Results:
     for d, passes, repetitions in data:
         for seed in range(settings.seed, settings.seed + repetitions):
             part = d.subset(settings.pick(None, None, 240))
-            budget = Budget(passes, settings.pick(3600.0, 60.0, 5.0), settings.pick(200, 100, 3))
+            budget = Budget(passes, settings.pick(3600.0, 120.0, 5.0), settings.pick(200, 100, 3))
             rows += _one(part, seed, budget, settings, facts)
     return Results({"trace": rows}, facts, notes)
 

@@ -39,7 +39,7 @@ def run(settings: Settings) -> Results:
     iterations = settings.pick(100, 60, 3)
     for d, passes in data:
         for seed in range(settings.seed, settings.seed + settings.pick(5, 1, 1)):
-            budget = Budget(passes, settings.pick(3600.0, 90.0, 5.0), iterations)
+            budget = Budget(passes, settings.pick(3600.0, 150.0, 5.0), iterations)
             rows += _one(d.subset(n_rows), seed, budget, settings, facts)
     return Results({"trace": rows}, facts, notes)
 

@@ -61,12 +61,7 @@ def test_control_a_value_that_is_off() -> None:
     [
         1,
         2,
-        pytest.param(
-            5,
-            marks=pytest.mark.xfail(
-                strict=False, reason="with m > 3 the error of p is not tightened near the end"
-            ),
-        ),
+        5,
     ],
 )
 @pytest.mark.parametrize("seed", range(3))

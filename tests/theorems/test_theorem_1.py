@@ -70,6 +70,19 @@ def test_inner_stop_on_large_problems(known: KnownProblem, digits: float) -> Non
     inner_stop(known, tolerance(known, digits), solver=NewtonCG())
 
 
+@pytest.mark.parametrize("condition", [5e4, 1e6, 1e8])
+@pytest.mark.parametrize("solver", [LBFGS(), NewtonCG()])
+def test_inner_stop_where_values_cancel(condition: float, solver: Any) -> None:
+    """Here the terms of h cancel, and its values err by far more than the roundoff of h.
+
+    A line search that takes every rise above that for a climb stalls on most of these problems.
+    """
+    for seed in range(8):
+        known = quadratic(seed, p=6, m=1, kind="affine", condition=condition)
+        tol = max(1e-5 * norm(known.solution), 50 * known.solution_rounding)
+        inner_stop(known, tol, solver=solver)
+
+
 @given(sts.quadratics(max_p=8, max_condition=1e3), st.floats(2, 6))
 def test_inner_stop_control_a_plain_gradient_norm(known: KnownProblem, digits: float) -> None:
     """Stopping at ‖∂_x h‖ ≤ ε (no μ) leaves x further than ε along the flattest direction."""

@@ -1,0 +1,234 @@
+"""MAID, the method of adaptive inexact descent.
+
+Salehi, Mukherjee, Roberts and Ehrhardt, "An adaptively inexact first-order method for bilevel
+optimization with application to hyperparameter learning" (2024, arXiv 2308.10098), algorithms 3.1
+to 3.3. Instead of a sequence of tolerances given beforehand, an iteration
+
+1. solves for x and q to ε and δ and shrinks both until the bound ω of the error of the
+   hypergradient z satisfies ω ≤ (1 - η) ‖z‖, so that -z descends for certain;
+2. looks for a step α with a certain decrease of f, the errors of both values counted against it,
+
+       g(x̃⁺) + ‖∂_x g(x̃⁺)‖ ε + L_g ε²/2 ≤ g(x̃) - ‖∂_x g(x̃)‖ ε - L_g ε²/2 - η ‖Δλ‖²/α,
+
+   and shrinks ε and δ where no step of this length is certain;
+3. lengthens α and loosens ε and δ for the next iteration.
+
+The paper has no constraints; here the step is projected on D, and ‖Δλ‖²/α stands for α ‖z‖², which
+it is where the projection does nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..backends import Array
+from ..hypergrad import HypergradResult, Implicit, value_bound
+from ..linalg import norm
+from ..problem import Problem
+from ..record import Record
+from ..solvers import LBFGS, InnerResult, Solver, solve
+from ..status import Status
+from ._protocol import optimality
+
+
+@dataclass(frozen=True)
+class MAIDState:
+    """Between two iterations of MAID."""
+
+    k: int
+    lam: Array
+    x: Array
+    carry: Array | None
+    adjoint: Array | None
+    alpha: float
+    epsilon: float
+    delta: float
+    tol: float
+    record: Record | None
+    status: Status
+
+
+@dataclass(frozen=True)
+class MAID:
+    """Adaptive inexact descent.
+
+    Parameters
+    ----------
+    epsilon, delta : float
+        The first tolerances of x and of the residual of the adjoint system.
+    alpha : float, optional
+        The first step size; when omitted, such that the first step has the length √m.
+    eta : float
+        η of the paper: of the sufficient decrease and of the relative error of z.
+    shrink, grow : float
+        ρ and ρ̄: the factors of α at a failed and after a successful step.
+    tighten, loosen : float
+        ν and ν̄: the factors of ε and δ.
+    max_backtracks : int
+        Step sizes tried before the accuracy is increased; one more each time.
+    max_tightenings : int
+        Increases of the accuracy in one iteration; then the run has stalled.
+    solver : Solver
+        The inner solver.
+    hypergradient : Implicit
+        How q is solved for; it must give an error bound.
+
+    Notes
+    -----
+    The bound ω needs μ, L_g and the Lipschitz constants of the objective. Where one is not
+    stated, :meth:`step` raises ValueError: without them nothing of the method is certain.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X = np.array([[1.0], [2.0], [-1.0], [0.5]])
+    >>> y = np.array([1.0, -1.0, -1.0, 1.0])
+    >>> problem = bilevel.logistic_regression(X, y, X, y)
+    >>> bilevel.minimize(problem, method="maid", max_iter=3).nit
+    3
+    """
+
+    epsilon: float = 0.1
+    delta: float = 0.1
+    alpha: float | None = None
+    eta: float = 1e-4
+    shrink: float = 0.5
+    grow: float = 10 / 9
+    tighten: float = 0.5
+    loosen: float = 1.05
+    max_backtracks: int = 5
+    max_tightenings: int = 60
+    solver: Solver = LBFGS()
+    hypergradient: Implicit = Implicit()
+    default_tol: float = 1e-4
+
+    def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> MAIDState:
+        return MAIDState(
+            k=0,
+            lam=problem.domain.project(lam0, problem.backend),
+            x=problem.x(x0),
+            carry=None,
+            adjoint=None,
+            alpha=math.nan if self.alpha is None else self.alpha,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            tol=self.default_tol if tol is None else tol,
+            record=None,
+            status=Status.RUNNING,
+        )
+
+    def step(self, problem: Problem, state: MAIDState) -> MAIDState:
+        backend, domain = problem.backend, problem.domain
+        epsilon, delta, alpha = state.epsilon, state.delta, state.alpha
+        x, carry, adjoint = state.x, state.carry, state.adjoint
+        n_inner = n_cg = 0
+        status = Status.STALLED
+        for attempt in range(self.max_tightenings):
+            inner = solve(problem.inner, state.lam, x, solver=self.solver, tol=epsilon, carry=carry)
+            found = self.hypergradient(problem, inner, tol=delta, start=adjoint)
+            x, carry, adjoint = inner.x, inner.point.carry, found.adjoint
+            n_inner, n_cg = n_inner + inner.n_iter, n_cg + found.n_iter
+            z = found.value
+            value, size, slope, stationarity = backend.scalars(
+                found.outer.value,
+                norm(z, backend),
+                norm(found.outer.grad_x, backend),
+                optimality(domain, backend, state.lam, z),
+            )
+            error = _needed(found.error_bound, "the error of the hypergradient")
+            uncertain = _uncertainty(problem, inner, slope)
+            if not math.isfinite(size + value):
+                status = Status.NON_FINITE
+                break
+            if state.tol > 0 and stationarity + error <= state.tol * abs(value):
+                status = Status.CONVERGED
+                break
+            certain = error <= (1 - self.eta) * size
+            if certain:
+                if math.isnan(alpha):
+                    alpha = math.sqrt(state.lam.shape[0]) / size
+                for _ in range(self.max_backtracks + attempt):
+                    lam = domain.project(state.lam - alpha * z, backend)
+                    ahead = solve(
+                        problem.inner, lam, x, solver=self.solver, tol=epsilon, carry=carry
+                    )
+                    n_inner += ahead.n_iter
+                    outer = problem.outer.at(ahead.x, lam)
+                    value_next, slope_next, moved = backend.scalars(
+                        outer.value,
+                        norm(outer.grad_x, backend),
+                        norm(lam - state.lam, backend),
+                    )
+                    worst = value_next + _uncertainty(problem, ahead, slope_next)
+                    if moved == 0 or worst <= value - uncertain - self.eta * moved**2 / alpha:
+                        status = Status.RUNNING if moved > 0 else Status.STALLED
+                        break
+                    alpha *= self.shrink
+            if status is Status.RUNNING:
+                break
+            epsilon, delta = self.tighten * epsilon, self.tighten * delta
+        if status is not Status.RUNNING:
+            lam, ahead, moved = state.lam, inner, 0.0
+        record = _record(
+            state, inner, found, value, uncertain, stationarity, moved, epsilon, n_inner, n_cg
+        )
+        return MAIDState(
+            k=state.k + 1,
+            lam=lam,
+            x=ahead.x,
+            carry=ahead.point.carry,
+            adjoint=adjoint,
+            alpha=self.grow * alpha,
+            epsilon=self.loosen * epsilon,
+            delta=self.loosen * delta,
+            tol=state.tol,
+            record=record,
+            status=status,
+        )
+
+
+def _needed(bound: float | None, what: str) -> float:
+    if bound is None:
+        raise ValueError(
+            f"MAID needs a bound of {what}, but the problem does not state the constants for it: "
+            "use method='path' or 'hoag', or give the constants."
+        )
+    return bound
+
+
+def _uncertainty(problem: Problem, inner: InnerResult, slope: float) -> float:
+    """‖∂_x g‖ e + L_g e²/2 ≥ |g(x̃) - f|, with the certified e ≤ ε."""
+    bound = value_bound(problem.outer_constants, inner_error=inner.error_bound, grad_x_norm=slope)
+    return _needed(bound, "the value of the criterion")
+
+
+def _record(
+    state: MAIDState,
+    inner: InnerResult,
+    found: HypergradResult,
+    value: float,
+    uncertain: float,
+    stationarity: float,
+    moved: float,
+    epsilon: float,
+    n_inner: int,
+    n_cg: int,
+) -> Record:
+    return Record(
+        k=state.k + 1,
+        lam=state.lam,
+        value=value,
+        value_error=uncertain,
+        hypergrad=found.value,
+        hypergrad_error=found.error_bound,
+        tol=epsilon,
+        inner_error=inner.error_bound,
+        cg_residual=found.residual,
+        optimality=stationarity,
+        step=moved,
+        n_inner=n_inner,
+        n_cg=n_cg,
+        inner_status=inner.status,
+        cg_status=found.status,
+    )
