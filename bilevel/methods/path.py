@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..backends import Array
@@ -56,7 +57,9 @@ class PathState:
     """Between two iterations: where to look next, and the solutions that go along.
 
     ``x`` is the model of the last iteration, ``start`` and ``carry`` what is predicted at the
-    next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X.
+    next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X. ``gap`` is the
+    decrease that was left, relative, ``decrement_goal`` the Newton decrement at which a proof of it
+    would have succeeded (0 when not known).
     """
 
     k: int
@@ -69,6 +72,7 @@ class PathState:
     rule: SecantState | ProjectedState
     tol: float
     gap: float
+    decrement_goal: float
     record: Record | None
     status: Status
 
@@ -146,6 +150,7 @@ class PathFollowing:
             rule=rule,
             tol=self.default_tol if tol is None else tol,
             gap=math.inf,
+            decrement_goal=0.0,
             record=None,
             status=Status.RUNNING,
         )
@@ -156,8 +161,11 @@ class PathFollowing:
         look = _look(problem, point, state.vectors, state.pushed)
         wanted = _Wanted(self.newton, self.adjoint)
         if state.gap <= 100 * state.tol:
-            # The secant will arrive with this step: what the proof needs is cheapest at once.
+            # This step will arrive: what the proof needs is cheapest at once.
             wanted = _Wanted(0.05 * self.newton, 0.2 * self.adjoint)
+            if state.decrement_goal > 0:
+                wanted = replace(wanted, newton=1e-3, decrement=state.decrement_goal)
+        goal = state.decrement_goal
         estimate: _Estimate | None = None
         rule, n_cg, sweeps, status = state.rule, 0, 0, Status.RUNNING
         for sweeps in range(1, self.max_sweeps + 1):
@@ -171,15 +179,19 @@ class PathFollowing:
                 status = Status.NON_FINITE
                 break
             rule, gap = self._judge(problem, state, estimate)
+            allowed = self._allowed(problem, state, rule, estimate)
+            if certain is not None and allowed > 0:
+                goal = allowed / (4 * certain.per_decrement)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
             if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
                 # The pairs see the curvature along the last steps alone: one more has to agree.
                 small = small and state.gap <= 100 * state.tol
-            if small and self._certain(problem, state, rule, estimate):
+            if small and estimate.bound is not None and estimate.bound <= allowed:
                 status = Status.CONVERGED
                 break
             if small and self.certify and certain is not None and sweeps < self.max_sweeps:
-                wanted = _Wanted(0.1, 0.5 * wanted.adjoint)
+                loose = certain.product > allowed / 4
+                wanted = _Wanted(1e-3, (0.5 if loose else 1.0) * wanted.adjoint, goal)
                 continue
             if small:
                 status = Status.CONVERGED
@@ -202,6 +214,7 @@ class PathFollowing:
             look,
             estimate,
             gap,
+            goal,
             n_cg,
             sweeps,
             status,
@@ -209,10 +222,10 @@ class PathFollowing:
 
     def _solve(self, problem: Problem, look: _Look, wanted: _Wanted) -> CGResult:
         """The three questions in one block."""
-        backend, xp = problem.backend, problem.backend.xp
+        xp = problem.backend.xp
         b = xp.concat([-look.grad[..., None], look.residuals], axis=-1)
         preconditioner, bottom = _preconditioner(problem, look)
-        absolute = (0.0, *(wanted.adjoint * e for e in look.energies))
+        absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
         relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
         accuracy: Accuracy
         if bottom is None:
@@ -232,7 +245,7 @@ class PathFollowing:
     def _judge(
         self, problem: Problem, state: PathState, estimate: _Estimate
     ) -> tuple[SecantState | ProjectedState, float | None]:
-        """The rule with this iterate taken in, and the decrease left, None where it is not known."""
+        """The rule with this iterate taken in, and the decrease left (None: not known)."""
         backend = problem.backend
         if isinstance(state.rule, SecantState):
             (lam,) = backend.scalars(state.lam[0])
@@ -261,24 +274,21 @@ class PathFollowing:
             return rule_m, None
         return rule_m, decrement * (1 + estimate.error / estimate.free_norm) ** 2
 
-    def _certain(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> bool:
-        """Whether the proven bound agrees that the decrease left is small."""
-        if estimate.bound is None:
-            return False
-        allowed = 10 * state.tol * abs(estimate.value)
-        if isinstance(rule, ProjectedState):
-            if estimate.free_norm == 0:
-                return estimate.bound < estimate.norm
-            _, decrement = projected.propose(rule, problem.domain, problem.backend)
-            if decrement is None:
-                return False
-            return decrement * (1 + estimate.bound / estimate.free_norm) ** 2 <= allowed
-        if estimate.stationarity == 0:
-            return estimate.bound < estimate.norm
-        if rule.curvature is None:
-            return False
-        left = estimate.stationarity + estimate.bound
-        return left**2 / (2 * rule.curvature) <= allowed
+    def _allowed(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> float:
+        """The error of p with which the decrease left is still small, 0 where there is none."""
+        enough = 10 * state.tol * abs(estimate.value)
+        if isinstance(rule, SecantState):
+            if estimate.stationarity == 0:
+                return estimate.norm
+            if rule.curvature is None:
+                return 0.0
+            return max(math.sqrt(2 * rule.curvature * enough) - estimate.stationarity, 0.0)
+        if estimate.free_norm == 0:
+            return estimate.norm
+        _, decrement = projected.propose(rule, problem.domain, problem.backend)
+        if decrement is None or not decrement > 0:
+            return 0.0
+        return max(estimate.free_norm * (math.sqrt(enough / decrement) - 1), 0.0)
 
     def _next(
         self,
@@ -289,6 +299,7 @@ class PathFollowing:
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
+        goal: float,
         n_cg: int,
         sweeps: int,
         status: Status,
@@ -336,6 +347,7 @@ class PathFollowing:
             pushed=look.pushed,
             rule=rule,
             tol=state.tol,
+            decrement_goal=goal,
             gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
             record=record,
             status=status,
@@ -344,10 +356,11 @@ class PathFollowing:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Relative accuracies of the next block solve."""
+    """Relative accuracies of the next block solve, and ‖d‖_H that needs to be known no better."""
 
     newton: float
     adjoint: float
+    decrement: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -442,11 +455,15 @@ def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]
 
 @dataclass(frozen=True)
 class _Certain:
-    """Proven at x before the step: |p - ∇f| ≤ bound, ‖x - X‖ ≤ inner."""
+    """Proven at x before the step: |p - ∇f| ≤ bound.
 
-    hypergrad: Array
+    ``per_decrement`` is how much of it a small Newton decrement costs, ``product`` what the errors
+    of q and t do.
+    """
+
     bound: float
-    inner: float
+    per_decrement: float
+    product: float
 
 
 def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None:
@@ -468,26 +485,26 @@ def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None
     energies = [math.sqrt(max(v, 0.0)) for v in host[: len(squares)]]
     curvatures = [math.sqrt(max(v, 0.0)) for v in host[len(squares) :]]
     decrement = math.hypot(solved.energies[0], errors[0])
-    bounds = []
+    small = 1e-6 * math.sqrt(inner.mu)
+    bounds, slopes = [], []
     for j in range(1, len(energies)):
         spread = energies[j] * math.sqrt((outer.grad_x_lipschitz or 0.0) / inner.mu)
-        bound = self_concordant_bound(
+        at = partial(
+            self_concordant_bound,
             inner,
             outer,
-            decrement=decrement,
             adjoint_energy=energies[0],
-            adjoint_error=errors[1],
             tangent_energy=energies[j],
-            tangent_error=errors[1 + j],
             tangent_curvature=curvatures[j - 1] if curvatures else spread,
         )
-        if bound is None:
+        bound = at(decrement=decrement, adjoint_error=errors[1], tangent_error=errors[1 + j])
+        slope = at(decrement=small, adjoint_error=0.0, tangent_error=0.0)
+        if bound is None or slope is None:
             return None
         bounds.append(bound)
-    p = _corrected(problem, look.outer, look.point, vectors, residuals)
-    kappa = inner.self_concordance * decrement / math.sqrt(inner.mu)
-    stretch = 1.0 if kappa == 0 else -math.log1p(-kappa) / kappa if kappa < 1 else math.inf
-    return _Certain(p, math.hypot(*bounds), decrement * stretch / math.sqrt(inner.mu))
+        slopes.append(slope / small)
+    product = errors[1] * math.hypot(*errors[2:])
+    return _Certain(math.hypot(*bounds), math.hypot(*slopes), product)
 
 
 @dataclass(frozen=True)
