@@ -175,6 +175,7 @@ class PathFollowing:
             certain = _certify(problem, look, solved)
             look, moved = _move(problem, look, solved)
             estimate = _estimate(problem, before, solved, look, certain, moved)
+            del before, solved  # blocks that the next solve has better use for
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
                 break
@@ -223,7 +224,6 @@ class PathFollowing:
     def _solve(self, problem: Problem, look: _Look, wanted: _Wanted) -> CGResult:
         """The three questions in one block."""
         xp = problem.backend.xp
-        b = xp.concat([-look.grad[..., None], look.residuals], axis=-1)
         preconditioner, bottom = _preconditioner(problem, look)
         absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
         relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
@@ -234,7 +234,7 @@ class PathFollowing:
             accuracy = Energy(bottom, absolute, relative)
         return cg(
             look.point.hvp,
-            b,
+            xp.concat([-look.grad[..., None], look.residuals], axis=-1),
             tol=accuracy,
             preconditioner=preconditioner,
             columns=True,
