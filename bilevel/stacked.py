@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from .backends import Array, Backend
-from .inner import Inner, InnerConstants, InnerPoint, Preconditioned
+from .inner import Inner, InnerConstants, Preconditioned
 from .linalg import Preconditioner
 from .outer import Outer, OuterConstants, OuterPoint
 from .problem import Problem

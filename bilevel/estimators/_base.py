@@ -51,8 +51,9 @@ class BilevelEstimator(BaseEstimator):
         X_val = check_features(self, X_val, sparse=self._sparse, reset=False)
         if X_val.dtype != rows.X.dtype:
             raise TypeError(f"X_val has dtype {X_val.dtype} but X has {rows.X.dtype}: convert one.")
-        if X_val.shape[0] != len(y_val):
-            raise ValueError(f"X_val has {X_val.shape[0]} rows but y_val has {len(y_val)}.")
+        n_val = y_val.shape[0] if hasattr(y_val, "shape") else len(y_val)
+        if X_val.shape[0] != n_val:
+            raise ValueError(f"X_val has {X_val.shape[0]} rows but y_val has {n_val}.")
         return X_val, y_val
 
     def _search(self, problem: bilevel.Problem, lam0: Any) -> bilevel.Result:
@@ -74,7 +75,7 @@ class BilevelEstimator(BaseEstimator):
             self.certificate_ = bilevel.certify(result, problem, method=self.method)
         return result
 
-    def _check_X(self, X: Any, fitted: Array, method: str) -> tuple[Any, Backend]:
+    def _check_new(self, X: Any, fitted: Array, method: str) -> tuple[Any, Backend]:
         """Rows to predict, on the library and device of the fit."""
         X = check_features(self, X, sparse=self._sparse, reset=False)
         backend = get_backend(X)

@@ -1,4 +1,4 @@
-"""What a user gives to ``fit`` and ``predict``, checked: on the host by scikit-learn, else by us."""
+"""What ``fit`` and ``predict`` are given, checked: on the host by scikit-learn, else here."""
 
 from __future__ import annotations
 

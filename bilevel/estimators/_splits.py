@@ -68,7 +68,7 @@ def split_rows(
 
 def _numbers(rows: Any, present: Index, n: int) -> Index:
     """Row numbers, of a mask too, without the rows of weight 0."""
-    numbers = np.arange(n)[np.asarray(rows)]
+    numbers: Index = np.arange(n)[np.asarray(rows)]
     return numbers[np.isin(numbers, present)]
 
 

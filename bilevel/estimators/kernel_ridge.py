@@ -172,7 +172,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     def predict(self, X: Any) -> Array:
         """Predictions, shape (n,) or (n, n_targets)."""
         check_is_fitted(self)
-        X, backend = self._check_X(X, self.dual_coef_, "predict")
+        X, backend = self._check_new(X, self.dual_coef_, "predict")
         if X.dtype != self.X_fit_.dtype:
             X = backend.xp.astype(X, self.X_fit_.dtype)
         model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel(), backend)

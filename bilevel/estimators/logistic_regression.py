@@ -188,7 +188,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
 
     def _margins(self, X: Any, method: str) -> Array:
         check_is_fitted(self)
-        X, _ = self._check_X(X, self.coef_, method)
+        X, _ = self._check_new(X, self.coef_, method)
         margins = bilevel.as_design(X).matmul(self.coef_.T) + self.intercept_
         return margins[:, 0] if margins.shape[1] == 1 else margins
 

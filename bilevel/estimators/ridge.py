@@ -121,7 +121,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     def predict(self, X: Any) -> Array:
         """Predictions, shape (n,) or (n, n_targets)."""
         check_is_fitted(self)
-        X, _ = self._check_X(X, self.coef_, "predict")
+        X, _ = self._check_new(X, self.coef_, "predict")
         return bilevel.as_design(X).matmul(self._columns()) + self.intercept_
 
     def _columns(self) -> Array:

@@ -199,7 +199,8 @@ class KernelRidge:
     def constants(self, lam: Array) -> InnerConstants:
         """μ = ρ, since K ⪰ 0; ‖A‖ ≤ tr S K S + ρ; h is quadratic, so A does not depend on α.
 
-        ‖∂²_{αλ} h‖ changes by at most √(Σ_l ‖∂K/∂θ_l‖² + ρ²) ‖Δα‖, ‖S ∂K/∂θ_l S‖ ≤ Σ s sup |∂k/∂θ_l|.
+        ‖∂²_{αλ} h‖ changes by at most √(Σ_l ‖S ∂K/∂θ_l S‖² + ρ²) ‖Δα‖, each norm at most
+        Σ s sup |∂k/∂θ_l|.
         """
         xp = self.backend.xp
         ones = xp.ones_like(self.y) if self.roots is None else self.roots * self.roots
