@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -461,3 +462,9 @@ def test_a_model_that_cannot_be_tuned_is_refused():
         HyperparameterSearchCV(LogisticRegression(solver="liblinear")).fit(X, y)
     with pytest.raises(ValueError, match="class_weight"):
         HyperparameterSearchCV(LogisticRegression(class_weight="balanced")).fit(X, y)
+
+
+def test_the_page_of_the_estimators_runs():
+    text = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, "estimators.md", "exec"), {})
