@@ -33,8 +33,8 @@ from ..linalg import (
     Accuracy,
     CGResult,
     Energy,
-    Nystrom,
     EstimatedEnergy,
+    Nystrom,
     Preconditioner,
     cg,
     dot,
@@ -427,8 +427,13 @@ class Sketch:
 def _provable(problem: Problem, look: _Look) -> bool:
     """Whether the constants for :func:`self_concordant_bound` are stated, with tangents there."""
     inner, outer = problem.inner.constants(look.point.lam), problem.outer_constants
-    stated = (inner.mu, inner.self_concordance, inner.cross_lipschitz)
-    stated += (outer.grad_x_lipschitz, outer.grad_lam_lipschitz)
+    stated = (
+        inner.mu,
+        inner.self_concordance,
+        inner.cross_lipschitz,
+        outer.grad_x_lipschitz,
+        outer.grad_lam_lipschitz,
+    )
     return look.cross is not None and all(constant is not None for constant in stated)
 
 
