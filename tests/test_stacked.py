@@ -23,7 +23,7 @@ FOLDS = np.arange(24) % 4
 
 def folds_apart(loss, y, fit_intercept):
     def fold(k):
-        train, held = np.flatnonzero(FOLDS != k), np.flatnonzero(FOLDS == k)
+        train, held = np.flatnonzero(k != FOLDS), np.flatnonzero(k == FOLDS)
         inner = linear_model(X[train], y[train], loss, fit_intercept=fit_intercept)
         return Problem(inner, held_out(X[held], y[held], loss, fit_intercept=fit_intercept))
 
@@ -141,7 +141,7 @@ def test_kernel_folds_share_a_matrix_and_are_the_separate_folds():
     together = held_out_kernel(model, X, Y, Squared(), sample_weight=held)
     total = 0.0
     for k in range(4):
-        train, out = FOLDS != k, FOLDS == k
+        train, out = k != FOLDS, k == FOLDS
         one = kernel_ridge(X[train], Y[train], RBF())
         total += float(
             held_out_kernel(one, X[out], Y[out], Squared()).at(exact(one, LAM), LAM).value
