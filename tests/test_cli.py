@@ -60,6 +60,14 @@ def test_tune_prints_iterations_and_summary_and_writes_all_files(tmp_path: Path)
     assert "<svg" in (tmp_path / "p.svg").read_text()
 
 
+def test_certify_prints_the_certificate() -> None:
+    result = run(*TUNE, "--certify")
+    assert result.exit_code == 0, result.output
+    assert "Theorem 2" in result.output
+    assert "D is convex and bounded" in result.output
+    assert "Theorem 2" not in run(*TUNE).output
+
+
 def test_saved_model_is_in_the_units_of_the_file(tmp_path: Path) -> None:
     """Its accuracy on raw rows is the accuracy that the summary prints."""
     result = run(*TUNE, "--save", tmp_path / "m.npz")

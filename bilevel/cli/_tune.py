@@ -167,6 +167,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option("--max-passes", type=click.IntRange(1), help="Budget of passes over the data.")
 @click.option("--max-seconds", type=click.FloatRange(0), help="Budget of seconds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the splits.")
+@click.option(
+    "--certify",
+    is_flag=True,
+    help="Hold the run against the assumptions and the conclusions of Theorem 2 (a tight fit).",
+)
 @click.option("--report", type=click.Path(dir_okay=False), help="Write an HTML report.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Write a picture (.svg, .png, .pdf).")
 @click.option("--save", type=click.Path(dir_okay=False), help="Write the model (.npz).")
@@ -215,6 +220,7 @@ class _Options:
     max_passes: int | None
     max_seconds: float | None
     seed: int
+    certify: bool
     report: str | None
     plot: str | None
     save: str | None
@@ -270,6 +276,10 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
     rows = outcome(result, model, inputs)
     console.print()
     print_rows(console, rows)
+    if o.certify:
+        console.print()
+        certificate = bilevel.certify(result, prepared.problem, method=o.method)
+        console.print(str(certificate), soft_wrap=True)
     _write(o, result, model, rows, settings, console)
     return result.status
 

@@ -25,10 +25,10 @@ class InnerConstants:
     cross_lipschitz : float or None
         Lipschitz constant of x ↦ ∂²_{xλ} h (spectral norm).
     self_concordance : float or None
-        R with e^{-R‖u‖} A(x) ⪯ A(x + u) ⪯ e^{R‖u‖} A(x) for all u, A = ∂²_{xx} h - μ I; then the same
-        holds for ∂²_{xx} h (Bach 2010, for the logistic loss). Zero for a quadratic h. It bounds a
-        change of the Hessian relative to the Hessian itself, which is far sharper than
-        ``hessian_lipschitz``.
+        R with e^{-R‖u‖} A(x) ⪯ A(x + u) ⪯ e^{R‖u‖} A(x) for all u, where A = ∂²_{xx} h - μ I; then
+        the same holds for ∂²_{xx} h (Bach 2010, for the logistic loss). Zero for a quadratic h.
+        It bounds a change of the Hessian relative to the Hessian itself, which is far sharper
+        than ``hessian_lipschitz``.
     """
 
     mu: float | None = None

@@ -116,11 +116,15 @@ def cg(
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     r = xp.asarray(b, copy=True) if x0 is None else b - operator(x)
+    if not verify:
+        del b  # blocks are large: nothing below keeps one that it does not need
     progress = tuple(accuracy.start(j) for j in range(n_columns))
     n_iter, previous = 0, math.inf
     while True:
+        blocks = [x, r]
+        del x, r
         x, r, progress, used, status = _descend(
-            operator, preconditioner, x, r, progress, columns, max_iter - n_iter
+            operator, preconditioner, blocks, progress, columns, max_iter - n_iter
         )
         n_iter += used
         norms = tuple(math.sqrt(max(p.rr, 0.0)) if p.rr == p.rr else p.rr for p in progress)
@@ -184,20 +188,23 @@ def _read(backend: Backend, columns: bool, *values: Array) -> tuple[float, ...]:
 def _descend(
     operator: Callable[[Array], Array],
     preconditioner: Preconditioner | None,
-    x: Array,
-    r: Array,
+    blocks: list[Array],
     progress: tuple[Progress, ...],
     columns: bool,
     max_iter: int,
 ) -> tuple[Array, Array, tuple[Progress, ...], int, Status]:
-    """Run the recursion until every column has reached its goal or left the game."""
+    """Run the recursion until every column has reached its goal or left the game.
+
+    ``blocks``, x and r, is emptied: the caller keeps neither alive.
+    """
+    r, x = blocks.pop(), blocks.pop()
     backend = get_backend(r)
     xp = backend.xp
 
     def apply(v: Array) -> Array:
         return v if preconditioner is None else preconditioner(v)
 
-    done_x, done_r = x, r  # the columns as the caller sees them; the block below only shrinks
+    done: dict[int, tuple[Array, Array]] = {}  # the columns that have left the block below
     z = apply(r)
     rz, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
     host = _read(backend, columns, rz, rr)
@@ -207,9 +214,13 @@ def _descend(
         return x, r, tuple(now), 0, Status.NON_FINITE
     block = [j for j in range(k) if not now[j].reached]
     status = Status.CONVERGED
-    if block and len(block) < k:
+    if len(block) < k:
+        done = _leave(backend, x, r, [j for j in range(k) if j not in block], list(range(k)))
+        if not block:
+            return x, r, tuple(now), 0, status
         x, r, z, rz = (_take(backend, a, block) for a in (x, r, z, rz))
     p = xp.asarray(z, copy=True)
+    del z
     work = xp.empty_like(r)
     n_iter = 0
     while block and n_iter < max_iter:
@@ -219,6 +230,7 @@ def _descend(
         alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, xp.ones_like(rz), curvature))
         x = backend.axpy(alpha, p, x, work)
         r = backend.axpy(-alpha, ap, r, work)
+        del ap
         z = apply(r)
         rz_next, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
         beta = rz_next / xp.where(rz > 0, rz, xp.ones_like(rz))
@@ -237,29 +249,34 @@ def _descend(
             if not now[j].reached:
                 kept.append(i)
         p = backend.xpay(z, beta, p)
+        del z
         rz = rz_next
         if len(kept) < width:
-            done_x = _put(backend, done_x, x, block)
-            done_r = _put(backend, done_r, r, block)
+            gone = [i for i in range(width) if i not in kept]
+            if not kept and not done:  # all at once
+                return x, r, tuple(now), n_iter, status
+            done |= _leave(backend, x, r, gone, block)
             block = [block[i] for i in kept]
             if kept:
                 x, r, p, rz = (_take(backend, a, kept) for a in (x, r, p, rz))
                 work = xp.empty_like(r)
     if block:
-        done_x, done_r = _put(backend, done_x, x, block), _put(backend, done_r, r, block)
         status = Status.MAX_ITER if status is Status.CONVERGED else status
-    return done_x, done_r, tuple(now), n_iter, status
+        if not done:
+            return x, r, tuple(now), n_iter, status
+        done |= _leave(backend, x, r, list(range(len(block))), block)
+    del x, r, p, work
+    x, r = (xp.concat([done[j][i] for j in range(k)], axis=-1) for i in (0, 1))
+    return x, r, tuple(now), n_iter, status
+
+
+def _leave(
+    backend: Backend, x: Array, r: Array, places: list[int], block: list[int]
+) -> dict[int, tuple[Array, Array]]:
+    """Copies of single columns of x and r, under the numbers that they have outside the block."""
+    return {block[i]: (_take(backend, x, [i]), _take(backend, r, [i])) for i in places}
 
 
 def _take(backend: Backend, a: Array, kept: list[int]) -> Array:
     index = backend.xp.asarray(kept, device=backend.device)
     return backend.xp.take(a, index, axis=a.ndim - 1)
-
-
-def _put(backend: Backend, whole: Array, part: Array, block: list[int]) -> Array:
-    """Replace the columns ``block`` of an array."""
-    if whole.shape == part.shape:
-        return part
-    place = {j: i for i, j in enumerate(block)}
-    columns = [part[..., place[j]] if j in place else whole[..., j] for j in range(whole.shape[-1])]
-    return backend.xp.stack(columns, axis=-1)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..backends import Array
@@ -32,8 +33,8 @@ from ..linalg import (
     Accuracy,
     CGResult,
     Energy,
-    Nystrom,
     EstimatedEnergy,
+    Nystrom,
     Preconditioner,
     cg,
     dot,
@@ -57,7 +58,9 @@ class PathState:
     """Between two iterations: where to look next, and the solutions that go along.
 
     ``x`` is the model of the last iteration, ``start`` and ``carry`` what is predicted at the
-    next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X.
+    next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X. ``gap`` is the
+    decrease that was left, relative, ``decrement_goal`` the Newton decrement at which a proof of it
+    would have succeeded (0 when not known).
     """
 
     k: int
@@ -71,6 +74,7 @@ class PathState:
     tol: float
     gap: float
     sketch: Sketch | None
+    decrement_goal: float
     record: Record | None
     status: Status
 
@@ -156,6 +160,7 @@ class PathFollowing:
             tol=self.default_tol if tol is None else tol,
             gap=math.inf,
             sketch=None,
+            decrement_goal=0.0,
             record=None,
             status=Status.RUNNING,
         )
@@ -165,10 +170,12 @@ class PathFollowing:
         point = problem.inner.at(state.start, lam, state.carry)
         look = _look(problem, point, state.vectors, state.pushed)
         wanted, sketch = _Wanted(self.newton, self.adjoint), state.sketch
-        provable = self.certify and _provable(problem, look)
+        provable, goal = self.certify and _provable(problem, look), state.decrement_goal
         if state.gap <= 20 * state.tol:
-            # The secant will arrive with this step: what the proof needs is cheapest at once.
+            # This step will arrive: what the proof needs is cheapest at once.
             wanted = _Wanted(0.05 * self.newton, 0.2 * self.adjoint)
+            if goal > 0:
+                wanted = replace(wanted, newton=1e-3, decrement=goal)
             if sketch is not None:
                 sketch = Sketch.at(problem, look.point, self.rank)
         estimate: _Estimate | None = None
@@ -185,6 +192,7 @@ class PathFollowing:
                 certain = _certify(problem, look, solved)
             look, moved = _move(problem, look, solved)
             estimate = _estimate(problem, before, solved, look, certain, moved)
+            del before, solved  # blocks that the next solve has better use for
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
                 break
@@ -192,15 +200,20 @@ class PathFollowing:
                 # x, then q and the tangents at that x: before that p says nothing of ∇f.
                 continue
             rule, gap = self._judge(problem, state, estimate)
+            allowed = self._allowed(problem, state, rule, estimate)
+            if certain is not None and allowed > 0:
+                goal = allowed / (4 * certain.per_decrement)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
             if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
                 # The pairs see the curvature along the last steps alone: one more has to agree.
                 small = small and state.gap <= 100 * state.tol
-            if small and gap is not None and _certain(estimate, gap, state.tol):
+            if small and estimate.bound is not None and estimate.bound <= allowed:
                 status = Status.CONVERGED
                 break
             if small and provable and sweeps < self.max_sweeps:
-                wanted = _Wanted(0.1, 0.5 * wanted.adjoint)
+                loose = certain is None or certain.product > allowed / 4
+                adjoint = (0.5 if loose else 1.0) * wanted.adjoint
+                wanted = _Wanted(1e-3 if goal > 0 else 0.1, adjoint, goal)
                 if certain is None and sketch is not None:
                     sketch = Sketch.at(problem, look.point, self.rank)
                 continue
@@ -226,6 +239,7 @@ class PathFollowing:
             estimate,
             gap,
             sketch,
+            goal,
             n_cg,
             sweeps,
             status,
@@ -235,10 +249,9 @@ class PathFollowing:
         self, problem: Problem, look: _Look, wanted: _Wanted, sketch: Sketch | None
     ) -> CGResult:
         """The three questions in one block."""
-        backend, xp = problem.backend, problem.backend.xp
-        b = xp.concat([-look.grad[..., None], look.residuals], axis=-1)
+        xp = problem.backend.xp
         preconditioner, bottom = _preconditioner(problem, look, sketch)
-        absolute = (0.0, *(wanted.adjoint * e for e in look.energies))
+        absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
         relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
         accuracy: Accuracy
         if bottom is None:
@@ -247,7 +260,7 @@ class PathFollowing:
             accuracy = Energy(bottom, absolute, relative)
         return cg(
             look.point.hvp,
-            b,
+            xp.concat([-look.grad[..., None], look.residuals], axis=-1),
             tol=accuracy,
             preconditioner=preconditioner,
             columns=True,
@@ -258,7 +271,7 @@ class PathFollowing:
     def _judge(
         self, problem: Problem, state: PathState, estimate: _Estimate
     ) -> tuple[SecantState | ProjectedState, float | None]:
-        """The rule with this iterate taken in, and the decrease left, None where it is not known."""
+        """The rule with this iterate taken in, and the decrease left (None: not known)."""
         backend = problem.backend
         if isinstance(state.rule, SecantState):
             (lam,) = backend.scalars(state.lam[0])
@@ -288,6 +301,22 @@ class PathFollowing:
             return rule_m, None
         return rule_m, decrement * (1 + estimate.error / estimate.free_norm) ** 2
 
+    def _allowed(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> float:
+        """The error of p with which the decrease left is still small, 0 where there is none."""
+        enough = 10 * state.tol * abs(estimate.value)
+        if isinstance(rule, SecantState):
+            if estimate.stationarity == 0:
+                return estimate.norm
+            if rule.curvature is None:
+                return 0.0
+            return max(math.sqrt(2 * rule.curvature * enough) - estimate.norm, 0.0)
+        if estimate.free_norm == 0:
+            return estimate.norm
+        _, decrement = projected.propose(rule, problem.domain, problem.backend)
+        if decrement is None or not decrement > 0:
+            return 0.0
+        return max(estimate.free_norm * (math.sqrt(enough / decrement) - 1), 0.0)
+
     def _next(
         self,
         problem: Problem,
@@ -298,6 +327,7 @@ class PathFollowing:
         estimate: _Estimate,
         gap: float | None,
         sketch: Sketch | None,
+        goal: float,
         n_cg: int,
         sweeps: int,
         status: Status,
@@ -348,29 +378,20 @@ class PathFollowing:
             rule=rule,
             tol=state.tol,
             sketch=sketch,
+            decrement_goal=goal,
             gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
             record=record,
             status=status,
         )
 
 
-def _certain(estimate: _Estimate, gap: float, tol: float) -> bool:
-    """Whether the decrease left is small by the proven bound too, with ten times the tolerance."""
-    bound, size = estimate.bound, estimate.norm
-    if bound is None:
-        return False
-    if estimate.stationarity == 0 or estimate.free_norm == 0:
-        return bound < size or size == 0
-    grown = (size + bound) / (size + estimate.error)
-    return gap * grown**2 <= 10 * tol * abs(estimate.value)
-
-
 @dataclass(frozen=True)
 class _Wanted:
-    """Relative accuracies of the next block solve."""
+    """Relative accuracies of the next block solve, and ‖d‖_H that needs to be known no better."""
 
     newton: float
     adjoint: float
+    decrement: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -406,8 +427,13 @@ class Sketch:
 def _provable(problem: Problem, look: _Look) -> bool:
     """Whether the constants for :func:`self_concordant_bound` are stated, with tangents there."""
     inner, outer = problem.inner.constants(look.point.lam), problem.outer_constants
-    stated = (inner.mu, inner.self_concordance, inner.cross_lipschitz)
-    stated += (outer.grad_x_lipschitz, outer.grad_lam_lipschitz)
+    stated = (
+        inner.mu,
+        inner.self_concordance,
+        inner.cross_lipschitz,
+        outer.grad_x_lipschitz,
+        outer.grad_lam_lipschitz,
+    )
     return look.cross is not None and all(constant is not None for constant in stated)
 
 
@@ -503,11 +529,15 @@ def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]
 
 @dataclass(frozen=True)
 class _Certain:
-    """Proven at x before the step: |p - ∇f| ≤ bound, ‖x - X‖ ≤ inner."""
+    """Proven at x before the step: |p - ∇f| ≤ bound.
 
-    hypergrad: Array
+    ``per_decrement`` is how much of it a small Newton decrement costs, ``product`` what the errors
+    of q and t do.
+    """
+
     bound: float
-    inner: float
+    per_decrement: float
+    product: float
 
 
 def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None:
@@ -529,26 +559,26 @@ def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None
     energies = [math.sqrt(max(v, 0.0)) for v in host[: len(squares)]]
     curvatures = [math.sqrt(max(v, 0.0)) for v in host[len(squares) :]]
     decrement = math.hypot(solved.energies[0], errors[0])
-    bounds = []
+    small = 1e-6 * math.sqrt(inner.mu)
+    bounds, slopes = [], []
     for j in range(1, len(energies)):
         spread = energies[j] * math.sqrt((outer.grad_x_lipschitz or 0.0) / inner.mu)
-        bound = self_concordant_bound(
+        at = partial(
+            self_concordant_bound,
             inner,
             outer,
-            decrement=decrement,
             adjoint_energy=energies[0],
-            adjoint_error=errors[1],
             tangent_energy=energies[j],
-            tangent_error=errors[1 + j],
             tangent_curvature=curvatures[j - 1] if curvatures else spread,
         )
-        if bound is None:
+        bound = at(decrement=decrement, adjoint_error=errors[1], tangent_error=errors[1 + j])
+        slope = at(decrement=small, adjoint_error=0.0, tangent_error=0.0)
+        if bound is None or slope is None:
             return None
         bounds.append(bound)
-    p = _corrected(problem, look.outer, look.point, vectors, residuals)
-    kappa = inner.self_concordance * decrement / math.sqrt(inner.mu)
-    stretch = 1.0 if kappa == 0 else -math.log1p(-kappa) / kappa if kappa < 1 else math.inf
-    return _Certain(p, math.hypot(*bounds), decrement * stretch / math.sqrt(inner.mu))
+        slopes.append(slope / small)
+    product = errors[1] * math.hypot(*errors[2:])
+    return _Certain(math.hypot(*bounds), math.hypot(*slopes), product)
 
 
 @dataclass(frozen=True)
