@@ -394,6 +394,9 @@ def targets(name: str, rows: list[dict[str, Any]], facts: dict[str, Any]) -> lis
     def ratio(a: Any, b: Any) -> float | None:
         return None if a is None or b is None else a / b
 
+    # The authors' public code, measured elsewhere, is faster in passes than HOAG here, which
+    # certifies ‖x - X(λ)‖ ≤ ε: a quarter of its passes is the harder target.
+    public = {"Reuters": 763, "20 Newsgroups": 1622}.get(name)
     cpu_end = mine["CPU s at its end"]
     default, refined = by["LogisticRegressionCV"], by["LogisticRegressionCV refined"]
     return [

@@ -200,7 +200,8 @@ class PathFollowing:
             if not moved:
                 status = Status.STALLED if sweeps > 1 else status
                 break
-            if estimate.error <= self.theta * estimate.free_norm:
+            if estimate.error <= self.theta * estimate.free_norm and (state.k > 0 or sweeps > 1):
+                # The first correction of all has no q and t from before to compare with.
                 break
             if estimate.linear_error > 0.5 * estimate.error:
                 wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
