@@ -197,6 +197,9 @@ class PathFollowing:
             if small:
                 status = Status.CONVERGED
                 break
+            if not moved and wanted.decrement > 0:
+                wanted = replace(wanted, decrement=0.0)  # x was as good as asked, p is not yet
+                continue
             if not moved:
                 status = Status.STALLED if sweeps > 1 else status
                 break
