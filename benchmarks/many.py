@@ -6,7 +6,8 @@ Multinomial regression, pixels in [0, 1], λ0 = 0 on [-12, 12]. Of the halves of
 `RandomState(0).permutation` of the training rows the first ``--rows`` of each are used. HOAG has its
 exponential schedule and at most 150 iterations of L-BFGS and of CG in one outer iteration: small λ
 make its certified tolerances unreachable. The validation loss of an iterate is f, evaluated again
-by Newton-CG to ‖∂_x h‖ ≤ 1e-5 of that at x = 0, off the clock.
+by Newton-CG to ‖∂_x h‖ ≤ 1e-5 of that at x = 0, off the clock; of HOAG's, every tenth. Beside it
+stands g at the x that the method had, which an early stop regularises.
 """
 
 from __future__ import annotations
@@ -39,31 +40,26 @@ def problem_of(rows: int) -> bilevel.Problem:
     )
 
 
-def run(problem: bilevel.Problem, method: Any, iterations: int, goal: float | None) -> list[Any]:
-    """(record, CPU seconds, f or None) of each iterate, until f ≤ goal."""
+def run(problem: bilevel.Problem, method: Any, iterations: int, wants: Any) -> list[Any]:
+    """(record, CPU seconds, f or None) of each iterate; ``wants`` says where f is evaluated."""
     marks: list[Any] = []
-    clock = [time.process_time(), 0.0]
+    clock = [time.process_time()]
 
     def look(record: Any) -> bool:
-        spent = time.process_time() - clock[0] - clock[1]
-        last = record.k == iterations
-        value = None
-        # A record below the goal by its own x is worth a tight fit.
-        if (goal is None and last) or (goal is not None and (record.value <= goal or last)):
-            pause = time.process_time()
-            value = f_of(problem, record.lam)
-            clock[1] += time.process_time() - pause
-        marks.append((record, spent, value))
-        return goal is not None and value is not None and value <= goal
+        spent = time.process_time() - clock[0]
+        pause = time.process_time()
+        asked, enough = wants(record, marks)
+        marks.append((record, spent, f_of(problem, record.lam) if asked else None))
+        clock[0] += time.process_time() - pause
+        return enough
 
     bilevel.minimize(problem, 0.0, method=method, max_iter=iterations, tol=0.0, callback=look)
     return marks
 
 
 def f_of(problem: bilevel.Problem, lam: Any) -> float:
-    twin = bilevel.Problem(problem.inner, problem.outer, problem.domain)
-    x = tight_fit(twin, lam, twin.x(None), 1e-5)
-    return float(twin.outer.at(x, lam).value)
+    x = tight_fit(problem, lam, problem.x(None), 1e-5)
+    return float(problem.outer.at(x, lam).value)
 
 
 def main() -> None:
@@ -73,25 +69,42 @@ def main() -> None:
     asked = parser.parse_args()
     problem = problem_of(asked.rows)
     hoag = HOAG(max_inner=150, hypergradient=Implicit(max_iter=150))
-    rows = []
-    theirs = run(problem, hoag, asked.iterations, None)
-    goal = theirs[-1][2]
-    sys.stderr.write(f"HOAG: f {goal}, {theirs[-1][0].passes} passes\n")
-    mine = run(problem, "path", 300, goal)
-    for name, marks in (("HOAG", theirs), ("ours", mine)):
-        record, cpu, value = marks[-1]
-        rows.append(
-            {
-                "method": name,
-                "iterations": record.k,
-                "g(x, λ) as recorded": record.value,
-                "f": value,
-                "passes": record.passes,
-                "column-passes": record.column_passes,
-                "CPU s": round(cpu, 2),
-                "passes / HOAG's": record.passes / theirs[-1][0].passes,
-            }
-        )
+    theirs = run(
+        problem,
+        hoag,
+        asked.iterations,
+        lambda r, _: (r.k % 10 == 0 or r.k == asked.iterations, False),
+    )
+    end = theirs[-1][0]
+    goal, recorded = min(f for _, _, f in theirs if f is not None), end.value
+    sys.stderr.write(f"HOAG: least f {goal}, at its end {recorded} as recorded\n")
+
+    def until_both(record: Any, marks: list[Any]) -> tuple[bool, bool]:
+        reached = any(f is not None and f <= goal for _, _, f in marks)
+        return record.value <= goal and not reached, reached and record.value <= recorded
+
+    mine = run(problem, "path", 150, until_both)
+    chosen = [
+        ("HOAG, the end", theirs[-1]),
+        ("HOAG, its least f", min((m for m in theirs if m[2] is not None), key=lambda m: m[2])),
+        ("ours, f as low", next((m for m in mine if m[2] is not None and m[2] <= goal), None)),
+        ("ours, recorded g as low", next((m for m in mine if m[0].value <= recorded), None)),
+        ("ours, the end", mine[-1]),
+    ]
+    rows = [
+        {
+            "iterate": name,
+            "iteration": mark[0].k,
+            "g(x, λ) as recorded": mark[0].value,
+            "f": mark[2],
+            "passes": mark[0].passes,
+            "column-passes": mark[0].column_passes,
+            "CPU s": round(mark[1], 2),
+            "passes / HOAG's at its end": mark[0].passes / end.passes,
+        }
+        for name, mark in chosen
+        if mark is not None
+    ]
     write(
         "many",
         "7,840 hyperparameters on MNIST",
