@@ -67,6 +67,13 @@ def diabetes() -> tuple[Any, Any]:
     return (X - X.mean(axis=0)) / X.std(axis=0), np.where(y > np.median(y), 1.0, -1.0)
 
 
+def mnist() -> tuple[Any, Any]:
+    """MNIST, classes 0 to 9, pixels in [0, 1]."""
+    with np.load(_folder() / "mnist.npz") as file:
+        X = file["X_train"].reshape(-1, 784).astype(np.float64) / 255
+        return X, file["y_train"].astype(np.int64)
+
+
 DATASETS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "breast cancer": breast_cancer,
     "digits": digits,

@@ -3,8 +3,9 @@
     BILEVEL_DATA=folder python benchmarks/price.py [--quick] [data set ...]
 
 Every method starts at λ0 = 0 where it takes a start, on [-12, 12], one hyperparameter, no
-intercept, f the sum of the held-out logistic losses; one thread, one process, one run. An iterate
-counts when the method has produced it. f of every iterate is evaluated again by a tight fit
+intercept, f the sum of the held-out logistic losses; one thread, one process, one run. A λ counts
+from when the method has chosen it: before the work there for a method that follows gradients, after
+it for one that has to compare values. f of every iterate is evaluated again by a tight fit
 (‖∂_x h‖ ≤ 1e-9 of that at x = 0), off the clock; f* is the minimum of a grid of step ½ and Brent's
 method. CPU seconds are `time.process_time`, memory the largest resident set beyond that at
 the start of the method.
@@ -30,7 +31,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,16 @@ def hoag(tolerances: str) -> Search:
 
 def _method(method: Any, data: Any, options: dict[str, Any]) -> list[Mark]:
     problem = bilevel.logistic_regression(*data)
-    clock = Clock(problem)
-    bilevel.minimize(
-        problem, 0.0, method=method, callback=lambda r: clock.mark(r.lam[0]), **options
-    )
-    return clock.marks
+    clock, ends = Clock(problem), []
+
+    def look(record: Any) -> None:
+        clock.mark(record.lam[0])
+        ends.append(clock.marks[-1])
+
+    bilevel.minimize(problem, 0.0, method=method, callback=look, **options)
+    # λ_k was there when the iteration before it ended; the last is the one that is returned.
+    chosen = [replace(before, lam=mark.lam) for before, mark in zip(ends, ends[1:], strict=False)]
+    return [Mark(ends[0].lam, 0, 0, 0.0, 0.0), *chosen, ends[-1]]
 
 
 def _stacked(data: Any) -> tuple[Any, Any, list[tuple[Any, Any]]]:
@@ -259,16 +265,16 @@ def implicit(data: Any, trials: int, truth: Callable[[float], float]) -> list[Ma
 
     def value_and_grad(lam: Any) -> tuple[float, Any]:
         nonlocal adjoint
+        clock.mark(lam[0])
         inner = fit(lam)
         outer = problem.outer.at(inner.x, lam)
         tol = 1e-6 * float(np.linalg.norm(outer.grad_x))
         found = Implicit(precondition=False)(problem, inner, tol=tol, start=adjoint)
         adjoint = found.adjoint
-        clock.mark(lam[0])
         return float(outer.value), found.value
 
     options = {"maxcor": 10, "maxiter": 30, "ftol": 1e-9}
-    optimize.minimize(
+    found = optimize.minimize(
         value_and_grad,
         np.zeros(1),
         jac=True,
@@ -276,6 +282,7 @@ def implicit(data: Any, trials: int, truth: Callable[[float], float]) -> list[Ma
         bounds=[(LOW, HIGH)],
         options=options,
     )
+    clock.mark(found.x[0])
     return clock.marks
 
 
@@ -394,6 +401,9 @@ def targets(name: str, rows: list[dict[str, Any]], facts: dict[str, Any]) -> lis
     def ratio(a: Any, b: Any) -> float | None:
         return None if a is None or b is None else a / b
 
+    # The authors' public code, measured elsewhere, is faster in passes than HOAG here, which
+    # certifies ‖x - X(λ)‖ ≤ ε: a quarter of its passes is the harder target.
+    public = {"Reuters": 763, "20 Newsgroups": 1622}.get(name)
     cpu_end = mine["CPU s at its end"]
     default, refined = by["LogisticRegressionCV"], by["LogisticRegressionCV refined"]
     return [
@@ -405,6 +415,11 @@ def targets(name: str, rows: list[dict[str, Any]], facts: dict[str, Any]) -> lis
         line(
             "passes to 1e-4 / HOAG's",
             ratio(mine["passes to 1e-4"], hoag_row["passes to 1e-4"]),
+            0.25,
+        ),
+        line(
+            "passes to 1e-4 / those of HOAG's public code",
+            ratio(mine["passes to 1e-4"], public),
             0.25,
         ),
         line(

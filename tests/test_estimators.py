@@ -56,9 +56,9 @@ def iris():
 @pytest.mark.parametrize(
     "estimator",
     [
-        BilevelLogisticRegression(),
-        BilevelRidge(),
-        BilevelKernelRidge(),
+        BilevelLogisticRegression(cv=3),
+        BilevelRidge(cv=3),
+        BilevelKernelRidge(cv=3),
         HyperparameterSearchCV(LogisticRegression(), cv=3),
         HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), cv=3),
         HyperparameterSearchCV(KernelRidge(kernel="rbf"), cv=3),

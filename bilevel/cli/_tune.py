@@ -14,7 +14,7 @@ from rich.console import Console
 
 import bilevel
 from bilevel import io
-from bilevel.design import Design, Standardized, from_host
+from bilevel.design import Design, MixedPrecision, Standardized, from_host
 from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
@@ -77,8 +77,14 @@ def prepare(
     intercept: bool,
 ) -> Prepared:
     """Move the rows to the backend and make the problem."""
-    kind = getattr(backend.xp, dtype)
-    train = from_host(inputs.train.X, backend, kind)
+    kind = backend.xp.float32 if dtype == "float32" else backend.xp.float64
+
+    def matrix(X: Any) -> Design:
+        if dtype == "mixed":
+            return MixedPrecision(from_host(X, backend, backend.xp.float32))
+        return from_host(X, backend, kind)
+
+    train = matrix(inputs.train.X)
     standardized = Standardized.fit(train) if standardize else None
 
     def design(base: Design) -> Design:
@@ -89,7 +95,7 @@ def prepare(
     problem = MODELS[model](
         design(train),
         backend.asarray(inputs.train.y, kind),
-        design(from_host(inputs.val.X, backend, kind)),
+        design(matrix(inputs.val.X)),
         backend.asarray(inputs.val.y, kind),
         fit_intercept=intercept,
         domain=bilevel.Box(*bounds),
@@ -146,7 +152,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 )
 @click.option("--device", help="Device of the backend, as `cuda:0`. [default: the backend's]")
 @click.option(
-    "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True
+    "--dtype",
+    type=click.Choice(["float64", "float32", "mixed"]),
+    default="float64",
+    show_default=True,
+    help="mixed: the matrix in float32, all else in float64.",
 )
 @click.option("--method", type=click.Choice(list(METHODS)), default="path", show_default=True)
 @click.option("--lam0", type=float, default=0.0, show_default=True, help="Where λ starts.")

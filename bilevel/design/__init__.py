@@ -11,12 +11,14 @@ from ._recount import recounted
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
+from .mixed import MixedPrecision
 from .standardized import Standardized
 
 __all__ = [
     "CSRDesign",
     "DenseDesign",
     "Design",
+    "MixedPrecision",
     "Passes",
     "Standardized",
     "WithIntercept",

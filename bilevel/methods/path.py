@@ -204,6 +204,11 @@ class PathFollowing:
             if certain is not None and allowed > 0:
                 goal = allowed / (4 * certain.per_decrement)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
+            # The model that is returned has to be as good as its λ: what the last correction of x
+            # would do to g, to first order, is small too.
+            small = small and abs(estimate.value - estimate.corrected) <= state.tol * abs(
+                estimate.value
+            )
             if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
                 # The pairs see the curvature along the last steps alone: one more has to agree.
                 small = small and state.gap <= 100 * state.tol
@@ -220,6 +225,9 @@ class PathFollowing:
             if small:
                 status = Status.CONVERGED
                 break
+            if not moved and wanted.decrement > 0:
+                wanted = replace(wanted, decrement=0.0)  # x was as good as asked, p is not yet
+                continue
             if still and not moved:
                 break  # x is as precise as it gets, and q and t have had their turn since
             still = not moved

@@ -62,6 +62,12 @@ def observe(state: SecantState, lam: float, p: float, error: float) -> SecantSta
         return fresh
     change = p - state.hypergrad
     slope, middle = change / (lam - state.lam), (lam + state.lam) / 2
+    if fresh.below is not None and fresh.above is not None:
+        width = fresh.above - fresh.below
+        if width < 0.25 and not abs(p) <= 2 * width * slope:
+            # p does not go towards zero inside: an error was larger than it was taken for. The
+            # newer end stays.
+            fresh = replace(fresh, below=None) if p > 0 else replace(fresh, above=None)
     # A difference of p that is all error says nothing of the curvature.
     if not (slope > 0 and abs(change) > error + state.error):
         return replace(fresh, curvature=None, bend=0.0, slope=None, middle=None)
