@@ -61,8 +61,8 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     X_fit_ : array, shape (n, n_features)
         The training rows, which predictions need.
     best_score_ : float
-        Minus the mean squared error of a held-out row at gamma_ and alpha_; of several targets
-        the sum.
+        Minus the mean squared error of a held-out row at ``gamma_`` and ``alpha_``; of several
+        targets the sum.
     n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
         As in :class:`BilevelLogisticRegression`; a pass is a product with the kernel matrix.
 

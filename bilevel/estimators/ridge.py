@@ -41,7 +41,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     intercept_ : float or array of shape (n_targets,)
     best_score_ : float
         Minus the mean squared error of a held-out row (``neg_mean_squared_error``, of several
-        targets the sum) at alpha_.
+        targets the sum) at ``alpha_``.
     n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
         As in :class:`BilevelLogisticRegression`.
 
