@@ -151,7 +151,7 @@ def minimize(
     tol : float, optional
         Of the method's stopping rule, relative to f. ``"path"`` stops where the decrease that is
         left, by its model and with the error of p, is below tol · f (1e-5 when omitted);
-        ``"hoag"`` where ‖P_D(λ - p) - λ‖ ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
+        ``"hoag"`` where ``optimality`` ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
     max_passes : int, optional
         Stop after the iteration that reaches this many passes over the training data.
     max_seconds : float, optional

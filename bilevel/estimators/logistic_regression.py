@@ -58,7 +58,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
     coef_ : array, shape (1, n_features) or (n_classes, n_features)
     intercept_ : array, shape (1,) or (n_classes,)
     best_score_ : float
-        Minus the mean loss of a held-out row (``neg_log_loss``) at C_.
+        Minus the mean loss of a held-out row (``neg_log_loss``) at ``C_``.
     n_iter_ : int
         Steps of C.
     n_passes_ : int

@@ -16,7 +16,7 @@ from .penalties import exp_or_inf
 class SmoothedElasticNet:
     """e^{λ_1} Σ_j φ(x_j) + e^{λ_2}/2 ‖x‖² with φ(s) = √(s² + ε²) - ε.
 
-    φ' = s/√(s² + ε²), φ'' = ε²/(s² + ε²)^{3/2} ≤ 1/ε and |φ'''| ≤ 48/(25 √5 ε²), which it
+    φ' = s/√(s² + ε²), φ'' = ε²/(s² + ε²)^{3/2} ≤ 1/ε and abs(φ''') ≤ 48/(25 √5 ε²), which it
     reaches at s = ε/2. As ε → 0 this is the elastic net (Zou and Hastie, JRSS B 67, 2005), at
     most e^{λ_1} p ε below it.
 

@@ -24,7 +24,7 @@ class Kernel(Protocol):
 
     @property
     def derivative_bound(self) -> float | None:
-        """Sup |∂k/∂θ_i| over all x, z, θ and i, or None."""
+        """Sup abs(∂k/∂θ_i) over all x, z, θ and i, or None."""
         ...
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
@@ -185,7 +185,7 @@ class UserKernel:
     function_diag : callable
         (X, θ) ↦ k(x_i, x_i), shape (n,).
     derivative_bound : float or None
-        sup |∂k/∂θ_l|, where it is known.
+        sup abs(∂k/∂θ_l), where it is known.
 
     Examples
     --------

@@ -12,9 +12,9 @@ from ._protocol import Pointwise
 
 @dataclass(frozen=True)
 class Huber(Pointwise):
-    """ℓ(y, t) = ½ r² where |r| ≤ δ, and δ (|r| - δ/2) elsewhere, with r = t - y.
+    """ℓ(y, t) = ½ r² where abs(r) ≤ δ, and δ (abs(r) - δ/2) elsewhere, with r = t - y.
 
-    ℓ' = clip(r, -δ, δ), ℓ'' = 1 where |r| ≤ δ and 0 elsewhere: the curvature jumps, so that
+    ℓ' = clip(r, -δ, δ), ℓ'' = 1 where abs(r) ≤ δ and 0 elsewhere: the curvature jumps, so that
     there is no Lipschitz constant of it (Huber, Ann. Math. Statist. 35, 1964).
 
     Parameters

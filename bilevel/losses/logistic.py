@@ -13,7 +13,7 @@ from ._protocol import Pointwise, refuse_labels_but_signs
 class Logistic(Pointwise):
     """ℓ(y, t) = log(1 + e^(-y t)), the negative log-likelihood of logistic regression.
 
-    With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, |ℓ'''| = |s (1 - s)(1 - 2s)| ≤ 1/(6√3).
+    With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, abs(ℓ''') = s (1 - s) abs(1 - 2s) ≤ 1/(6√3).
 
     Examples
     --------

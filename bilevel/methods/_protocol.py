@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from ..backends import Array, Backend
 from ..domains import Domain
+from ..linalg import norm
 from ..problem import Problem
 from ..record import Record
 from ..status import Status
@@ -55,6 +56,12 @@ class Method(Protocol):
 
 
 def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Array:
-    """‖P_D(λ - p) - λ‖, 0-d: zero exactly where ⟨p, α - λ⟩ ≥ 0 for all α in D."""
-    moved = domain.project(lam - hypergrad, backend) - lam
-    return backend.xp.sqrt(backend.xp.vecdot(moved, moved))
+    """‖P_D(λ - τ p) - λ‖ / τ with τ = min(1, 1/‖p‖), 0-d.
+
+    Zero exactly where ⟨p, α - λ⟩ ≥ 0 for all α in D, and ‖p‖ inside D. With τ = 1 the width of D
+    would cut it short where p is longer than that.
+    """
+    size = norm(hypergrad, backend)
+    one = backend.xp.ones_like(size)
+    scale = backend.xp.where(size > 1, size, one)
+    return norm(domain.project(lam - hypergrad / scale, backend) - lam, backend) * scale

@@ -149,7 +149,7 @@ class HOAG:
     max_inner : int
         Iterations of the inner solver at most, in one outer iteration.
     default_tol : float
-        The paper has no stopping rule; ours is ‖P_D(λ - p) - λ‖ ≤ tol · abs(g(x, λ)).
+        The paper has no stopping rule; ours is ``optimality`` ≤ tol · abs(g(x, λ)).
 
     Examples
     --------

@@ -243,6 +243,7 @@ class PathFollowing:
             state,
             state.rule if stay else rule,
             stay,
+            moved,
             look,
             estimate,
             gap,
@@ -331,6 +332,7 @@ class PathFollowing:
         state: PathState,
         rule: SecantState | ProjectedState,
         stay: bool,
+        x_moved: bool,
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
@@ -351,8 +353,8 @@ class PathFollowing:
             lam, _ = projected.propose(rule, problem.domain, backend)
         delta = lam - state.lam
         (moved,) = backend.scalars(norm(delta, backend))
-        if moved == 0 and not stay and status is Status.RUNNING:
-            status = Status.STALLED  # the rule would look at the same place for ever
+        if moved == 0 and not (stay or x_moved) and status is Status.RUNNING:
+            status = Status.STALLED  # neither λ nor x goes anywhere from here
         if isinstance(rule, SecantState) and not stay:
             rule = secant.trusted(rule, moved, sweeps if state.k > 0 else 2)
         record = Record(

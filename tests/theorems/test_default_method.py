@@ -56,14 +56,7 @@ def test_control_a_value_that_is_off() -> None:
         records_hold(known, lying)
 
 
-@pytest.mark.parametrize(
-    "m",
-    [
-        1,
-        2,
-        5,
-    ],
-)
+@pytest.mark.parametrize("m", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_converged_run_ends_at_a_stationary_point(m: int, seed: int) -> None:
     known = linear(seed, n=40, p=8, m=m, domain=Box(-4.0, 4.0))
