@@ -215,7 +215,19 @@ def test_resume_from_a_foreign_file_is_bad_input(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
 def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
     log = tmp_path / "l.jsonl"
-    words = [*TUNE, "--method", "hoag", "--tol", "0", "--max-iter", "1000000", "--log", log, "--save", "m.npz"]
+    words = [
+        *TUNE,
+        "--method",
+        "hoag",
+        "--tol",
+        "0",
+        "--max-iter",
+        "1000000",
+        "--log",
+        log,
+        "--save",
+        "m.npz",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "bilevel", *map(str, words)],
         cwd=tmp_path,

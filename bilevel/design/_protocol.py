@@ -62,6 +62,11 @@ class Design(Protocol):
         """How many right-hand sides make a product cheapest for each (1: no gain from several)."""
         ...
 
+    @property
+    def entries(self) -> int:
+        """How many numbers a pass reads: n p, or the stored ones of a sparse matrix."""
+        ...
+
     def matmul(self, v: Array) -> Array:
         """X @ v, shape (n,) or (n, k)."""
         ...

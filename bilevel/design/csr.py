@@ -38,6 +38,10 @@ class CSRDesign:
     def columns_per_pass(self) -> int:
         return self.kernel.columns_per_pass
 
+    @property
+    def entries(self) -> int:
+        return self.kernel.nnz
+
     def matmul(self, v: Array) -> Array:
         self.passes.count_forward(v)
         return self.kernel.matmul(v)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class DenseDesign:
     def columns_per_pass(self) -> int:
         # BLAS with 8 columns takes 2 to 4.5 times as long as with one (benchmarks/bandwidth.py).
         return 8
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.array.shape)
 
     def matmul(self, v: Array) -> Array:
         self.passes.count_forward(v)

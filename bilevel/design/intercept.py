@@ -44,6 +44,10 @@ class WithIntercept:
     def columns_per_pass(self) -> int:
         return self.base.columns_per_pass
 
+    @property
+    def entries(self) -> int:
+        return self.base.entries
+
     def matmul(self, v: Array) -> Array:
         return self.base.matmul(v[:-1, ...]) + v[-1, ...]
 

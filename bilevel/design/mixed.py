@@ -68,6 +68,10 @@ class MixedPrecision:
     def _double(self, a: Array) -> Array:
         return self.backend.xp.astype(a, self.backend.xp.float64)
 
+    @property
+    def entries(self) -> int:
+        return self.base.entries
+
     def matmul(self, v: Array) -> Array:
         return self._double(self.base.matmul(self._single(v)))
 

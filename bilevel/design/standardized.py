@@ -69,6 +69,10 @@ class Standardized:
     def columns_per_pass(self) -> int:
         return self.base.columns_per_pass
 
+    @property
+    def entries(self) -> int:
+        return self.base.entries
+
     def matmul(self, v: Array) -> Array:
         xp = self.backend.xp
         scaled = v / per_column(self.scale, v)

@@ -74,6 +74,11 @@ class LinearModel:
         return self.penalty.n_hyperparameters
 
     @property
+    def entries(self) -> int:
+        """How many numbers a pass reads."""
+        return self.design.entries
+
+    @property
     def passes(self) -> int:
         return self.design.passes.total
 

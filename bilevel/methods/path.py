@@ -110,7 +110,8 @@ class PathFollowing:
         ``tol`` where none is given.
     rank, sketch_after : int
         Once a correction has taken ``sketch_after`` steps of CG, a Nyström sketch of this rank
-        preconditions the following ones (one hyperparameter; rank 0 turns it off).
+        preconditions the following ones (one hyperparameter; rank 0 turns it off), where the data
+        are so large beside it that it pays.
 
     Examples
     --------
@@ -185,7 +186,7 @@ class PathFollowing:
             before = look
             solved = self._solve(problem, look, wanted, sketch)
             n_cg += solved.n_iter
-            if self.rank and sketch is None and solved.n_iter >= self.sketch_after:
+            if sketch is None and solved.n_iter >= self.sketch_after and self._pays(problem):
                 sketch = Sketch.at(problem, look.point, self.rank)
             certain = None
             if provable and (sketch is None or sketch.lower_bound(problem, look.point) > 0):
@@ -253,6 +254,16 @@ class PathFollowing:
             sweeps,
             status,
         )
+
+    def _pays(self, problem: Problem) -> bool:
+        """Whether a step with the sketch costs little beside the passes that it saves.
+
+        The sketch is read twice a step, the data too, and it saves a fifth of the steps. On text,
+        which has fewer entries than the sketch, it lowered the passes and raised the seconds:
+        20 Newsgroups 479 to 395 passes, 1.14 to 1.27 s; Reuters 218 to 196, 0.20 to 0.25 s.
+        """
+        entries = getattr(problem.inner, "entries", 0)
+        return self.rank > 0 and entries >= 5 * self.rank * math.prod(problem.inner.x_shape)
 
     def _solve(
         self, problem: Problem, look: _Look, wanted: _Wanted, sketch: Sketch | None
