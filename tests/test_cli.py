@@ -239,8 +239,16 @@ def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    for _ in range(3):  # as a person would, who presses again where nothing happens
+        process.send_signal(signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=30)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    else:
+        process.kill()
+        pytest.fail("The run went on after three interrupts.")
     assert process.returncode == 130, output
     assert bilevel.Status.INTERRUPTED.message in output
     assert load_model(tmp_path / "m.npz").coef.shape == (30,)
