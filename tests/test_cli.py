@@ -212,6 +212,14 @@ def test_resume_from_a_foreign_file_is_bad_input(tmp_path: Path) -> None:
     assert "no checkpoint" in result.output
 
 
+#: A test run in the background of a shell ignores SIGINT, and its children inherit that.
+LISTENING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("bilevel", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
 def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
     log = tmp_path / "l.jsonl"
@@ -229,14 +237,12 @@ def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
         "m.npz",
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "bilevel", *map(str, words)],
+        [sys.executable, "-c", LISTENING, *map(str, words)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(bilevel.__file__).parents[1])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A test run in the background of a shell ignores SIGINT, and its children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
