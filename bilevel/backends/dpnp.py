@@ -28,7 +28,9 @@ class DpnpBackend(ArrayAPIBackend):
 
     def _import(self) -> Any:
         _announce_opencl_runtime()
-        return super()._import()
+        module = super()._import()
+        _keep_off_onemkl_elementwise()
+        return module
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         host: npt.NDArray[Any] = array.asnumpy()
@@ -47,3 +49,15 @@ def _announce_opencl_runtime() -> None:
     runtime = Path(sys.prefix) / "lib" / "libintelocl.so"
     if runtime.exists() and "dpctl" not in sys.modules:
         os.environ.setdefault("OCL_ICD_FILENAMES", str(runtime))
+
+
+def _keep_off_onemkl_elementwise() -> None:
+    """Have dpnp compute sums and products of arrays by its own kernels, in the whole process.
+
+    Those of oneMKL (seen in dpnp 0.20) wait on a CPU for the tasks before them while they hold
+    Python's lock, and the tasks in which dpnp lets go of an array wait for that lock: now and
+    then, on a busy machine, neither goes on, and no signal is heard.
+    """
+    onemkl: Any = sys.modules.get("dpnp.backend.extensions.vm._vm_impl")
+    if hasattr(onemkl, "_is_available"):
+        onemkl._is_available = lambda: False
