@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import Array
-from ..linalg import cg, jacobi
+from ..linalg import cg, jacobi, norm
 from ..problem import Problem
 from ..solvers import InnerResult
 from ._protocol import HypergradResult
@@ -37,7 +37,6 @@ class Implicit:
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
     ) -> HypergradResult:
         backend, point = problem.backend, inner.point
-        xp = backend.xp
         outer = problem.outer.at(point.x, point.lam)
         diagonal = point.diag() if self.precondition else None
         solved = cg(
@@ -51,10 +50,10 @@ class Implicit:
         )
         q = solved.x
         value = outer.grad_lam - point.cross_vjp(q)
-        flat = xp.reshape(q, (-1,))
-        norm_q = xp.sqrt(xp.vecdot(flat, flat))
         cross = point.cross_norm
-        adjoint_norm, *cross_norm = backend.scalars(norm_q, *([] if cross is None else [cross]))
+        adjoint_norm, *cross_norm = backend.scalars(
+            norm(q, backend), *([] if cross is None else [cross])
+        )
         bound = hypergradient_bound(
             problem.inner.constants(point.lam),
             problem.outer_constants,

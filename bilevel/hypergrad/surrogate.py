@@ -40,12 +40,12 @@ def certified(
     status: Status,
 ) -> HypergradResult:
     """Return p with the bound that q gives it; ``None`` where a constant is not stated."""
-    backend, xp = problem.backend, problem.backend.xp
+    backend = problem.backend
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
     cross = point.cross_norm
     residual, gap, size, slope, *cross_norm = backend.scalars(
         norm(point.hvp(adjoint) - outer.grad_x, backend),
-        xp.sqrt(xp.vecdot(value - implicit, value - implicit)),
+        norm(value - implicit, backend),
         norm(adjoint, backend),
         norm(point.grad, backend),
         *([] if cross is None else [cross]),

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
-from ..linalg import dot
+from ..linalg import dot, norm
 from ..losses import Loss
 from ._protocol import InnerConstants
 from .kernel_ridge import check_matrix
@@ -483,7 +483,7 @@ def negative_curvature(
     if n_iter < 1:
         raise ValueError(f"n_iter must be 1 or more, got {n_iter}.")
     v = backend.normal(seed, (p,), point.x.dtype)
-    basis = [v / xp.sqrt(xp.vecdot(v, v))]
+    basis = [v / norm(v, backend)]
     diagonal: list[float] = []
     below: list[float] = []
     for _ in range(min(n_iter, p)):
@@ -492,7 +492,7 @@ def negative_curvature(
         Q = xp.stack(basis, axis=1)
         for _ in range(2):  # once is not enough: Parlett and Kahan
             w = w - xp.matmul(Q, xp.matmul(Q.T, w))
-        beta = xp.sqrt(xp.vecdot(w, w))
+        beta = norm(w, backend)
         a, b = backend.scalars(alpha, beta)
         diagonal.append(a)
         scale = max(abs(d) for d in diagonal)
@@ -507,9 +507,9 @@ def negative_curvature(
     ]
     _, vectors = xp.linalg.eigh(backend.asarray(rows, dtype=point.x.dtype))
     d = xp.matmul(xp.stack(basis[:k], axis=1), vectors[:, 0])
-    d = d / xp.sqrt(xp.vecdot(d, d))
+    d = d / norm(d, backend)
     product = point.hvp(d)
     value = xp.vecdot(d, product)
     rest = product - value * d
-    curvature, residual = backend.scalars(value, xp.sqrt(xp.vecdot(rest, rest)))
+    curvature, residual = backend.scalars(value, norm(rest, backend))
     return Curvature(curvature, residual, d, k + 1)

@@ -4,6 +4,7 @@ from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
 from .preconditioners import Nystrom, Preconditioner, jacobi
 from .products import dot, dots, norm
+from .two_loops import Pair, two_loops
 
 __all__ = [
     "Accuracy",
@@ -11,6 +12,7 @@ __all__ = [
     "Energy",
     "EstimatedEnergy",
     "Nystrom",
+    "Pair",
     "Preconditioner",
     "Residual",
     "cg",
@@ -18,4 +20,5 @@ __all__ = [
     "dots",
     "jacobi",
     "norm",
+    "two_loops",
 ]

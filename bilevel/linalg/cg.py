@@ -16,6 +16,7 @@ from ..backends import Array, Backend, get_backend
 from ..status import Status
 from .accuracy import Accuracy, Progress, Residual
 from .preconditioners import Preconditioner
+from .products import dot
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _dot(backend: Backend, u: Array, v: Array, columns: bool) -> Array:
     """Inner products of the columns, 0-d for one right-hand side."""
     xp = backend.xp
     if not columns:
-        return xp.vecdot(xp.reshape(u, (-1,)), xp.reshape(v, (-1,)))
+        return dot(u, v, backend)
     shape = (-1, u.shape[-1])
     return xp.vecdot(xp.reshape(u, shape), xp.reshape(v, shape), axis=-2)
 

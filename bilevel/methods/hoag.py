@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ..backends import Array
 from ..hypergrad import Hypergradient, Implicit, value_bound
+from ..linalg import norm
 from ..problem import Problem
 from ..record import Record
 from ..schedules import SCHEDULES, Exponential, Schedule
@@ -195,7 +196,7 @@ class HOAG:
     def step(self, problem: Problem, state: HOAGState) -> HOAGState:
         assert not isinstance(self.tolerances, str)
         backend, domain = problem.backend, problem.domain
-        xp, k, lam = backend.xp, state.k + 1, state.lam
+        k, lam = state.k + 1, state.lam
         tol = self.tolerances(k)
         inner = solve(  # (i)
             problem.inner,
@@ -210,11 +211,10 @@ class HOAG:
         )
         found = self.hypergradient(problem, inner, tol=tol, start=state.adjoint)  # (ii), (iii)
         p, outer = found.value, found.outer
-        flat = xp.reshape(outer.grad_x, (-1,))
         value, norm_p, norm_g, stationarity = backend.scalars(
             outer.value,
-            xp.sqrt(xp.vecdot(p, p)),
-            xp.sqrt(xp.vecdot(flat, flat)),
+            norm(p, backend),
+            norm(outer.grad_x, backend),
             optimality(domain, backend, lam, p),
         )
         rule, accepted = (
@@ -228,8 +228,7 @@ class HOAG:
             assert state.anchor_hypergrad is not None
             origin, direction = state.anchor_lam, state.anchor_hypergrad
         lam_next = domain.project(origin - direction / rule.lipschitz, backend)  # (iv)
-        away = lam_next - origin
-        (moved,) = backend.scalars(xp.sqrt(xp.vecdot(away, away)))
+        (moved,) = backend.scalars(norm(lam_next - origin, backend))
         record = Record(
             k=k,
             lam=lam,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..backends import Array, Backend
 from ..domains import Domain
-from ..linalg import dot
+from ..linalg import dot, two_loops
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Ar
     lam, p = state.lam, state.hypergrad
     assert lam is not None and p is not None
     inside = free(lam, p, domain, backend)
-    d = -_two_loops(state.pairs, p * inside, backend) * inside
+    d = -_newton(state.pairs, p * inside, backend) * inside
     length, largest = backend.scalars(xp.max(xp.abs(d)), xp.max(xp.abs(p * inside)))
     if largest == 0:
         return lam, 0.0
@@ -112,16 +112,12 @@ def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Ar
     return target, decrement
 
 
-def _two_loops(pairs: tuple[tuple[Array, Array], ...], p: Array, backend: Backend) -> Array:
+def _newton(pairs: tuple[tuple[Array, Array], ...], p: Array, backend: Backend) -> Array:
     """H p, H the inverse Hessian that the pairs imply."""
-    d, alphas = p, []
-    for s, y in reversed(pairs):
-        alpha = dot(s, d, backend) / dot(s, y, backend)
-        alphas.append(alpha)
-        d = d - alpha * y
-    if pairs:
-        s, y = pairs[-1]
-        d = d * (dot(s, y, backend) / dot(y, y, backend))
-    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
-        d = d + (alpha - dot(y, d, backend) / dot(s, y, backend)) * s
-    return d
+    if not pairs:
+        return p
+    products = [dot(s, y, backend) for s, y in pairs]
+    newest = pairs[-1][1]
+    gamma = products[-1] / dot(newest, newest, backend)
+    whole = [(s, y, 1 / sy) for (s, y), sy in zip(pairs, products, strict=True)]
+    return two_loops(whole, gamma, p, backend)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..backends import Array, Backend
 from ..inner import InnerPoint
+from ..linalg import Pair, dot, two_loops
 from ._protocol import Step
 from .linesearch import WolfeSearch
 from .progress import Progress
@@ -35,14 +36,14 @@ class LBFGS:
     search: WolfeSearch = WolfeSearch(c2=0.2)
 
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
-        pairs: deque[tuple[Array, Array, Array]] = deque(maxlen=self.history)
+        pairs: deque[Pair] = deque(maxlen=self.history)
         gamma: Array | float = 1.0
-        value, square = backend.scalars(point.value, _dot(backend, point.grad, point.grad))
+        value, square = backend.scalars(point.value, dot(point.grad, point.grad, backend))
         progress = Progress(float(backend.xp.finfo(point.x.dtype).eps))
         yield Step(point, math.sqrt(square))
         while square > 0 and not progress.ended(value, math.sqrt(square)):
-            d = _two_loops(backend, pairs, gamma, point.grad)
-            (slope,) = backend.scalars(_dot(backend, d, point.grad))
+            d = two_loops(pairs, gamma, -point.grad, backend)
+            (slope,) = backend.scalars(dot(d, point.grad, backend))
             t0 = 1.0 if pairs else min(1.0, 1 / math.sqrt(square))
             found = None
             if slope < 0:
@@ -54,9 +55,9 @@ class LBFGS:
                 gamma = 1.0
                 continue
             s, y = found.x - point.x, found.grad - point.grad
-            sy, yy = _dot(backend, s, y), _dot(backend, y, y)
+            sy, yy = dot(s, y, backend), dot(y, y, backend)
             value, square, sy_host = backend.scalars(
-                found.value, _dot(backend, found.grad, found.grad), sy
+                found.value, dot(found.grad, found.grad, backend), sy
             )
             if sy_host > 0:
                 pairs.append((s, y, 1 / sy))
@@ -65,29 +66,3 @@ class LBFGS:
             yield Step(point, math.sqrt(square) if square >= 0 else math.nan)
             if not math.isfinite(square):
                 return
-
-
-def _dot(backend: Backend, u: Array, v: Array) -> Array:
-    return backend.xp.vecdot(backend.xp.reshape(u, (-1,)), backend.xp.reshape(v, (-1,)))
-
-
-def _two_loops(
-    backend: Backend,
-    pairs: deque[tuple[Array, Array, Array]],
-    gamma: Array | float,
-    grad: Array,
-) -> Array:
-    """-H ∇h, H the inverse Hessian that the pairs imply; no number leaves the device."""
-    xp = backend.xp
-    d = -grad
-    work = xp.empty_like(d)
-    alphas = []
-    for s, y, rho in reversed(pairs):
-        alpha = rho * _dot(backend, s, d)
-        alphas.append(alpha)
-        d = backend.axpy(-alpha, y, d, work)
-    d = d * gamma
-    for (s, y, rho), alpha in zip(pairs, reversed(alphas), strict=True):
-        beta = rho * _dot(backend, y, d)
-        d = backend.axpy(alpha - beta, s, d, work)
-    return d

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..backends import Array, Backend
 from ..inner import InnerPoint, Preconditioned
-from ..linalg import cg, jacobi
+from ..linalg import cg, jacobi, norm
 from ..status import Status
 from ._protocol import Step
 from .linesearch import WolfeSearch
@@ -45,23 +45,23 @@ class NewtonCG:
     search: WolfeSearch = WolfeSearch()
 
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
-        value, norm = backend.scalars(point.value, _norm(backend, point.grad))
+        value, size = backend.scalars(point.value, norm(point.grad, backend))
         forcing = _LOOSEST
         progress = Progress(float(backend.xp.finfo(point.x.dtype).eps))
-        yield Step(point, norm)
-        while norm > 0 and not progress.ended(value, norm):
-            d = self._direction(point, max(forcing * norm, target / 4))
+        yield Step(point, size)
+        while size > 0 and not progress.ended(value, size):
+            d = self._direction(point, max(forcing * size, target / 4))
             (slope,) = backend.scalars(backend.xp.sum(d * point.grad))
             if not slope < 0:
-                d, slope = -point.grad, -norm * norm
+                d, slope = -point.grad, -size * size
             found = self.search(point.ray(d), value, slope, 1.0, backend, point.x.dtype)
             if found is None:
                 return
-            point, before = found, norm
-            value, norm = backend.scalars(point.value, _norm(backend, point.grad))
-            forcing = _forcing(forcing, norm / before)
-            yield Step(point, norm)
-            if not math.isfinite(norm):
+            point, before = found, size
+            value, size = backend.scalars(point.value, norm(point.grad, backend))
+            forcing = _forcing(forcing, size / before)
+            yield Step(point, size)
+            if not math.isfinite(size):
                 return
 
     def _direction(self, point: InnerPoint, tol: float) -> Array:
@@ -92,8 +92,3 @@ def _forcing(before: float, ratio: float) -> float:
     gamma, alpha = 0.9, (1 + math.sqrt(5)) / 2
     slow = gamma * math.pow(before, alpha)
     return min(_LOOSEST, max(gamma * math.pow(ratio, alpha), slow if slow > 0.1 else 0.0))
-
-
-def _norm(backend: Backend, v: Array) -> Array:
-    flat = backend.xp.reshape(v, (-1,))
-    return backend.xp.sqrt(backend.xp.vecdot(flat, flat))

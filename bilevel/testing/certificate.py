@@ -19,6 +19,7 @@ from .. import schedules
 from ..domains import Ball, Box, Domain
 from ..hypergrad import HypergradResult, Implicit, value_bound
 from ..inner import FunctionInner
+from ..linalg import norm
 from ..methods import Method, get_method
 from ..methods.hoag import FixedStep
 from ..outer import FunctionOuter
@@ -579,8 +580,7 @@ def value(run: _Run, end: End) -> Clause:
     """The value at the end, by the tight fit, and what the run said of it."""
     statement = "the value that the run reports is f(λ*)"
     problem, backend = run.problem, run.problem.backend
-    flat = backend.xp.reshape(end.found.outer.grad_x, (-1,))
-    (size,) = backend.scalars(backend.xp.sqrt(backend.xp.vecdot(flat, flat)))
+    (size,) = backend.scalars(norm(end.found.outer.grad_x, backend))
     bound = value_bound(
         problem.outer_constants, inner_error=end.inner.error_bound, grad_x_norm=size
     )
