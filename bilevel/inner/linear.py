@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from ..backends import Array, Backend, backend_of
-from ..design import Design, WithIntercept, as_design
+from ..design import Design, WithIntercept, as_design, recounted
 from ..linalg import Preconditioner, dot
 from ..losses import Loss
 from ._protocol import InnerConstants
@@ -144,10 +144,8 @@ class LinearModel:
         """(upper bound of ‖√s X‖², max_i ‖a_i‖), off the counter: they belong to the data."""
         if not self._norms:
             xp = self.backend.xp
-            before = (self.design.passes.forward, self.design.passes.columns)
             ones = xp.ones(self.design.shape[1], dtype=self.dtype, device=self.backend.device)
-            rows = self.design.square_matmul(ones)
-            self.design.passes.forward, self.design.passes.columns = before
+            rows = recounted(self.design).square_matmul(ones)
             ndim = 1 + len(self.tail)
             weights = self.weigh(
                 xp.ones(
