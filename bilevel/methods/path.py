@@ -24,11 +24,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from ..backends import Array
+from ..backends import Array, Backend
 from ..hypergrad import self_concordant_bound, value_bound
-from ..inner import InnerPoint, Preconditioned, Pushable
+from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -178,18 +177,18 @@ class PathFollowing:
             if goal > 0:
                 wanted = replace(wanted, newton=1e-3, decrement=goal)
             if sketch is not None:
-                sketch = Sketch.at(problem, look.point, self.rank)
+                sketch = Sketch.at(look, self.rank)
         estimate: _Estimate | None = None
-        rule, gap = state.rule, None
+        verdict = _Verdict(state.rule, None, 0.0)
         n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
         for sweeps in range(1, self.max_sweeps + 1):
             before = look
             solved = self._solve(problem, look, wanted, sketch)
             n_cg += solved.n_iter
             if sketch is None and solved.n_iter >= self.sketch_after and self._pays(problem):
-                sketch = Sketch.at(problem, look.point, self.rank)
+                sketch = Sketch.at(look, self.rank)
             certain = None
-            if provable and (sketch is None or sketch.lower_bound(problem, look.point) > 0):
+            if provable and (sketch is None or sketch.lower_bound(look, problem.backend) > 0):
                 certain = _certify(problem, look, solved)
             look, moved = _move(problem, look, solved)
             estimate = _estimate(problem, before, solved, look, certain, moved)
@@ -200,8 +199,8 @@ class PathFollowing:
             if state.k == 0 and sweeps < 3 and moved:
                 # x, then q and the tangents at that x: before that p says nothing of ∇f.
                 continue
-            rule, gap = self._judge(problem, state, estimate)
-            allowed = self._allowed(problem, state, rule, estimate)
+            verdict = self._judge(problem, state, estimate)
+            gap, allowed = verdict.gap, verdict.allowed
             if certain is not None and allowed > 0:
                 goal = allowed / (4 * certain.per_decrement)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
@@ -210,7 +209,7 @@ class PathFollowing:
             small = small and abs(estimate.value - estimate.corrected) <= state.tol * abs(
                 estimate.value
             )
-            if isinstance(rule, ProjectedState) and estimate.free_norm > 0:
+            if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
                 # The pairs see the curvature along the last steps alone: one more has to agree.
                 small = small and state.gap <= 100 * state.tol
             if small and estimate.bound is not None and estimate.bound <= allowed:
@@ -221,7 +220,7 @@ class PathFollowing:
                 adjoint = (0.5 if loose else 1.0) * wanted.adjoint
                 wanted = _Wanted(1e-3 if goal > 0 else 0.1, adjoint, goal)
                 if certain is None and sketch is not None:
-                    sketch = Sketch.at(problem, look.point, self.rank)
+                    sketch = Sketch.at(look, self.rank)
                 continue
             if small:
                 status = Status.CONVERGED
@@ -242,12 +241,12 @@ class PathFollowing:
         return self._next(
             problem,
             state,
-            state.rule if stay else rule,
+            state.rule if stay else verdict.rule,
             stay,
             moved,
             look,
             estimate,
-            gap,
+            verdict.gap,
             sketch,
             goal,
             n_cg,
@@ -288,54 +287,44 @@ class PathFollowing:
             max_iter=self.max_cg,
         )
 
-    def _judge(
-        self, problem: Problem, state: PathState, estimate: _Estimate
-    ) -> tuple[SecantState | ProjectedState, float | None]:
-        """The rule with this iterate taken in, and the decrease left (None: not known)."""
+    def _judge(self, problem: Problem, state: PathState, estimate: _Estimate) -> _Verdict:
+        """Take the iterate in, and say how far from the end it is."""
         backend = problem.backend
+        size, free, error = estimate.norm, estimate.free_norm, estimate.error
+        enough = 10 * state.tol * abs(estimate.value)
         if isinstance(state.rule, SecantState):
-            (lam,) = backend.scalars(state.lam[0])
-            (p,) = backend.scalars(estimate.hypergrad[0])
-            rule = secant.observe(state.rule, lam, p, estimate.error)
-            # p itself: the domain cuts ‖P_D(λ - p) - λ‖ short where p is longer than it is wide.
-            left = estimate.norm + estimate.error
-            if estimate.stationarity == 0 and estimate.error < estimate.norm:
-                return rule, 0.0  # on the boundary, and p points outwards for certain
-            return rule, None if rule.curvature is None else left**2 / (2 * rule.curvature)
+            lam, p = backend.scalars(state.lam[0], estimate.hypergrad[0])
+            rule = secant.observe(state.rule, lam, p, error)
+            curvature = rule.curvature
+            if estimate.stationarity == 0:  # on the boundary
+                outwards = error < size
+                left = None if curvature is None else (size + error) ** 2 / (2 * curvature)
+                return _Verdict(rule, 0.0 if outwards else left, size)
+            if curvature is None:
+                return _Verdict(rule, None, 0.0)
+            # p itself: the domain may cut the stationarity short.
+            allowed = max(math.sqrt(2 * curvature * enough) - size, 0.0)
+            return _Verdict(rule, (size + error) ** 2 / (2 * curvature), allowed)
         rule_m, accepted = projected.observe(
             state.rule,
             state.lam,
             estimate.hypergrad,
             estimate.corrected,
             estimate.corrected_error,
-            estimate.error,
+            error,
             backend,
             self.memory,
         )
-        if not accepted:
-            return rule_m, None
-        if estimate.free_norm == 0:  # in a corner, and p points outwards as far as is known
-            return rule_m, 0.0 if estimate.error <= self.theta * estimate.norm else None
+        if free == 0:  # in a corner, and p points outwards as far as is known
+            known = accepted and error <= self.theta * size
+            return _Verdict(rule_m, 0.0 if known else None, size)
         _, decrement = projected.propose(rule_m, problem.domain, backend)
-        if decrement is None:
-            return rule_m, None
-        return rule_m, decrement * (1 + estimate.error / estimate.free_norm) ** 2
-
-    def _allowed(self, problem: Problem, state: PathState, rule: Any, estimate: _Estimate) -> float:
-        """The error of p with which the decrease left is still small, 0 where there is none."""
-        enough = 10 * state.tol * abs(estimate.value)
-        if isinstance(rule, SecantState):
-            if estimate.stationarity == 0:
-                return estimate.norm
-            if rule.curvature is None:
-                return 0.0
-            return max(math.sqrt(2 * rule.curvature * enough) - estimate.norm, 0.0)
-        if estimate.free_norm == 0:
-            return estimate.norm
-        _, decrement = projected.propose(rule, problem.domain, problem.backend)
-        if decrement is None or not decrement > 0:
-            return 0.0
-        return max(estimate.free_norm * (math.sqrt(enough / decrement) - 1), 0.0)
+        gap, allowed = None, 0.0
+        if accepted and decrement is not None:
+            gap = decrement * (1 + error / free) ** 2
+        if decrement is not None and decrement > 0:
+            allowed = max(free * (math.sqrt(enough / decrement) - 1), 0.0)
+        return _Verdict(rule_m, gap, allowed)
 
     def _next(
         self,
@@ -407,6 +396,19 @@ class PathFollowing:
 
 
 @dataclass(frozen=True)
+class _Verdict:
+    """The rule with an iterate taken in, and how far from the end it is.
+
+    ``gap`` is the decrease of f that is left, the error of p counted against it (None: not known),
+    ``allowed`` the error of p with which it would still be small (0: none).
+    """
+
+    rule: SecantState | ProjectedState
+    gap: float | None
+    allowed: float
+
+
+@dataclass(frozen=True)
 class _Wanted:
     """Relative accuracies of the next block solve, and ‖d‖_H that needs to be known no better."""
 
@@ -428,14 +430,14 @@ class Sketch:
     lam: Array
 
     @classmethod
-    def at(cls, problem: Problem, point: InnerPoint, rank: int) -> Sketch:
-        mu = problem.inner.constants(point.lam).mu or 0.0
+    def at(cls, look: _Look, rank: int) -> Sketch:
+        point, mu = look.point, look.constants.mu or 0.0
         sketch = Nystrom.of(lambda v: point.hvp(v) - mu * v, point.x, rank, seed=0)
         return cls(sketch, point.x, point.lam)
 
-    def lower_bound(self, problem: Problem, point: InnerPoint) -> float:
+    def lower_bound(self, look: _Look, backend: Backend) -> float:
         """A proven lower bound of the spectrum of M⁻¹H, 0 where there is none worth having."""
-        backend, constants = problem.backend, problem.inner.constants(point.lam)
+        point, constants = look.point, look.constants
         away, moved = backend.scalars(
             norm(point.x - self.x, backend), norm(point.lam - self.lam, backend)
         )
@@ -447,7 +449,7 @@ class Sketch:
 
 def _provable(problem: Problem, look: _Look) -> bool:
     """Whether the constants for :func:`self_concordant_bound` are stated, with tangents there."""
-    inner, outer = problem.inner.constants(look.point.lam), problem.outer_constants
+    inner, outer = look.constants, problem.outer_constants
     stated = (
         inner.mu,
         inner.self_concordance,
@@ -475,6 +477,7 @@ class _Look:
     residuals: Array
     p: Array
     energies: tuple[float, ...]
+    constants: InnerConstants
 
     @property
     def ready(self) -> bool:
@@ -499,7 +502,8 @@ def _look(problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | N
     p = _corrected(problem, outer, point, vectors, residuals)
     squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
     energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
-    return _Look(point, outer, vectors, pushed, grad, cross, residuals, p, energies)
+    constants = problem.inner.constants(point.lam)
+    return _Look(point, outer, vectors, pushed, grad, cross, residuals, p, energies, constants)
 
 
 def _cross(problem: Problem, point: InnerPoint) -> Array:
@@ -563,7 +567,7 @@ class _Certain:
 
 def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None:
     """The proven bound where the constants are known and every hyperparameter has a tangent."""
-    inner = problem.inner.constants(look.point.lam)
+    inner = look.constants
     outer, backend = problem.outer_constants, problem.backend
     errors = solved.energy_errors
     if errors is None or inner.mu is None or inner.self_concordance is None or look.cross is None:
@@ -681,7 +685,7 @@ def _estimate(
         linear = max(linear, share * moved_p)
     error = lag + linear
     bound, inner_error = None, None
-    mu = problem.inner.constants(after.point.lam).mu
+    mu = after.constants.mu
     if mu is not None:
         inner_error = grad_after / mu if mu > 0 else math.inf
     if certain is not None and math.isfinite(certain.bound):
@@ -738,11 +742,11 @@ def _preconditioner(
     own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
     if own is not None:
         return own, 1.0
-    mu = problem.inner.constants(look.point.lam).mu
+    mu = look.constants.mu
     if problem.inner.n_hyperparameters == 1 and mu:
         if sketch is None:
             return None, mu
-        return sketch.nystrom.inverse(mu), sketch.lower_bound(problem, look.point) or mu
+        return sketch.nystrom.inverse(mu), sketch.lower_bound(look, problem.backend) or mu
     diagonal = look.point.diag()
     if diagonal is None:
         return None, mu or None
