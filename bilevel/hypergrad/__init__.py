@@ -1,7 +1,7 @@
 """Hypergradients ∇f(λ): one signature, one file a method."""
 
 from ._protocol import Hypergradient, HypergradResult
-from .bound import hypergradient_bound, self_concordant_bound, value_bound
+from .bound import Bend, Inexact, hypergradient_bound, self_concordant_bound, value_bound
 from .direct import Direct
 from .implicit import Implicit
 from .neumann import Neumann
@@ -11,11 +11,13 @@ from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
 from .unrolled_lbfgs import ReverseLBFGS
 
 __all__ = [
+    "Bend",
     "Direct",
     "ForwardUnrolled",
     "HypergradResult",
     "Hypergradient",
     "Implicit",
+    "Inexact",
     "InformationBuffer",
     "Neumann",
     "ReverseLBFGS",

@@ -17,6 +17,7 @@ Roberts (2023), theorem 10.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ..inner import InnerConstants
 from ..outer import OuterConstants
@@ -86,16 +87,59 @@ def value_bound(
     return grad_x_norm * inner_error + outer.grad_x_lipschitz * inner_error**2 / 2
 
 
+@dataclass(frozen=True)
+class Inexact:
+    """A solution of a system with the Hessian H at x, as far as it is known.
+
+    Attributes
+    ----------
+    energy, norm : float
+        ‖v‖_H and ‖v‖.
+    error : float
+        Upper bound of ‖r_v‖ in the norm of H⁻¹, r_v the residual; this is ‖v - v*‖_H.
+    swing : float
+        M with |wᵀ(H(x + u) - H(x)) v| ≤ M φ(R‖u‖) ‖w‖_A ‖u‖_A for all u and w, where
+        φ(s) = (eˢ - 1)/s and A = H - μ I; inf where only self-concordance is known.
+    """
+
+    energy: float
+    norm: float
+    error: float
+    swing: float = math.inf
+
+    def data_energy(self, mu: float) -> float:
+        """‖v‖_A."""
+        return math.sqrt(max(self.energy**2 - mu * self.norm**2, 0.0))
+
+
+@dataclass(frozen=True)
+class Bend:
+    """What is known of G = ∂²_{xx} g at x along a tangent t; inf where it is not.
+
+    Attributes
+    ----------
+    product : float
+        ‖G t‖.
+    energy : float
+        ‖t‖_G.
+    top : float
+        Upper bound of the largest eigenvalue of G.
+    """
+
+    product: float = math.inf
+    energy: float = math.inf
+    top: float = math.inf
+
+
 def self_concordant_bound(
     inner: InnerConstants,
     outer: OuterConstants,
     *,
     decrement: float,
-    adjoint_energy: float,
-    adjoint_error: float,
-    tangent_energy: float,
-    tangent_error: float,
-    tangent_curvature: float,
+    adjoint: Inexact,
+    tangent: Inexact,
+    swing: float = math.inf,
+    bend: Bend = Bend(),
 ) -> float | None:
     r"""Bound |p_j - ∂f/∂λ_j| in the norm of the Hessian itself, for the corrected hypergradient.
 
@@ -104,14 +148,21 @@ def self_concordant_bound(
         p_j = ∂g/∂λ_j + tᵀ ∂_x g + qᵀ r_t,   r_t = -B e_j - H t,   r_q = ∂_x g - H q.
 
     Then p_j differs from its value with the exact q and t by r_tᵀ H⁻¹ r_q: the product of the two
-    errors. The exact one differs from ∂f/∂λ_j because x is not X(λ); with u = X(λ) - x,
+    errors ε_q and ε_t. The exact one differs from ∂f/∂λ_j because x is not X(λ). With u = X(λ) - x,
     ν ≥ ‖∂_x h‖_{H⁻¹} and κ = R ν / √μ < 1, self-concordance gives s = -log(1 - κ) ≥ R ‖u‖ and
-    ‖u‖_H ≤ ν s / κ (Bach 2010, proposition 2, read for the Newton decrement), and then
+    ‖u‖_H ≤ E = ν s / κ (Bach 2010, proposition 2, read for the Newton decrement); e = E / √μ. Where
+    a star marks X(λ) and Δ the change from x to it, and q and t now are the exact ones at x,
 
-        |p_z - ∂f| ≤ (L_λ + L_B ‖q‖) e + (eˢ - 1) ‖t*‖_H ‖q‖_H + ‖t*‖_G √L_g e,  e = ‖u‖_H / √μ,
+        p - ∂f/∂λ_j = -Δ(∂g/∂λ_j) + qᵀ ΔB e_j + qᵀ ΔH t* - t*ᵀ Δ∂_x g.
 
-    where vᵀGv bounds vᵀ ∂²_{xx}g v at every x. With hessian_lipschitz in place of R the same
-    bound is larger by orders of magnitude.
+    With what the vectors at hand swing, M_v, each ΔH v is at most c_v = min(M_v φ(s) E, (eˢ - 1)
+    ‖v‖_A) in the norm of H⁻¹, ‖t* - t‖_H ≤ τ = (ε_t + L_B e / √μ + c_t) / (1 - (eˢ - 1)), and
+
+        |qᵀ ΔH t*| ≤ min(M_qt φ(s) E, (eˢ - 1) ‖q‖_A ‖t‖_A) + ε_q c_t + (c_q + (eˢ - 1) ε_q) τ,
+        |t*ᵀ Δ∂_x g| ≤ ‖G t‖ e + (φ(s_g) - 1) ‖t‖_G √top e + (τ / √μ) φ(s_g) top e,
+
+    s_g = R_g e the same of the criterion; L_g ‖t‖ e and (τ / √μ) L_g e where they are smaller. With
+    hessian_lipschitz in place of R the bound is larger by orders of magnitude.
 
     Parameters
     ----------
@@ -119,48 +170,73 @@ def self_concordant_bound(
         What objective and criterion state of themselves.
     decrement : float
         ν.
-    adjoint_energy, tangent_energy : float
-        ‖q‖_H and ‖t‖_H.
-    adjoint_error, tangent_error : float
-        Upper bounds of ‖r_q‖_{H⁻¹} and ‖r_t‖_{H⁻¹}.
-    tangent_curvature : float
-        ‖t‖_G.
+    adjoint, tangent : Inexact
+        q and t.
+    swing : float
+        M_qt with |qᵀ(H(x + u) - H(x)) t| ≤ M_qt φ(R‖u‖) ‖u‖_A for all u.
+    bend : Bend
+        The curvature of the criterion.
 
     Returns
     -------
     float or None
-        None where a constant is not stated; inf where κ ≥ 1.
+        None where a constant is not stated; inf where κ ≥ 1 or eˢ ≥ 2.
 
     Examples
     --------
     >>> from bilevel.inner import InnerConstants
     >>> from bilevel.outer import OuterConstants
     >>> ridge = InnerConstants(1.0, 2.0, 0.0, 0.0, self_concordance=0.0)
-    >>> self_concordant_bound(ridge, OuterConstants(4.0, 0.0), decrement=0.1, adjoint_energy=1.0,
-    ...     adjoint_error=0.0, tangent_energy=1.0, tangent_error=0.0, tangent_curvature=3.0)
-    0.6000000000000001
+    >>> self_concordant_bound(ridge, OuterConstants(4.0, 0.0, 0.0), decrement=0.1,
+    ...     adjoint=Inexact(1.0, 0.8, 0.0), tangent=Inexact(1.0, 0.9, 0.0),
+    ...     bend=Bend(product=2.0, energy=1.5, top=4.0))
+    0.2
     """
     mu, R, l_b = inner.mu, inner.self_concordance, inner.cross_lipschitz
-    l_g, l_lam = outer.grad_x_lipschitz, outer.grad_lam_lipschitz
-    if mu is None or R is None or l_b is None or l_g is None or l_lam is None:
+    l_lam, l_g, R_g = outer.grad_lam_lipschitz, outer.grad_x_lipschitz, outer.self_concordance
+    if mu is None or R is None or l_b is None or l_lam is None:
+        return None
+    if l_g is None and R_g is None:
         return None
     if not mu > 0:  # e^λ may underflow
         return None
     root = math.sqrt(mu)
     kappa = R * decrement / root
-    if not kappa < 1:
+    if not kappa < 0.5:  # eˢ = 1 / (1 - κ)
         return math.inf
     s = -math.log1p(-kappa)
     energy = decrement * (s / kappa if kappa > 0 else 1.0)
-    e = energy / root
-    grown = math.expm1(s)
-    q = adjoint_energy + adjoint_error
-    t_star = (1 + grown) * (tangent_energy + tangent_error + l_b * e / root)
-    t_moved = (l_b * e / root + grown * t_star + tangent_error) / root
-    t_star_curved = tangent_curvature + math.sqrt(l_g) * t_moved
-    return (
-        adjoint_error * tangent_error
-        + (l_lam + l_b * q / root) * e
-        + grown * t_star * q
-        + t_star_curved * math.sqrt(l_g) * e
+    e, grown = energy / root, math.expm1(s)
+
+    def swung(vector: Inexact) -> float:
+        return min(grown * vector.data_energy(mu), vector.swing * _phi(s) * energy)
+
+    moved = (tangent.error + l_b * e / root + swung(tangent)) / (1 - grown)
+    both = min(
+        grown * adjoint.data_energy(mu) * tangent.data_energy(mu),
+        swing * _phi(s) * energy,
     )
+    turned = (
+        both + adjoint.error * swung(tangent) + (swung(adjoint) + grown * adjoint.error) * moved
+    )
+    straight, change = math.inf, math.inf
+    if l_g is not None:
+        straight, change = l_g * tangent.norm * e, l_g * e
+    if R_g is not None:
+        grows = _phi(R_g * e)
+        bent = bend.product * e + (grows - 1) * bend.energy * math.sqrt(bend.top) * e
+        straight, change = min(straight, bent), min(change, grows * bend.top * e)
+    return (
+        adjoint.error * tangent.error
+        + (l_lam + l_b * (adjoint.norm + adjoint.error / root)) * e
+        + turned
+        + straight
+        + moved / root * change
+    )
+
+
+def _phi(s: float) -> float:
+    """(eˢ - 1) / s, inf where it overflows."""
+    if s > 700:
+        return math.inf
+    return math.expm1(s) / s if s > 0 else 1.0

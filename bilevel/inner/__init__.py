@@ -1,6 +1,6 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
-from ._protocol import Inner, InnerConstants, InnerPoint, Preconditioned, Pushable, Ray
+from ._protocol import Inner, InnerConstants, InnerPoint, Preconditioned, Pushable, Ray, Swinging
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
@@ -36,6 +36,7 @@ __all__ = [
     "Sigmoid",
     "SingleL2",
     "SmoothedElasticNet",
+    "Swinging",
     "Tanh",
     "Tikhonov",
     "UserKernel",

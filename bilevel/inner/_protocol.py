@@ -124,6 +124,24 @@ class Pushable(Protocol):
     def ray(self, d: Array, pushed: Array | None = None) -> Ray: ...
 
 
+@runtime_checkable
+class Swinging(Protocol):
+    """A point that can bound what a change of x does to products with its Hessian H.
+
+    Sharper than self-concordance alone, which has to allow for the worst direction: here the
+    directions are known, and each row of the data answers for itself.
+    """
+
+    def swing(self, pushed: Array) -> tuple[Array, Array] | None:
+        """Bound changes for v_0, ..., v_k that went through X, no pass; None where none is known.
+
+        The first, (k + 1,), are M_j with |wᵀ(H(x + u) - H(x)) v_j| ≤ M_j φ(R‖u‖) ‖w‖_A ‖u‖_A for
+        all u and w, where φ(s) = (eˢ - 1)/s, R is the self-concordance and A = H - μ I; the
+        second, (k,), are M_j with |v_0ᵀ(H(x + u) - H(x)) v_j| ≤ M_j φ(R‖u‖) ‖u‖_A, j ≥ 1.
+        """
+        ...
+
+
 class Ray(Protocol):
     """h(., λ) along x + t d. A linear model needs one product with X for the whole of it."""
 

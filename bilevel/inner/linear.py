@@ -285,6 +285,24 @@ class LinearPoint:
         self.__dict__["grad"] = back[..., 0] + self.penalty.grad
         return self.grad, back[..., 1:] + self.penalty.hvp(v)
 
+    def swing(self, pushed: Array) -> tuple[Array, Array] | None:
+        """From |∂³ℓ[u, v, w]| ≤ c ‖v‖ (∂²ℓ[u, u] ∂²ℓ[w, w])^½, row by row, and Cauchy-Schwarz.
+
+        M_j = c max_i ‖(X v_j)_i‖, and M_0j² = c² Σ_i s_i ‖(X v_0)_i‖² ℓ''_i[X v_j, X v_j].
+        """
+        model, xp = self.model, self.model.backend.xp
+        c = model.loss.self_concordance
+        if c is None or model.constants(self.lam).self_concordance is None:
+            return None  # of the loss, and of the penalty
+        own = tuple(range(1, 1 + len(model.loss.output_shape)))
+        squares = xp.sum(pushed * pushed, axis=own) if own else pushed * pushed
+        rows = tuple(range(squares.ndim - 1))
+        tangents = pushed[..., 1:]
+        bent = model.weigh(model.loss.curvature_product(self.curvature, tangents, model.backend))
+        bent = xp.sum(bent * tangents, axis=own) if own else bent * tangents
+        both = xp.sum(squares[..., :1] * bent, axis=rows)
+        return c * xp.sqrt(xp.max(squares, axis=rows)), c * xp.sqrt(both)
+
     def ray(self, d: Array, pushed: Array | None = None) -> LinearRay:
         return LinearRay(self, d, matmul(self.model.design, d) if pushed is None else pushed)
 

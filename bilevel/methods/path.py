@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 
 from ..backends import Array, Backend
-from ..hypergrad import self_concordant_bound, value_bound
-from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable
+from ..hypergrad import Bend, Inexact, self_concordant_bound, value_bound
+from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Swinging
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -41,7 +41,7 @@ from ..linalg import (
     jacobi,
     norm,
 )
-from ..outer import BoundsCurvature, OuterPoint
+from ..outer import Curved, OuterConstants, OuterPoint
 from ..problem import Problem
 from ..record import Record
 from ..solvers.linesearch import WolfeSearch
@@ -58,8 +58,8 @@ class PathState:
 
     ``x`` is the model of the last iteration, ``start`` and ``carry`` what is predicted at the
     next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X. ``gap`` is the
-    decrease that was left, relative, ``decrement_goal`` the Newton decrement at which a proof of it
-    would have succeeded (0 when not known).
+    decrease that was left, relative, ``goal`` the accuracies with which a proof of the end would
+    have succeeded (None when not known).
     """
 
     k: int
@@ -73,7 +73,7 @@ class PathState:
     tol: float
     gap: float
     sketch: Sketch | None
-    decrement_goal: float
+    goal: Wanted | None
     record: Record | None
     status: Status
 
@@ -160,7 +160,7 @@ class PathFollowing:
             tol=self.default_tol if tol is None else tol,
             gap=math.inf,
             sketch=None,
-            decrement_goal=0.0,
+            goal=None,
             record=None,
             status=Status.RUNNING,
         )
@@ -169,13 +169,11 @@ class PathFollowing:
         lam = state.lam
         point = problem.inner.at(state.start, lam, state.carry)
         look = _look(problem, point, state.vectors, state.pushed)
-        wanted, sketch = _Wanted(self.newton, self.adjoint), state.sketch
-        provable, goal = self.certify and _provable(problem, look), state.decrement_goal
+        wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
+        provable, goal = self.certify and _provable(problem, look), state.goal
         if state.gap <= 20 * state.tol:
             # This step will arrive: what the proof needs is cheapest at once.
-            wanted = _Wanted(0.05 * self.newton, 0.2 * self.adjoint)
-            if goal > 0:
-                wanted = replace(wanted, newton=1e-3, decrement=goal)
+            wanted = goal or Wanted(0.05 * self.newton, 0.2 * self.adjoint)
             if sketch is not None:
                 sketch = Sketch.at(look, self.rank)
         estimate: _Estimate | None = None
@@ -187,11 +185,10 @@ class PathFollowing:
             n_cg += solved.n_iter
             if sketch is None and solved.n_iter >= self.sketch_after and self._pays(problem):
                 sketch = Sketch.at(look, self.rank)
-            certain = None
-            if provable and (sketch is None or sketch.lower_bound(look, problem.backend) > 0):
-                certain = _certify(problem, look, solved)
+            sound = provable and (sketch is None or sketch.lower_bound(look, problem.backend) > 0)
             look, moved = _move(problem, look, solved)
-            estimate = _estimate(problem, before, solved, look, certain, moved)
+            proof = _prove(problem, before, solved, look, moved) if sound else None
+            estimate = _estimate(problem, before, solved, look, proof, moved)
             del before, solved  # blocks that the next solve has better use for
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
@@ -201,8 +198,8 @@ class PathFollowing:
                 continue
             verdict = self._judge(problem, state, estimate)
             gap, allowed = verdict.gap, verdict.allowed
-            if certain is not None and allowed > 0:
-                goal = allowed / (4 * certain.per_decrement)
+            if proof is not None and allowed > 0:
+                goal = proof.needs(allowed)
             small = gap is not None and gap <= state.tol * abs(estimate.value)
             # The model that is returned has to be as good as its λ: what the last correction of x
             # would do to g, to first order, is small too.
@@ -216,10 +213,8 @@ class PathFollowing:
                 status = Status.CONVERGED
                 break
             if small and provable and sweeps < self.max_sweeps:
-                loose = certain is None or certain.product > allowed / 4
-                adjoint = (0.5 if loose else 1.0) * wanted.adjoint
-                wanted = _Wanted(1e-3 if goal > 0 else 0.1, adjoint, goal)
-                if certain is None and sketch is not None:
+                wanted = goal or Wanted(0.1, 0.5 * wanted.adjoint)
+                if proof is None and sketch is not None:
                     sketch = Sketch.at(look, self.rank)
                 continue
             if small:
@@ -265,7 +260,7 @@ class PathFollowing:
         return self.rank > 0 and entries >= 5 * self.rank * math.prod(problem.inner.x_shape)
 
     def _solve(
-        self, problem: Problem, look: _Look, wanted: _Wanted, sketch: Sketch | None
+        self, problem: Problem, look: _Look, wanted: Wanted, sketch: Sketch | None
     ) -> CGResult:
         """The three questions in one block."""
         xp = problem.backend.xp
@@ -337,7 +332,7 @@ class PathFollowing:
         estimate: _Estimate,
         gap: float | None,
         sketch: Sketch | None,
-        goal: float,
+        goal: Wanted | None,
         n_cg: int,
         sweeps: int,
         status: Status,
@@ -388,7 +383,7 @@ class PathFollowing:
             rule=rule,
             tol=state.tol,
             sketch=sketch,
-            decrement_goal=goal,
+            goal=goal,
             gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
             record=record,
             status=status,
@@ -409,8 +404,12 @@ class _Verdict:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """Relative accuracies of the next block solve, and ‖d‖_H that needs to be known no better."""
+class Wanted:
+    """How accurate the next block solve has to be, in the norm of the Hessian.
+
+    ``newton`` is the error of the Newton step d as a share of d, or ``decrement`` itself where that
+    is larger; ``adjoint`` the errors of q and t as a share of them.
+    """
 
     newton: float
     adjoint: float
@@ -454,10 +453,10 @@ def _provable(problem: Problem, look: _Look) -> bool:
         inner.mu,
         inner.self_concordance,
         inner.cross_lipschitz,
-        outer.grad_x_lipschitz,
         outer.grad_lam_lipschitz,
     )
-    return look.cross is not None and all(constant is not None for constant in stated)
+    bent = outer.grad_x_lipschitz is not None or outer.self_concordance is not None
+    return look.cross is not None and bent and all(constant is not None for constant in stated)
 
 
 @dataclass(frozen=True)
@@ -553,57 +552,118 @@ def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]
 
 
 @dataclass(frozen=True)
-class _Certain:
-    """Proven at x before the step: |p - ∇f| ≤ bound.
+class _Proof:
+    """What is proven of p at an iterate, and what a proof of a smaller bound takes."""
 
-    ``per_decrement`` is how much of it a small Newton decrement costs, ``product`` what the errors
-    of q and t do.
-    """
+    inner: InnerConstants
+    outer: OuterConstants
+    decrement: float
+    adjoint: Inexact
+    tangents: tuple[Inexact, ...]
+    swings: tuple[float, ...]
+    bends: tuple[Bend, ...]
 
-    bound: float
-    per_decrement: float
-    product: float
+    def _bounds(self, decrement: float, adjoint: Inexact, tangents: tuple[Inexact, ...]) -> float:
+        found = [
+            self_concordant_bound(
+                self.inner,
+                self.outer,
+                decrement=decrement,
+                adjoint=adjoint,
+                tangent=tangent,
+                swing=swing,
+                bend=bend,
+            )
+            for tangent, swing, bend in zip(tangents, self.swings, self.bends, strict=True)
+        ]
+        return math.hypot(*(math.inf if bound is None else bound for bound in found))
 
+    @cached_property
+    def bound(self) -> float:
+        """|p - ∇f| ≤ bound."""
+        return self._bounds(self.decrement, self.adjoint, self.tangents)
 
-def _certify(problem: Problem, look: _Look, solved: CGResult) -> _Certain | None:
-    """The proven bound where the constants are known and every hyperparameter has a tangent."""
-    inner = look.constants
-    outer, backend = problem.outer_constants, problem.backend
-    errors = solved.energy_errors
-    if errors is None or inner.mu is None or inner.self_concordance is None or look.cross is None:
-        return None
-    vectors = look.vectors + solved.x[..., 1:]
-    residuals = solved.residual[..., 1:]
-    curved = None
-    if isinstance(problem.outer, BoundsCurvature):
-        curved = problem.outer.curvature_squares(vectors[..., 1:])
-    rhs = [look.outer.grad_x, *(-look.cross[..., j] for j in range(look.cross.shape[-1]))]
-    squares = [dot(vectors[..., j], b - residuals[..., j], backend) for j, b in enumerate(rhs)]
-    flat = [] if curved is None else [curved[j] for j in range(curved.shape[0])]
-    host = backend.scalars(*squares, *flat)
-    energies = [math.sqrt(max(v, 0.0)) for v in host[: len(squares)]]
-    curvatures = [math.sqrt(max(v, 0.0)) for v in host[len(squares) :]]
-    decrement = math.hypot(solved.energies[0], errors[0])
-    small = 1e-6 * math.sqrt(inner.mu)
-    bounds, slopes = [], []
-    for j in range(1, len(energies)):
-        spread = energies[j] * math.sqrt((outer.grad_x_lipschitz or 0.0) / inner.mu)
-        at = partial(
-            self_concordant_bound,
-            inner,
-            outer,
-            adjoint_energy=energies[0],
-            tangent_energy=energies[j],
-            tangent_curvature=curvatures[j - 1] if curvatures else spread,
-        )
-        bound = at(decrement=decrement, adjoint_error=errors[1], tangent_error=errors[1 + j])
-        slope = at(decrement=small, adjoint_error=0.0, tangent_error=0.0)
-        if bound is None or slope is None:
+    def needs(self, allowed: float) -> Wanted | None:
+        """The accuracies at which the bound is ``allowed``, a fifth of it left to spare.
+
+        Half is for the product of the errors of q and t, half for the model.
+        """
+        share = 0.4 * allowed
+        energies = self.adjoint.energy * math.hypot(*(t.energy for t in self.tangents))
+        if not energies > 0:
             return None
-        bounds.append(bound)
-        slopes.append(slope / small)
-    product = errors[1] * math.hypot(*errors[2:])
-    return _Certain(math.hypot(*bounds), math.hypot(*slopes), product)
+        relative = min(math.sqrt(share / energies), 0.3)
+        adjoint, *tangents = (
+            replace(v, error=relative * v.energy) for v in (self.adjoint, *self.tangents)
+        )
+        small = 1e-6 * math.sqrt(self.inner.mu or 0.0)
+        slope = self._bounds(small, adjoint, tuple(tangents)) - self._bounds(
+            0.0, adjoint, tuple(tangents)
+        )
+        if not 0 < slope < math.inf:
+            return None
+        return Wanted(1e-3, relative, share * small / slope)
+
+
+def _prove(
+    problem: Problem, before: _Look, solved: CGResult, after: _Look, moved: bool
+) -> _Proof | None:
+    """The proven bound where the constants are known and every hyperparameter has a tangent.
+
+    The residuals of the last solve are known in the norm of H⁻¹, by CG; those at the new iterate
+    differ from them by vectors that are known, which divided by √μ bound the rest.
+    """
+    inner, errors = after.constants, solved.energy_errors
+    if errors is None or not inner.mu or inner.self_concordance is None:
+        return None
+    backend, xp = problem.backend, problem.backend.xp
+    now = xp.concat([-after.grad[..., None], after.residuals], axis=-1) - solved.residual
+    k = after.vectors.shape[-1]
+    swing = None
+    if isinstance(after.point, Swinging) and after.pushed is not None:
+        swing = after.point.swing(after.pushed)
+    swings = [] if swing is None else [a[j] for a in swing for j in range(a.shape[0])]
+    host = backend.scalars(
+        norm(after.point.x - before.point.x, backend),
+        *(norm(now[..., j], backend) for j in range(1 + k)),
+        *(norm(after.vectors[..., j], backend) for j in range(k)),
+        *swings,
+    )
+    distance, changes, norms = host[0], host[1 : 2 + k], host[2 + k : 2 + 2 * k]
+    single = host[2 + 2 * k :][:k] or (math.inf,) * k
+    pairs = host[2 + 2 * k :][k:] or (math.inf,) * (k - 1)
+    # H(x⁺) ⪰ e^{-R‖x⁺ - x‖} H(x).
+    turn = inner.self_concordance * distance / 2
+    if not turn < 1:
+        return None
+    grown, root = math.exp(turn), math.sqrt(inner.mu)
+    known = [grown * (e + c / root) for e, c in zip(errors, changes, strict=True)]
+    decrement = known[0] if moved else math.hypot(solved.energies[0], errors[0])
+    if not inner.self_concordance * decrement < root / 2:
+        return None
+    adjoint, *tangents = (
+        Inexact(*numbers) for numbers in zip(after.energies, norms, known[1:], single, strict=True)
+    )
+    bends = _bends(after, k - 1, backend)
+    outer = problem.outer_constants
+    return _Proof(inner, outer, decrement, adjoint, tuple(tangents), pairs, bends)
+
+
+def _bends(look: _Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
+    """The curvature of the criterion along the tangents: two passes over its rows."""
+    if not isinstance(look.outer, Curved):
+        return (Bend(),) * n_tangents
+    tangents = look.vectors[..., 1:]
+    products = look.outer.hvp(tangents)
+    columns = range(n_tangents)
+    host = backend.scalars(
+        look.outer.top,
+        *(norm(products[..., j], backend) for j in columns),
+        *(dot(products[..., j], tangents[..., j], backend) for j in columns),
+    )
+    return tuple(
+        Bend(host[1 + j], math.sqrt(max(host[1 + n_tangents + j], 0.0)), host[0]) for j in columns
+    )
 
 
 @dataclass(frozen=True)
@@ -631,7 +691,7 @@ def _estimate(
     before: _Look,
     solved: CGResult,
     after: _Look,
-    certain: _Certain | None,
+    proof: _Proof | None,
     moved: bool,
 ) -> _Estimate:
     """How far p is from ∇f, by what the last correction changed and how much of it is left."""
@@ -688,9 +748,8 @@ def _estimate(
     mu = after.constants.mu
     if mu is not None:
         inner_error = grad_after / mu if mu > 0 else math.inf
-    if certain is not None and math.isfinite(certain.bound):
-        # The bound was proven one correction ago: the distance of the two p is known.
-        bound = certain.bound + change
+    if proof is not None and math.isfinite(proof.bound):
+        bound = proof.bound
     return _Estimate(
         hypergrad=after.p,
         norm=size,

@@ -1,7 +1,7 @@
 """Outer criteria g(x, λ): what the hyperparameters minimise."""
 
 from ._predictor import LinearPredictor, Prediction, Predictor
-from ._protocol import BoundsCurvature, Outer, OuterConstants, OuterPoint
+from ._protocol import Curved, Outer, OuterConstants, OuterPoint
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
 from .gcv import GCV, gcv
 from .held_out import HeldOut, held_out
@@ -13,7 +13,7 @@ from .sure import SURE, MonteCarloSURE, monte_carlo_sure, perturbed_targets, sur
 __all__ = [
     "GCV",
     "SURE",
-    "BoundsCurvature",
+    "Curved",
     "FunctionOuter",
     "HeldOut",
     "KernelPredictor",

@@ -18,10 +18,14 @@ class OuterConstants:
         Lipschitz constant of x ↦ ∂_x g.
     grad_lam_lipschitz : float or None
         Lipschitz constant of x ↦ ∂_λ g; 0 where g does not depend on λ.
+    self_concordance : float or None
+        R with ∂²_{xx} g(x + u) ⪯ e^{R‖u‖} ∂²_{xx} g(x) for all u, as of the inner objective. Zero
+        for a quadratic g.
     """
 
     grad_x_lipschitz: float | None = None
     grad_lam_lipschitz: float | None = None
+    self_concordance: float | None = None
 
 
 class OuterPoint(Protocol):
@@ -44,14 +48,16 @@ class OuterPoint(Protocol):
 
 
 @runtime_checkable
-class BoundsCurvature(Protocol):
-    """A criterion that can bound its curvature along given directions, at every x at once."""
+class Curved(Protocol):
+    """A point of a convex criterion that knows G = ∂²_{xx} g there."""
 
-    def curvature_squares(self, v: Array) -> Array | None:
-        """Upper bounds of sup over x of vᵀ ∂²_{xx} g(x) v, shape (k,) for v (*x_shape, k).
+    def hvp(self, v: Array) -> Array:
+        """G v for directions v of shape (*x_shape, k), two passes."""
+        ...
 
-        None where there is none, costs a pass over the data of the criterion.
-        """
+    @property
+    def top(self) -> Array:
+        """An upper bound of the largest eigenvalue of G, 0-d, no pass."""
         ...
 
 

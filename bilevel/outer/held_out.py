@@ -8,7 +8,14 @@ from typing import Any
 from .._cached import cached_property
 from ..backends import Array
 from ..design import Design, WithIntercept, as_design
-from ..inner.linear import align, check_labels, check_weights, matmul, n_problems
+from ..inner.linear import (
+    align,
+    check_labels,
+    check_weights,
+    matmul,
+    n_problems,
+    rmatmul,
+)
 from ..losses import Loss
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import OuterConstants
@@ -50,37 +57,38 @@ class HeldOut:
         return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> HeldOutPoint:
-        return HeldOutPoint(self, x, lam)
+        linear = isinstance(self.predictor, LinearPredictor)
+        return (LinearHeldOutPoint if linear else HeldOutPoint)(self, x, lam)
 
     def weigh(self, rows: Array) -> Array:
         return rows if self.sample_weight is None else self.sample_weight * rows
 
+    @cached_property
+    def row_square_norms(self) -> Array | None:
+        """‖∂_x t_i‖² or upper bounds of them for every x and λ, shape (n,), if known."""
+        return self.predictor.row_square_norms()
+
     def constants(self) -> OuterConstants:
         """∂_x g is Lipschitz with sup ℓ'' Σ_i s_i ‖a_i‖² for a linear model, where ∂_λ g = 0."""
         direct = None if self.predictor.depends_on_lam else 0.0
-        second = self.loss.curvature_bound
-        rows = None if second is None else self.predictor.row_square_norms()
-        if rows is None or second is None or direct is None:
+        second, rows = self.loss.curvature_bound, self.row_square_norms
+        if rows is None or direct is None:
             return OuterConstants(None, direct)
         backend, s = self.predictor.backend, self.sample_weight
         xp = backend.xp
-        if s is None:
-            (square,) = backend.scalars(xp.sum(rows))
-        else:
-            columns = rows[(slice(None), *(None,) * (s.ndim - 1))]
-            (square,) = backend.scalars(xp.max(xp.sum(s * columns, axis=0)))
-        return OuterConstants(second * square, direct)
+        weighted = rows if s is None else s * _beside(rows, s)
+        square, widest = backend.scalars(xp.max(xp.sum(weighted, axis=0)), xp.max(rows))
+        bends = self.loss.self_concordance
+        return OuterConstants(
+            None if second is None else second * square,
+            direct,
+            None if bends is None else bends * widest**0.5,
+        )
 
-    def curvature_squares(self, v: Array) -> Array | None:
-        """Sup ℓ'' Σ_i s_i (a_iᵀ v)² for each direction, None but for a linear model."""
-        second, predictor = self.loss.curvature_bound, self.predictor
-        if second is None or not isinstance(predictor, LinearPredictor):
-            return None
-        xp = predictor.backend.xp
-        rows = matmul(predictor.design, v)
-        s = self.sample_weight
-        squares = rows * rows if s is None else s[..., None] * (rows * rows)
-        return second * xp.sum(xp.reshape(squares, (-1, v.shape[-1])), axis=0)
+
+def _beside(rows: Array, a: Array) -> Array:
+    """One number a row, with the axes that make it broadcast to a."""
+    return rows[(slice(None), *(None,) * (a.ndim - 1))]
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,32 @@ class HeldOutPoint:
     @cached_property
     def grad_lam(self) -> Array:
         return self.prediction.pull_lam(self._slopes)
+
+
+class LinearHeldOutPoint(HeldOutPoint):
+    """The same for a linear model, whose curvature is G = Xᵀ S ℓ'' X."""
+
+    @cached_property
+    def _curvature(self) -> Array:
+        outer, backend = self.outer, self.outer.predictor.backend
+        return outer.loss.curvature(outer.y, self.prediction.value, backend)
+
+    def hvp(self, v: Array) -> Array:
+        outer = self.outer
+        rows = matmul(outer.design, v)
+        bent = outer.loss.curvature_product(self._curvature, rows, outer.predictor.backend)
+        s = outer.sample_weight
+        return rmatmul(outer.design, bent if s is None else s[..., None] * bent)
+
+    @property
+    def top(self) -> Array:
+        """The trace, of the problem where it is largest."""
+        outer, backend = self.outer, self.outer.predictor.backend
+        diag = outer.weigh(outer.loss.curvature_diag(self._curvature, backend))
+        rows = outer.row_square_norms
+        assert rows is not None  # known for every linear model
+        own = tuple(range(1 + len(outer.loss.output_shape)))
+        return backend.xp.max(backend.xp.sum(diag * _beside(rows, diag), axis=own))
 
 
 def held_out(
