@@ -14,7 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .backends import Array
@@ -176,8 +176,8 @@ def multistart(
     }
     run = _together if _shares(problem.inner) else _in_turn
     if run is _together:
-        # Norms of the rows belong to the data: taken once, off the counters.
-        problem.inner.constants(lams[0])
+        # Norms of the rows belong to the data: taken once for all searches, off the counters.
+        _ = problem.inner.constants(lams[0]), problem.outer_constants
     before, clock = counts(problem), time.perf_counter()
     found = run(problem, lams, options, callback)
     after = counts(problem)
@@ -349,10 +349,5 @@ def _with_shared_designs(problem: Problem, ask: Ask) -> Problem:
     def share(design: Design) -> Design:
         return views.setdefault(id(design), Shared(design, ask))
 
-    own = replace(
-        problem,
-        inner=map_designs(problem.inner, share),
-        outer=map_designs(problem.outer, share),
-    )
-    own.__dict__["outer_constants"] = problem.outer_constants  # fills the cache: computed once
+    own: Problem = map_designs(problem, share)
     return own

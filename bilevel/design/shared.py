@@ -185,6 +185,7 @@ class Shared:
 def map_designs(value: Any, change: Callable[[Design], Design]) -> Any:
     """Change every design that a dataclass holds, at any depth of dataclasses and tuples.
 
+    What an object has computed and kept goes along: the changed design is to hold the same matrix.
     Dataclasses of other packages are left as they are: what they do around a product is their
     own, and it may not bear to wait there (see :mod:`bilevel._cached`).
 
@@ -205,13 +206,17 @@ def map_designs(value: Any, change: Callable[[Design], Design]) -> Any:
         return value if same else parts
     if not is_dataclass(value) or isinstance(value, type) or not is_ours(value):
         return value
-    changed = {}
-    for f in fields(value):
-        old = getattr(value, f.name)
+    names, changed = [f.name for f in fields(value)], {}
+    for name in names:
+        old = getattr(value, name)
         new = map_designs(old, change)
         if new is not old:
-            changed[f.name] = new
-    return replace(value, **changed) if changed else value
+            changed[name] = new
+    if not changed:
+        return value
+    copy = replace(value, **changed)
+    copy.__dict__.update({name: kept for name, kept in vars(value).items() if name not in names})
+    return copy
 
 
 def is_ours(value: Any) -> bool:
