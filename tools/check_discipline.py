@@ -2,7 +2,7 @@
 
 Core modules work on arrays of any library through ``backend.xp``; the packages in
 ``FREE`` are the ones that may name libraries. Until Python 3.12 ``functools.cached_property`` holds
-a lock, for which searches that wait for each other would wait for ever: ``_cached`` has one without.
+a lock, for which searches that wait for each other would wait for ever: ``_cached``'s holds none.
 Run it from anywhere; it exits with 1 and a line for each offence.
 """
 

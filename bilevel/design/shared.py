@@ -6,6 +6,7 @@ too; :func:`serve` then makes one product of all that they ask of the same matri
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -94,9 +95,8 @@ def _joined(wanted: Sequence[Product], most: int) -> list[Array]:
     block = xp.concat(columns, axis=1)
     width = int(block.shape[1])
     step = math.ceil(width / math.ceil(width / most))  # pieces of about one size
-    whole = xp.concat(
-        [product(block[:, start : start + step]) for start in range(0, width, step)], axis=1
-    )
+    edges = [*range(0, width, step), width]
+    whole = xp.concat([product(block[:, a:b]) for a, b in itertools.pairwise(edges)], axis=1)
     answers, start = [], 0
     for w in wanted:
         part = whole[:, start] if w.operand.ndim == 1 else whole[:, start : start + w.width]
