@@ -8,6 +8,7 @@ that the functions share needs a lock.
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,42 @@ _STOP = object()
 _ENDED = object()
 
 
+class _Side(Generic[T]):
+    """What a task and its thread share.
+
+    Queues and no locks: an interrupt of the owner at any instruction leaves them usable.
+    """
+
+    def __init__(self, work: Callable[[Ask], T]) -> None:
+        self.questions: SimpleQueue[Any] = SimpleQueue()
+        self.answers: SimpleQueue[Any] = SimpleQueue()
+        self.stopped = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self._work = work
+
+    def run(self) -> None:
+        try:
+            self.result = self._work(self._ask)
+        except BaseException as error:  # the owner raises it again
+            self.error = error
+        finally:
+            self.questions.put(_ENDED)
+
+    def _ask(self, question: Any) -> Any:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.questions.put(question)
+        answer = self.answers.get()
+        if answer is _STOP:
+            raise KeyboardInterrupt
+        return answer
+
+
 class Task(Generic[T]):
     """A function in a thread of its own that runs only while its owner waits for it.
+
+    The thread does not know its task, and is stopped when that is lost.
 
     Parameters
     ----------
@@ -34,11 +69,6 @@ class Task(Generic[T]):
         answer.
     name : str
         Of the thread.
-
-    Attributes
-    ----------
-    result : object or None
-        What ``work`` returned, None before that.
 
     Examples
     --------
@@ -51,63 +81,50 @@ class Task(Generic[T]):
     """
 
     def __init__(self, work: Callable[[Ask], T], name: str) -> None:
-        self.result: T | None = None
-        self._work = work
-        self._error: BaseException | None = None
-        self._stopped = False
-        # Queues and no locks: an interrupt of the owner at any instruction leaves them usable.
-        self._questions: SimpleQueue[Any] = SimpleQueue()
-        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._side = _Side(work)
         context = contextvars.copy_context()  # NumPy's error state is the owner's
-        # A daemon: not even an interrupt while a thread is born can keep Python from ending.
+        # A daemon: whatever a second interrupt does to join, it can't keep Python from ending.
         self._thread = threading.Thread(
-            target=context.run, args=(self._run,), name=name, daemon=True
+            target=context.run, args=(self._side.run,), name=name, daemon=True
         )
+
+    @property
+    def result(self) -> T | None:
+        """What ``work`` returned, None before that."""
+        return self._side.result
 
     def start(self) -> Any:
         """Run to the first question and return it; None where there is none."""
-        self._thread.start()
+        # Thread.start holds locks, which an interrupt may leave held: the new thread would wait for
+        # them for ever. Interrupts are the main thread's, so another one starts it.
+        _thread.start_new_thread(self._thread.start, ())
         return self._wait()
 
     def answer(self, answer: Any) -> Any:
         """Answer the last question, run to the next and return it; None where there is none."""
-        self._answers.put(answer)
+        self._side.answers.put(answer)
         return self._wait()
 
     def _wait(self) -> Any:
-        question = self._questions.get()
+        question = self._side.questions.get()
         if question is not _ENDED:
             return question
-        if self._error is not None:
-            raise self._error
+        if self._side.error is not None:
+            raise self._side.error
         return None
 
     def stop(self) -> None:
         """Let the question that is open raise KeyboardInterrupt, or else the next one."""
-        self._stopped = True
-        self._answers.put(_STOP)
+        self._side.stopped = True
+        self._side.answers.put(_STOP)
 
     def join(self) -> None:
         """Wait for the thread to end."""
         if self._thread.ident is not None:
             self._thread.join()
 
-    def _run(self) -> None:
-        try:
-            self.result = self._work(self._ask)
-        except BaseException as error:  # the owner raises it again
-            self._error = error
-        finally:
-            self._questions.put(_ENDED)
-
-    def _ask(self, question: Any) -> Any:
-        if self._stopped:
-            raise KeyboardInterrupt
-        self._questions.put(question)
-        answer = self._answers.get()
-        if answer is _STOP:
-            raise KeyboardInterrupt
-        return answer
+    def __del__(self) -> None:
+        self.stop()
 
 
 @contextmanager

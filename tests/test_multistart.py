@@ -1,5 +1,6 @@
 """Many searches at once: each as it would be alone, all for fewer passes, and no thread left."""
 
+import _thread
 import dataclasses
 import functools
 import itertools
@@ -394,12 +395,30 @@ def listening():
     signal.signal(signal.SIGINT, before)
 
 
-def press_ctrl_c(after):
-    timer = threading.Timer(
-        after, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]
-    )
-    timer.start()
-    return timer
+def press_ctrl_c(*after):
+    """Press so many seconds from now; the answer waits until it is done.
+
+    threading.Timer would not do: an interrupt inside its start may break its locks.
+    """
+    done, begun = [], time.monotonic()
+
+    def press():
+        for pause in sorted(after):
+            time.sleep(max(0.0, begun + pause - time.monotonic()))
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        done.append(True)
+
+    def wait():
+        while True:
+            try:
+                while not done:
+                    time.sleep(0.001)
+                return time.sleep(0.001)
+            except KeyboardInterrupt:
+                continue
+
+    _thread.start_new_thread(press, ())
+    return wait
 
 
 needs_signals = pytest.mark.skipif(
@@ -410,11 +429,11 @@ ENDLESS = {"tol": 0.0, "method": "hoag", "max_iter": 10**6}
 
 @needs_signals
 def test_ctrl_c_stops_all_searches_at_once(problem, listening):
-    timer = press_ctrl_c(0.3)
+    wait = press_ctrl_c(0.3)
     clock = time.monotonic()
     found = multistart(problem, STARTS, **ENDLESS)
     assert time.monotonic() - clock < 5
-    timer.join()
+    wait()
     assert {r.status for r in found.results} == {Status.INTERRUPTED}
     assert all(r.nit > 1 for r in found.results)
     assert no_search_is_left()
@@ -423,18 +442,15 @@ def test_ctrl_c_stops_all_searches_at_once(problem, listening):
 @needs_signals
 def test_ctrl_c_at_any_moment_leaves_no_thread(problem, listening):
     """Also while threads are born, and twice in a row."""
-    for k in range(30):
-        clock, timers = time.monotonic(), []
+    for k in range(40):
+        clock = time.monotonic()
+        wait = press_ctrl_c(0.0005 * k, 0.0005 * k + 0.0003 * (k % 4))
         try:
-            try:
-                timers += [press_ctrl_c(0.0007 * k), press_ctrl_c(0.0007 * k + 0.0005 * (k % 3))]
-                multistart(problem, STARTS, **ENDLESS)
-            finally:
-                for timer in timers:
-                    timer.join()
-                time.sleep(0.001)
+            multistart(problem, STARTS, **ENDLESS)
         except KeyboardInterrupt:
             pass  # before the searches had begun, or the second one
+        finally:
+            wait()
         assert time.monotonic() - clock < 5
         assert no_search_is_left()
 
@@ -626,7 +642,7 @@ def test_functools_would_wait_for_ever():
         assert tasks[0].start() == "value"
         tasks[1]._thread.start()
         tasks[1]._thread.join(0.2)
-        assert tasks[1]._questions.empty()  # it waits for the lock of the other
+        assert tasks[1]._side.questions.empty()  # it waits for the lock of the other
 
 
 def test_a_stopped_task_raises_at_its_next_question():
@@ -647,6 +663,14 @@ def test_a_stopped_task_raises_at_its_next_question():
     never = Task(work, "bilevel-search")
     with stopping([never]):
         pass  # not started: nothing to wait for
+
+
+def test_a_task_that_is_lost_ends_its_thread():
+    task = Task(lambda ask: ask(1), "bilevel-search")
+    assert task.start() == 1
+    assert any(t.name == "bilevel-search" for t in threading.enumerate())
+    del task
+    assert no_search_is_left()
 
 
 def test_a_numpy_error_state_reaches_the_searches():
