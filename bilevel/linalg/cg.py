@@ -209,12 +209,16 @@ def _descend(
     backend = get_backend(r)
     xp = backend.xp
 
-    def apply(v: Array) -> Array:
-        return v if preconditioner is None else preconditioner(v)
+    def apply(r: Array) -> tuple[Array, Array, Array]:
+        """M⁻¹ r, rᵀ M⁻¹ r and rᵀ r, which are the same two without M."""
+        rr = _dot(backend, r, r, columns)
+        if preconditioner is None:
+            return r, rr, rr
+        z = preconditioner(r)
+        return z, _dot(backend, r, z, columns), rr
 
     done: dict[int, tuple[Array, Array]] = {}  # the columns that have left the block below
-    z = apply(r)
-    rz, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
+    z, rz, rr = apply(r)
     host = _read(backend, columns, rz, rr)
     k = len(progress)
     now = [p.begin(host[j], host[k + j]) for j, p in enumerate(progress)]
@@ -240,8 +244,7 @@ def _descend(
         r = backend.axpy(-alpha, ap, r, ap)
         x = backend.axpy(alpha, p, x, ap)
         del ap
-        z = apply(r)
-        rz_next, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
+        z, rz_next, rr = apply(r)
         beta = rz_next / xp.where(rz > 0, rz, xp.ones_like(rz))
         n_iter += 1
         host = _read(backend, columns, alpha, rz_next, rr)
