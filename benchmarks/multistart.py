@@ -5,8 +5,8 @@
 ℓ2 logistic regression of half of the rows, the other half held out. The starts are the
 middles of equal intervals of the box, every inner solve starts at x = 0, and the tolerances are
 the methods' own. "apart" adds up the searches one after the other; the searches together can make
-no fewer passes than the longest of them, and no fewer than an eighth of all columns, since eight
-make a pass. CPU seconds are the least of ``--repeats`` runs.
+no fewer passes than the longest of them (but for rounding, which may shorten it), and no fewer than
+an eighth of all columns, since eight make a pass. CPU seconds are the least of ``--repeats`` runs.
 """
 
 from __future__ import annotations

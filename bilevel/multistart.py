@@ -146,8 +146,9 @@ def multistart(
     -----
     The searches of a problem with a design run in threads, one at a time, so that two runs are
     equal to the last bit; products and ``callback`` run in the caller's thread. What a library
-    keeps for each thread (``torch.no_grad``, ``jax.enable_x64`` as a context, CuPy's current device)
-    does not reach the searches. Passes over a criterion that has no design are counted for all searches together.
+    keeps for each thread (``torch.no_grad``, ``jax.enable_x64`` as a context, the current device of
+    CuPy) does not reach the searches. Passes over a criterion that has no design, or is of a class
+    of your own, are counted for all searches together.
 
     Source of the draw: McKay, Beckman and Conover, Technometrics 21 (1979).
 
