@@ -155,6 +155,12 @@ class Shared:
     def centred_rounding(self) -> float:
         return self.base.centred_rounding
 
+    @property
+    def rounded(self) -> Design | None:
+        """The base's is one object for all who ask, so that it is shared as well."""
+        base = self.base.rounded
+        return None if base is None else replace(self, base=base)
+
     def matmul(self, v: Array) -> Array:
         self.passes.count_forward(v)
         return self.ask(Product(self.base, "matmul", v))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backends import Array, Backend, HostIndex
@@ -72,6 +72,11 @@ class Standardized:
     @property
     def entries(self) -> int:
         return self.base.entries
+
+    @property
+    def rounded(self) -> Design | None:
+        base = self.base.rounded
+        return None if base is None else replace(self, base=base)
 
     def matmul(self, v: Array) -> Array:
         xp = self.backend.xp

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from .._cached import cached_property
 from ..backends import Array, Backend
 from ..hypergrad import Bend, Inexact, self_concordant_bound, value_bound
-from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Swinging
+from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Roundable, Swinging
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -179,8 +179,9 @@ class PathFollowing:
         estimate: _Estimate | None = None
         verdict = _Verdict(state.rule, None, 0.0)
         n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
+        rounded = True  # where that is cheaper, and until a proof has failed with it
         for sweeps in range(1, self.max_sweeps + 1):
-            found = self._solve(problem, look, rhs, wanted, sketch)
+            found = self._solve(problem, look, rhs, wanted, sketch, rounded)
             n_cg += found.n_iter
             if sketch is None and found.n_iter >= self.sketch_after and self._pays(problem):
                 sketch = Sketch.at(look, self.rank)
@@ -217,6 +218,7 @@ class PathFollowing:
                 break
             if small and provable and sweeps < self.max_sweeps:
                 wanted = goal or Wanted(0.1, 0.5 * wanted.adjoint)
+                rounded = False
                 if proof is None and sketch is not None:
                     sketch = Sketch.at(look, self.rank)
                 continue
@@ -263,10 +265,19 @@ class PathFollowing:
         return self.rank > 0 and entries >= 5 * self.rank * math.prod(problem.inner.x_shape)
 
     def _solve(
-        self, problem: Problem, look: _Look, rhs: Array, wanted: Wanted, sketch: Sketch | None
+        self,
+        problem: Problem,
+        look: _Look,
+        rhs: Array,
+        wanted: Wanted,
+        sketch: Sketch | None,
+        rounded: bool,
     ) -> CGResult:
         """The three questions in one block, whose memory the residuals take."""
         preconditioner, bottom = _preconditioner(problem, look, sketch)
+        point, shift = _rounded(problem, look, wanted) if rounded else (look.point, 0.0)
+        if bottom is not None:
+            bottom *= 1 - shift
         absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
         relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
         accuracy: Accuracy
@@ -275,7 +286,7 @@ class PathFollowing:
         else:
             accuracy = Energy(bottom, absolute, relative)
         return cg(
-            look.point.hvp,
+            point.hvp,
             rhs,
             tol=accuracy,
             preconditioner=preconditioner,
@@ -723,7 +734,7 @@ def _bends(look: _Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
     products = look.outer.hvp(tangents)
     columns = range(n_tangents)
     host = backend.scalars(
-        look.outer.top,
+        look.outer.top(),
         *(norm(products[..., j], backend) for j in columns),
         *(dot(products[..., j], tangents[..., j], backend) for j in columns),
     )
@@ -866,6 +877,25 @@ def _preconditioner(
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
+
+
+def _rounded(problem: Problem, look: _Look, wanted: Wanted) -> tuple[InnerPoint, float]:
+    """The point whose products serve a solve, and how much of μ their rounding may take.
+
+    The solves are corrections: what single precision leaves undone shows in the next residuals,
+    which are in double, and in the proof, which compares with those. CG in single precision reaches
+    about ε √κ, κ the condition number; it has to be far below what is wanted.
+    """
+    constants, point = look.constants, look.point
+    if not constants.mu or constants.smoothness is None or not isinstance(point, Roundable):
+        return point, 0.0
+    epsilon = float(problem.backend.xp.finfo(problem.backend.xp.float32).eps)
+    condition = constants.smoothness / constants.mu
+    precise = epsilon * math.sqrt(condition) <= 0.1 * min(wanted.newton, wanted.adjoint)
+    if not precise or 4 * epsilon * condition > 0.5:
+        return point, 0.0
+    found = point.rounded()
+    return (point, 0.0) if found is None else (found, 4 * epsilon * condition)
 
 
 def _strongly_regularised(problem: Problem, lam: Array, condition: float) -> Array:
