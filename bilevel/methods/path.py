@@ -35,6 +35,8 @@ from ..linalg import (
     EstimatedEnergy,
     Nystrom,
     Preconditioner,
+    QuasiNewton,
+    Recorder,
     cg,
     dot,
     dots,
@@ -72,7 +74,7 @@ class PathState:
     rule: SecantState | ProjectedState
     tol: float
     gap: float
-    sketch: Sketch | None
+    sketch: Sketch | Pairs | None
     goal: Wanted | None
     record: Record | None
     status: Status
@@ -260,7 +262,7 @@ class PathFollowing:
         return self.rank > 0 and entries >= 5 * self.rank * math.prod(problem.inner.x_shape)
 
     def _solve(
-        self, problem: Problem, look: _Look, wanted: Wanted, sketch: Sketch | None
+        self, problem: Problem, look: _Look, wanted: Wanted, sketch: Sketch | Pairs | None
     ) -> CGResult:
         """The three questions in one block."""
         xp = problem.backend.xp
@@ -331,7 +333,7 @@ class PathFollowing:
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
-        sketch: Sketch | None,
+        sketch: Sketch | Pairs | None,
         goal: Wanted | None,
         n_cg: int,
         sweeps: int,
@@ -787,7 +789,7 @@ def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPo
 
 
 def _preconditioner(
-    problem: Problem, look: _Look, sketch: Sketch | None
+    problem: Problem, look: _Look, sketch: Sketch | Pairs | None
 ) -> tuple[Preconditioner | None, float | None]:
     """Jacobi where the penalty itself is uneven, the sketch if there is one; and μ of the system.
 
