@@ -210,7 +210,7 @@ class QuasiNewton:
         xp, (*shape, m) = backend.xp, directions.shape
         small = math.sqrt(xp.finfo(directions.dtype).eps)
         s, y = (xp.reshape(a, (-1, m)) for a in (directions, products))
-        squares = [xp.vecdot(u, v, axis=0) for u, v in ((s, y), (s, s), (y, y))]
+        squares = [xp.vecdot(u, v, axis=-2) for u, v in ((s, y), (s, s), (y, y))]
         host = backend.scalars(*(a[j] for j in range(m) for a in squares))
         kept, scales = [], []
         for j, (sy, ss, yy) in enumerate(zip(host[::3], host[1::3], host[2::3], strict=True)):
@@ -243,7 +243,7 @@ class QuasiNewton:
         core = xp.matmul(flat.T, image)
         values = xp.linalg.eigvalsh((core + core.T) / 2)
         low, high = backend.scalars(values[0], values[-1])
-        found = 1 / max(low, xp.finfo(flat.dtype).eps * high)
+        found: float = 1 / max(low, xp.finfo(flat.dtype).eps * high)
         return found if mu is None else min(found, 1 / mu)
 
     def inverse(self, base: Preconditioner | None, gamma: float) -> Preconditioner:
