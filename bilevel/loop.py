@@ -202,7 +202,6 @@ def minimize(
     snapshot = _start(problem, lam0, chosen, x0, tol)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         snapshot = checkpoints.load(checkpoint, problem, chosen)
-    lam, x = snapshot.state.lam, snapshot.state.x
     status = Status.MAX_ITER
 
     def verdict(record: Record) -> Status | None:
@@ -220,7 +219,7 @@ def minimize(
     try:
         ended = verdict(snapshot.history[-1]) if snapshot.history else None
         if ended is not None:
-            return _result(snapshot, ended, lam, x)
+            return _result(snapshot, ended)
         for snapshot in _snapshots(problem, chosen, snapshot):
             record = snapshot.history[-1]
             if checkpoint is not None:
@@ -232,19 +231,18 @@ def minimize(
                 break
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    return _result(snapshot, status, lam, x)
+    return _result(snapshot, status)
 
 
-def _result(snapshot: Snapshot, status: Status, lam: Array, x: Array) -> Result:
-    best = snapshot.best
+def _result(snapshot: Snapshot, status: Status) -> Result:
+    best, x = snapshot.best, snapshot.state.x
     if status is Status.CONVERGED:
         best = snapshot.history[-1]
-        x = snapshot.state.x
-    elif best is not None:
+    elif best is not None:  # None: nothing has run, the state is where it would have begun
         assert snapshot.best_x is not None
         x = snapshot.best_x
     return Result(
-        lam=lam if best is None else best.lam,
+        lam=snapshot.state.lam if best is None else best.lam,
         x=x,
         fun=float("nan") if best is None else best.value,
         jac=None if best is None else best.hypergrad,

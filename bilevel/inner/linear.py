@@ -223,7 +223,9 @@ class LinearPoint:
         model = self.model
         rows = matmul(model.design, v)
         bent = model.loss.curvature_product(self.curvature, rows, model.backend)
-        return rmatmul(model.design, model.weigh(bent)) + self.penalty.hvp(v)
+        product = rmatmul(model.design, model.weigh(bent))
+        product += self.penalty.hvp(v)  # in place where the library can: blocks are large
+        return product
 
     def cross_vjp(self, q: Array) -> Array:
         return self.penalty.cross_vjp(q)
@@ -283,7 +285,9 @@ class LinearPoint:
         both = xp.concat([self.loss_derivative[..., None], bent], axis=-1)
         back = rmatmul(model.design, both)
         self.__dict__["grad"] = back[..., 0] + self.penalty.grad
-        return self.grad, back[..., 1:] + self.penalty.hvp(v)
+        products = self.penalty.hvp(v)
+        products += back[..., 1:]
+        return self.grad, products
 
     def swing(self, pushed: Array) -> tuple[Array, Array] | None:
         """From |∂³ℓ[u, v, w]| ≤ c ‖v‖ (∂²ℓ[u, u] ∂²ℓ[w, w])^½, row by row, and Cauchy-Schwarz.

@@ -72,6 +72,7 @@ def cg(
     max_iter: int | None = None,
     columns: bool = False,
     verify: bool = True,
+    overwrite_b: bool = False,
 ) -> CGResult:
     """Solve A x = b for a symmetric positive definite A that is known by its products.
 
@@ -81,7 +82,7 @@ def cg(
     Parameters
     ----------
     operator : callable
-        v ↦ A v, for arrays of the shape of b; with ``columns`` also for fewer columns.
+        v ↦ A v, a new array, for arrays of the shape of b; with ``columns`` also for fewer columns.
     b : array
         Right-hand side of any shape; with ``columns`` its last axis counts several.
     tol : float, sequence of float, or Accuracy
@@ -97,6 +98,8 @@ def cg(
     verify : bool
         Compute the true residual at the end (a product more), and go on from there where the
         recursion had drifted from it.
+    overwrite_b : bool
+        Let the residual take the memory of b, where the library allows it; not with ``verify``.
 
     Returns
     -------
@@ -116,7 +119,11 @@ def cg(
         max_iter = 10 * math.prod(b.shape) // n_columns
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
-    r = xp.asarray(b, copy=True) if x0 is None else b - operator(x)
+    if overwrite_b and verify:
+        raise ValueError("overwrite_b needs verify=False: the true residual takes b.")
+    r = b if x0 is None else b - operator(x)
+    if x0 is None and not overwrite_b:
+        r = xp.asarray(b, copy=True)
     if not verify:
         del b  # blocks are large: nothing below keeps one that it does not need
     progress = tuple(accuracy.start(j) for j in range(n_columns))
@@ -202,12 +209,16 @@ def _descend(
     backend = get_backend(r)
     xp = backend.xp
 
-    def apply(v: Array) -> Array:
-        return v if preconditioner is None else preconditioner(v)
+    def apply(r: Array) -> tuple[Array, Array, Array]:
+        """M⁻¹ r, rᵀ M⁻¹ r and rᵀ r, which are the same two without M."""
+        rr = _dot(backend, r, r, columns)
+        if preconditioner is None:
+            return r, rr, rr
+        z = preconditioner(r)
+        return z, _dot(backend, r, z, columns), rr
 
     done: dict[int, tuple[Array, Array]] = {}  # the columns that have left the block below
-    z = apply(r)
-    rz, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
+    z, rz, rr = apply(r)
     host = _read(backend, columns, rz, rr)
     k = len(progress)
     now = [p.begin(host[j], host[k + j]) for j, p in enumerate(progress)]
@@ -222,18 +233,18 @@ def _descend(
         x, r, z, rz = (_take(backend, a, block) for a in (x, r, z, rz))
     p = xp.asarray(z, copy=True)
     del z
-    work = xp.empty_like(r)
     n_iter = 0
     while block and n_iter < max_iter:
         ap = operator(p)
+        if ap is p:  # the identity; what follows writes into A p
+            ap = xp.asarray(p, copy=True)
         curvature = _dot(backend, p, ap, columns)
         bent = curvature <= 0
         alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, xp.ones_like(rz), curvature))
-        x = backend.axpy(alpha, p, x, work)
-        r = backend.axpy(-alpha, ap, r, work)
+        r = backend.axpy(-alpha, ap, r, ap)
+        x = backend.axpy(alpha, p, x, ap)
         del ap
-        z = apply(r)
-        rz_next, rr = _dot(backend, r, z, columns), _dot(backend, r, r, columns)
+        z, rz_next, rr = apply(r)
         beta = rz_next / xp.where(rz > 0, rz, xp.ones_like(rz))
         n_iter += 1
         host = _read(backend, columns, alpha, rz_next, rr)
@@ -259,14 +270,17 @@ def _descend(
             done |= _leave(backend, x, r, gone, block)
             block = [block[i] for i in kept]
             if kept:
-                x, r, p, rz = (_take(backend, a, kept) for a in (x, r, p, rz))
-                work = xp.empty_like(r)
+                # One after the other: each old block is free before the next new one is made.
+                x = _take(backend, x, kept)
+                r = _take(backend, r, kept)
+                p = _take(backend, p, kept)
+                rz = _take(backend, rz, kept)
     if block:
         status = Status.MAX_ITER if status is Status.CONVERGED else status
         if not done:
             return x, r, tuple(now), n_iter, status
         done |= _leave(backend, x, r, list(range(len(block))), block)
-    del x, r, p, work
+    del x, r, p
     x, r = (xp.concat([done[j][i] for j in range(k)], axis=-1) for i in (0, 1))
     return x, r, tuple(now), n_iter, status
 

@@ -177,7 +177,7 @@ class PathFollowing:
     def step(self, problem: Problem, state: PathState) -> PathState:
         lam = state.lam
         point = problem.inner.at(state.start, lam, state.carry)
-        look = _look(problem, point, state.vectors, state.pushed)
+        look, rhs = _look(problem, point, state.vectors, state.pushed)
         wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
         provable, goal = self.certify and _provable(problem, look), state.goal
         if state.gap <= 20 * state.tol:
@@ -189,19 +189,22 @@ class PathFollowing:
         verdict = _Verdict(state.rule, None, 0.0)
         n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
         for sweeps in range(1, self.max_sweeps + 1):
-            before = look
-            solved, seen = self._solve(problem, look, wanted, sketch)
-            n_cg += solved.n_iter
+            found, seen = self._solve(problem, look, rhs, wanted, sketch)
+            n_cg += found.n_iter
             sound = provable and (sketch is None or sketch.lower_bound(look, problem.backend) > 0)
             if seen is not None:
                 sketch = None  # its vectors make room for the new ones
                 sketch = Pairs.at(look, seen)
-            elif sketch is None and solved.n_iter >= self.sketch_after:
+            elif sketch is None and found.n_iter >= self.sketch_after:
                 sketch = Sketch.at(look, self.rank) if self._sketches(problem, look) else None
-            look, moved = _move(problem, look, solved)
-            proof = _prove(problem, before, solved, look, moved) if sound else None
-            estimate = _estimate(problem, before, solved, look, proof, moved)
-            del before, solved, seen  # blocks that the next solve has better use for
+            turn = _turn(problem, look, found)
+            point, moved = _walk(problem, look, turn)
+            solved = _Solved.of(problem, look, found, turn, point, moved)
+            vectors, pushed = turn.vectors, turn.pushed
+            del look, rhs, found, turn, seen  # blocks that what follows has better use for
+            look, rhs = _look(problem, point, vectors, pushed)
+            proof = _prove(problem, solved, look, rhs) if sound else None
+            estimate = _estimate(problem, solved, look, rhs, proof)
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
                 break
@@ -278,10 +281,17 @@ class PathFollowing:
         return plain and self._pays(problem, self.rank)
 
     def _solve(
-        self, problem: Problem, look: _Look, wanted: Wanted, sketch: Sketch | Pairs | None
+        self,
+        problem: Problem,
+        look: _Look,
+        rhs: Array,
+        wanted: Wanted,
+        sketch: Sketch | Pairs | None,
     ) -> tuple[CGResult, Recorder | None]:
-        """The three questions in one block, and its pairs where they are to be kept."""
-        xp = problem.backend.xp
+        """The three questions in one block, and its pairs where they are to be kept.
+
+        The block takes the memory of the residuals.
+        """
         preconditioner, bottom = _preconditioner(problem, look, sketch)
         absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
         relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
@@ -293,17 +303,18 @@ class PathFollowing:
         seen = None
         if self._pays(problem, 2 * self.pairs) and not self._sketches(problem, look):
             seen = Recorder(look.point.hvp, self.pairs, columns=True)
-        solved = cg(
+        found = cg(
             look.point.hvp if seen is None else seen,
-            xp.concat([-look.grad[..., None], look.residuals], axis=-1),
+            rhs,
             tol=accuracy,
             preconditioner=preconditioner,
             columns=True,
             verify=False,
+            overwrite_b=True,
             max_iter=self.max_cg,
         )
         # Less than half as many pairs as may be kept say less than those from before.
-        return solved, seen if seen is not None and 2 * len(seen) >= self.pairs else None
+        return found, seen if seen is not None and 2 * len(seen) >= self.pairs else None
 
     def _judge(self, problem: Problem, state: PathState, estimate: _Estimate) -> _Verdict:
         """Take the iterate in, and say how far from the end it is."""
@@ -521,15 +532,15 @@ def _provable(problem: Problem, look: _Look) -> bool:
         outer.grad_lam_lipschitz,
     )
     bent = outer.grad_x_lipschitz is not None or outer.self_concordance is not None
-    return look.cross is not None and bent and all(constant is not None for constant in stated)
+    return look.has_tangents and bent and all(constant is not None for constant in stated)
 
 
 @dataclass(frozen=True)
 class _Look:
     """What one backward pass says at (x, λ), with the vectors q and t_j at hand.
 
-    ``residuals`` are those of q and t_j, ``energies`` their norms in the Hessian, and ``p`` is
-    corrected by the residuals of the tangents where there are any.
+    ``energies`` are the norms of q and t_j in the Hessian, and ``p`` is corrected by the residuals
+    of the tangents where there are any.
     """
 
     point: InnerPoint
@@ -537,11 +548,13 @@ class _Look:
     vectors: Array
     pushed: Array | None
     grad: Array
-    cross: Array | None
-    residuals: Array
     p: Array
     energies: tuple[float, ...]
     constants: InnerConstants
+
+    @property
+    def has_tangents(self) -> bool:
+        return len(self.energies) > 1
 
     @property
     def ready(self) -> bool:
@@ -549,7 +562,10 @@ class _Look:
         return all(e > 0 for e in self.energies)
 
 
-def _look(problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None) -> _Look:
+def _look(
+    problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None
+) -> tuple[_Look, Array]:
+    """The look, and the right-hand sides of a block solve: -∂_x h, the residuals of q and t_j."""
     backend, xp = problem.backend, problem.backend.xp
     outer = problem.outer.at(point.x, point.lam)
     if isinstance(point, Pushable) and pushed is not None:
@@ -558,16 +574,15 @@ def _look(problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | N
         grad = point.grad
         (size,) = backend.scalars(xp.max(xp.abs(vectors)))
         products = xp.zeros_like(vectors) if size == 0 else point.hvp(vectors)
-    cross = None
-    residuals = (outer.grad_x - products[..., 0])[..., None]
-    if vectors.shape[-1] > 1:
-        cross = _cross(problem, point)
-        residuals = xp.concat([residuals, -cross - products[..., 1:]], axis=-1)
-    p = _corrected(problem, outer, point, vectors, residuals)
     squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
     energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
+    right = outer.grad_x[..., None]
+    if vectors.shape[-1] > 1:
+        right = xp.concat([right, -_cross(problem, point)], axis=-1)
+    rhs = xp.concat([-grad[..., None], right - products], axis=-1)
+    p = _corrected(problem, outer, point, vectors, rhs[..., 2:])
     constants = problem.inner.constants(point.lam)
-    return _Look(point, outer, vectors, pushed, grad, cross, residuals, p, energies, constants)
+    return _Look(point, outer, vectors, pushed, grad, p, energies, constants), rhs
 
 
 def _cross(problem: Problem, point: InnerPoint) -> Array:
@@ -586,34 +601,96 @@ def _corrected(
         return outer.grad_lam - point.cross_vjp(q)
     backend = problem.backend
     direct = dots(outer.grad_x, vectors[..., 1:], backend)
-    return outer.grad_lam + direct + dots(q, residuals[..., 1:], backend)
+    return outer.grad_lam + direct + dots(q, residuals, backend)
 
 
-def _move(problem: Problem, look: _Look, solved: CGResult) -> tuple[_Look, bool]:
-    """Add the corrections to q and t, go along the Newton step, and look again."""
-    backend = problem.backend
-    point, corrections = look.point, solved.x
-    if solved.status is Status.NEGATIVE_CURVATURE:
+@dataclass(frozen=True)
+class _Turn:
+    """Where the corrections lead: the Newton step d, and the new q and t, all through X too."""
+
+    d: Array
+    d_pushed: Array | None
+    vectors: Array
+    pushed: Array | None
+
+
+def _turn(problem: Problem, look: _Look, found: CGResult) -> _Turn:
+    backend, xp = problem.backend, problem.backend.xp
+    corrections = found.x
+    if found.status is Status.NEGATIVE_CURVATURE:
         # H is no inverse here: q and t do not exist, and where the first product already showed it
         # the Newton step is the gradient's.
         (size,) = backend.scalars(norm(corrections[..., 0], backend))
         d = -look.grad if size == 0 else corrections[..., 0]
-        nothing = problem.backend.xp.zeros_like(corrections[..., 1:])
-        corrections = problem.backend.xp.concat([d[..., None], nothing], axis=-1)
-    d = corrections[..., 0]
-    vectors, pushed = look.vectors + corrections[..., 1:], None
-    if isinstance(point, Pushable):
-        through = point.push(corrections)
-        pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
-        ray = point.ray(d, through[..., 0])
-    else:
-        ray = point.ray(d)
+        corrections = xp.concat([d[..., None], xp.zeros_like(corrections[..., 1:])], axis=-1)
+    d, vectors = corrections[..., 0], look.vectors + corrections[..., 1:]
+    if not isinstance(look.point, Pushable):
+        return _Turn(d, None, vectors, None)
+    through = look.point.push(corrections)
+    pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
+    return _Turn(d, through[..., 0], vectors, pushed)
+
+
+def _walk(problem: Problem, look: _Look, turn: _Turn) -> tuple[InnerPoint, bool]:
+    """Go along the Newton step as far as h descends; whether that is anywhere."""
+    point, backend = look.point, problem.backend
+    d, pushed = turn.d, turn.d_pushed
+    ray = point.ray(d, pushed) if isinstance(point, Pushable) else point.ray(d)
     value, slope = backend.scalars(point.value, dot(look.grad, d, backend))
     found = None
     if slope < 0:
         found = WolfeSearch()(ray, value, slope, 1.0, backend, point.x.dtype)
-    moved = found is not None
-    return _look(problem, found if found is not None else point, vectors, pushed), moved
+    return (point, False) if found is None else (found, True)
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A block solve, and what is worth keeping of the look that asked for it.
+
+    ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old.
+    """
+
+    residual: Array
+    energies: tuple[float, ...]
+    errors: tuple[float, ...] | None
+    estimates: tuple[float, ...]
+    residual_norms: tuple[float, ...]
+    status: Status
+    p: Array
+    healed: Array
+    grad_norm: Array
+    distance: Array
+    ready: bool
+    moved: bool
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        look: _Look,
+        found: CGResult,
+        turn: _Turn,
+        point: InnerPoint,
+        moved: bool,
+    ) -> _Solved:
+        assert found.energy_estimates is not None  # both accuracies that are asked for have them
+        backend = problem.backend
+        return cls(
+            residual=found.residual,
+            energies=found.energies,
+            errors=found.energy_errors,
+            estimates=found.energy_estimates,
+            residual_norms=found.residual_norms,
+            status=found.status,
+            p=look.p,
+            healed=_corrected(
+                problem, look.outer, look.point, turn.vectors, found.residual[..., 2:]
+            ),
+            grad_norm=norm(look.grad, backend),
+            distance=norm(point.x - look.point.x, backend),
+            ready=look.ready,
+            moved=moved,
+        )
 
 
 @dataclass(frozen=True)
@@ -670,27 +747,24 @@ class _Proof:
         return Wanted(1e-3, relative, share * small / slope)
 
 
-def _prove(
-    problem: Problem, before: _Look, solved: CGResult, after: _Look, moved: bool
-) -> _Proof | None:
+def _prove(problem: Problem, solved: _Solved, after: _Look, rhs: Array) -> _Proof | None:
     """The proven bound where the constants are known and every hyperparameter has a tangent.
 
     The residuals of the last solve are known in the norm of H⁻¹, by CG; those at the new iterate
     differ from them by vectors that are known, which divided by √μ bound the rest.
     """
-    inner, errors = after.constants, solved.energy_errors
+    inner, errors = after.constants, solved.errors
     if errors is None or not inner.mu or inner.self_concordance is None:
         return None
-    backend, xp = problem.backend, problem.backend.xp
-    now = xp.concat([-after.grad[..., None], after.residuals], axis=-1) - solved.residual
+    backend = problem.backend
     k = after.vectors.shape[-1]
     swing = None
     if isinstance(after.point, Swinging) and after.pushed is not None:
         swing = after.point.swing(after.pushed)
     swings = [] if swing is None else [a[j] for a in swing for j in range(a.shape[0])]
     host = backend.scalars(
-        norm(after.point.x - before.point.x, backend),
-        *(norm(now[..., j], backend) for j in range(1 + k)),
+        solved.distance,
+        *(norm(rhs[..., j] - solved.residual[..., j], backend) for j in range(1 + k)),
         *(norm(after.vectors[..., j], backend) for j in range(k)),
         *swings,
     )
@@ -703,7 +777,7 @@ def _prove(
         return None
     grown, root = math.exp(turn), math.sqrt(inner.mu)
     known = [grown * (e + c / root) for e, c in zip(errors, changes, strict=True)]
-    decrement = known[0] if moved else math.hypot(solved.energies[0], errors[0])
+    decrement = known[0] if solved.moved else math.hypot(solved.energies[0], errors[0])
     if not inner.self_concordance * decrement < root / 2:
         return None
     adjoint, *tangents = (
@@ -752,46 +826,33 @@ class _Estimate:
 
 
 def _estimate(
-    problem: Problem,
-    before: _Look,
-    solved: CGResult,
-    after: _Look,
-    proof: _Proof | None,
-    moved: bool,
+    problem: Problem, solved: _Solved, after: _Look, rhs: Array, proof: _Proof | None
 ) -> _Estimate:
     """How far p is from ∇f, by what the last correction changed and how much of it is left."""
     backend = problem.backend
-    p_before = _corrected(
-        problem,
-        before.outer,
-        before.point,
-        after.vectors,
-        solved.residual[..., 1:],
-    )
     width = solved.residual.shape[-1]
     numbers = backend.scalars(
         after.outer.value,
         norm(after.p, backend),
-        norm(after.p - p_before, backend),
-        norm(before.grad, backend),
+        norm(after.p - solved.healed, backend),
+        solved.grad_norm,
         norm(after.grad, backend),
         dot(after.vectors[..., 0], after.grad, backend),
         norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
-        norm(before.p - p_before, backend),
-        norm(after.p - before.p, backend),
+        norm(solved.p - solved.healed, backend),
+        norm(after.p - solved.p, backend),
         norm(after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
-        *(norm(after.residuals[..., j - 1], backend) for j in range(1, width)),
+        *(norm(rhs[..., j], backend) for j in range(1, width)),
     )
     value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
     moved_p, free = numbers[9:11]
     old, new = numbers[11 : 10 + width], numbers[10 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
-    errors = solved.energy_estimates
-    assert errors is not None
-    left = errors[0] + ratio * decrement if moved else decrement
+    errors = solved.estimates
+    left = errors[0] + ratio * decrement if solved.moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
         e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
@@ -799,7 +860,7 @@ def _estimate(
     if width > 2:
         # The errors of q and t_j met at this angle before the solve; they rarely align.
         met = solved.energies[1] * math.hypot(*solved.energies[2:])
-        cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and before.ready else 0.3
+        cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and solved.ready else 0.3
         linear = cosine * grown[0] * math.hypot(*grown[1:])
     else:
         # Without tangents p is in error by the error of q, and what the correction of x does to q
@@ -890,7 +951,7 @@ def _base(problem: Problem, look: _Look) -> tuple[Preconditioner | None, float |
     diagonal = look.point.diag()
     if diagonal is None:
         return None, mu or None
-    if not mu or look.cross is None:
+    if not mu or not look.has_tangents:
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
