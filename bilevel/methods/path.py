@@ -269,7 +269,7 @@ class PathFollowing:
 
         The sketch is read twice a step, the pairs too, and so are the data. On text, which has
         fewer entries than the sketch, it lowered the passes and raised the seconds: 20 Newsgroups
-        479 to 395 passes, 1.14 to 1.27 s; Reuters 218 to 196, 0.20 to 0.25 s.
+        425 to 373 passes, 1.12 to 1.48 s; Reuters 190 to 180, 0.14 to 0.21 s.
 
         With one λ sketch and pairs save alike (breast cancer 209 to 143 and 141 passes, digits 202
         to 156 and 159), and the sketch can be proven anywhere. With several λ, or an intercept,
