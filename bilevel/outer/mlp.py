@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
 from ..inner.kernel_ridge import check_matrix
