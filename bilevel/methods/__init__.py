@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from . import hoag, maid, path, projected, secant
+from . import certified, hoag, kept, maid, path, projected, secant
 from ._protocol import Method, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
 from .maid import MAID
@@ -52,4 +52,4 @@ def get_method(method: str | Method) -> Method:
 
 def state_modules() -> tuple[ModuleType, ...]:
     """The modules whose dataclasses a checkpoint may hold."""
-    return (hoag, maid, path, projected, secant)
+    return (certified, hoag, kept, maid, path, projected, secant)

@@ -24,32 +24,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from .._cached import cached_property
-from ..backends import Array, Backend
-from ..hypergrad import Bend, Inexact, self_concordant_bound, value_bound
-from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Roundable, Swinging
+from ..backends import Array
+from ..hypergrad import value_bound
+from ..inner import InnerPoint, Preconditioned, Pushable
 from ..linalg import (
     Accuracy,
     CGResult,
     Energy,
     EstimatedEnergy,
-    Nystrom,
-    Preconditioner,
-    QuasiNewton,
     Recorder,
     cg,
     dot,
-    dots,
-    jacobi,
     norm,
 )
-from ..outer import Curved, OuterConstants, OuterPoint
 from ..problem import Problem
 from ..record import Record
-from ..solvers.linesearch import WolfeSearch
 from ..status import Status
 from . import projected, secant
 from ._protocol import optimality
+from .certified import Proof, Wanted, provable_at, prove
+from .kept import Pairs, Sketch, preconditioner, rounded_point
+from .looks import Look, Solved, look_at, turned, walk
 from .projected import ProjectedState
 from .secant import SecantState
 
@@ -177,9 +172,9 @@ class PathFollowing:
     def step(self, problem: Problem, state: PathState) -> PathState:
         lam = state.lam
         point = problem.inner.at(state.start, lam, state.carry)
-        look, rhs = _look(problem, point, state.vectors, state.pushed)
+        look, rhs = look_at(problem, point, state.vectors, state.pushed)
         wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
-        provable, goal = self.certify and _provable(problem, look), state.goal
+        provable, goal = self.certify and provable_at(problem, look), state.goal
         if state.gap <= 20 * state.tol:
             # This step will arrive: what the proof needs is cheapest at once.
             wanted = goal or Wanted(0.05 * self.newton, 0.2 * self.adjoint)
@@ -198,13 +193,13 @@ class PathFollowing:
                 sketch = Pairs.at(look, seen)
             elif sketch is None and found.n_iter >= self.sketch_after:
                 sketch = Sketch.at(look, self.rank) if self._sketches(problem, look) else None
-            turn = _turn(problem, look, found)
-            point, moved = _walk(problem, look, turn)
-            solved = _Solved.of(problem, look, found, turn, point, moved)
+            turn = turned(problem, look, found)
+            point, moved = walk(problem, look, turn)
+            solved = Solved.of(problem, look, found, turn, point, moved)
             vectors, pushed = turn.vectors, turn.pushed
             del look, rhs, found, turn, seen  # blocks that what follows has better use for
-            look, rhs = _look(problem, point, vectors, pushed)
-            proof = _prove(problem, solved, look, rhs) if sound else None
+            look, rhs = look_at(problem, point, vectors, pushed)
+            proof = prove(problem, solved, look, rhs) if sound else None
             estimate = _estimate(problem, solved, look, rhs, proof)
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
@@ -282,7 +277,7 @@ class PathFollowing:
         entries = getattr(problem.inner, "entries", 0)
         return vectors > 0 and entries >= self.worth * vectors * math.prod(problem.inner.x_shape)
 
-    def _sketches(self, problem: Problem, look: _Look) -> bool:
+    def _sketches(self, problem: Problem, look: Look) -> bool:
         """Whether H is A + μ I with one known μ, as a sketch needs it; pairs do without."""
         own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
         plain = own is None and problem.inner.n_hyperparameters == 1 and bool(look.constants.mu)
@@ -291,7 +286,7 @@ class PathFollowing:
     def _solve(
         self,
         problem: Problem,
-        look: _Look,
+        look: Look,
         rhs: Array,
         wanted: Wanted,
         sketch: Sketch | Pairs | None,
@@ -301,8 +296,8 @@ class PathFollowing:
 
         The block takes the memory of the residuals.
         """
-        preconditioner, bottom = _preconditioner(problem, look, sketch)
-        point, shift = _rounded(problem, look, wanted)
+        apply, bottom = preconditioner(problem, look, sketch)
+        point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
         if bottom is not None:  # of this solve, or of the one whose pairs precondition it
             bottom *= 1 - shift
@@ -320,7 +315,7 @@ class PathFollowing:
             point.hvp if seen is None else seen,
             rhs,
             tol=accuracy,
-            preconditioner=preconditioner,
+            preconditioner=apply,
             columns=True,
             verify=False,
             overwrite_b=True,
@@ -375,7 +370,7 @@ class PathFollowing:
         rule: SecantState | ProjectedState,
         stay: bool,
         x_moved: bool,
-        look: _Look,
+        look: Look,
         estimate: _Estimate,
         gap: float | None,
         sketch: Sketch | Pairs | None,
@@ -451,374 +446,6 @@ class _Verdict:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How accurate the next block solve has to be, in the norm of the Hessian.
-
-    ``newton`` is the error of the Newton step d as a share of d, or ``decrement`` itself where that
-    is larger; ``adjoint`` the errors of q and t as a share of them.
-    """
-
-    newton: float
-    adjoint: float
-    decrement: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """A low-rank approximation of A = H - μ I, made at one (x, λ) and kept along the path.
-
-    Elsewhere it still speeds CG up, whose error bound is then an estimate. At the same λ the bound
-    is proven: A(x) ⪰ e^{-R‖x - x₀‖} A(x₀).
-    """
-
-    nystrom: Nystrom
-    x: Array
-    lam: Array
-
-    @classmethod
-    def at(cls, look: _Look, rank: int) -> Sketch:
-        point, mu = look.point, look.constants.mu or 0.0
-        sketch = Nystrom.of(lambda v: point.hvp(v) - mu * v, point.x, rank, seed=0)
-        return cls(sketch, point.x, point.lam)
-
-    def ahead(self, look: _Look) -> Sketch:
-        """For the solve that is to end the run: made again here, so that its bound is proven."""
-        return Sketch.at(look, self.nystrom.basis.shape[-1])
-
-    def proven(self, look: _Look, backend: Backend) -> Sketch:
-        """What has a proven bound here, after a solve that had none."""
-        return self.ahead(look)
-
-    def lower_bound(self, look: _Look, backend: Backend) -> float:
-        """A proven lower bound of the spectrum of M⁻¹H, 0 where there is none worth having."""
-        return (look.constants.mu or 0.0) * _alike(look, self.x, self.lam, backend)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The last conjugate directions of a solve, kept for the next one at no product.
-
-    At the λ where they were found the bound of :class:`~bilevel.linalg.QuasiNewton` is proven,
-    times e^{-R‖x - x₀‖} as for a :class:`Sketch`.
-    """
-
-    known: QuasiNewton
-    x: Array
-    lam: Array
-
-    @classmethod
-    def at(cls, look: _Look, seen: Recorder) -> Pairs | None:
-        """Of the directions seen there; None where none has a curvature."""
-        known = QuasiNewton.of(*seen.take())
-        return None if known is None else cls(known, look.point.x, look.point.lam)
-
-    def ahead(self, look: _Look) -> Pairs:
-        """The same: the first solve at a λ proves nothing, the next one has pairs from there."""
-        return self
-
-    def proven(self, look: _Look, backend: Backend) -> Pairs | None:
-        """These, unless the last solve brought none: then none."""
-        return self if self.lower_bound(look, backend) > 0 else None
-
-    def lower_bound(self, look: _Look, backend: Backend) -> float:
-        """The factor beside γ μ in the bound of M⁻¹H, 0 where nothing is proven."""
-        return _alike(look, self.x, self.lam, backend)
-
-
-def _alike(look: _Look, x: Array, lam: Array, backend: Backend) -> float:
-    """c with H here ⪰ c H(x, λ), 0 where none is proven or worth having."""
-    point, constants = look.point, look.constants
-    away, moved = backend.scalars(norm(point.x - x, backend), norm(point.lam - lam, backend))
-    if not constants.mu or constants.self_concordance is None or moved > 0:
-        return 0.0
-    change = constants.self_concordance * away
-    return math.exp(-change) if change < 1 else 0.0
-
-
-def _provable(problem: Problem, look: _Look) -> bool:
-    """Whether the constants for :func:`self_concordant_bound` are stated, with tangents there."""
-    inner, outer = look.constants, problem.outer_constants
-    stated = (
-        inner.mu,
-        inner.self_concordance,
-        inner.cross_lipschitz,
-        outer.grad_lam_lipschitz,
-    )
-    bent = outer.grad_x_lipschitz is not None or outer.self_concordance is not None
-    return look.has_tangents and bent and all(constant is not None for constant in stated)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one backward pass says at (x, λ), with the vectors q and t_j at hand.
-
-    ``energies`` are the norms of q and t_j in the Hessian, and ``p`` is corrected by the residuals
-    of the tangents where there are any.
-    """
-
-    point: InnerPoint
-    outer: OuterPoint
-    vectors: Array
-    pushed: Array | None
-    grad: Array
-    p: Array
-    energies: tuple[float, ...]
-    constants: InnerConstants
-
-    @property
-    def has_tangents(self) -> bool:
-        return len(self.energies) > 1
-
-    @property
-    def ready(self) -> bool:
-        """Whether q and every t_j have been solved for before."""
-        return all(e > 0 for e in self.energies)
-
-
-def _look(
-    problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None
-) -> tuple[_Look, Array]:
-    """The look, and the right-hand sides of a block solve: -∂_x h, the residuals of q and t_j."""
-    backend, xp = problem.backend, problem.backend.xp
-    outer = problem.outer.at(point.x, point.lam)
-    if isinstance(point, Pushable) and pushed is not None:
-        grad, products = point.pull(vectors, pushed)
-    else:
-        grad = point.grad
-        (size,) = backend.scalars(xp.max(xp.abs(vectors)))
-        products = xp.zeros_like(vectors) if size == 0 else point.hvp(vectors)
-    squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
-    energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
-    right = outer.grad_x[..., None]
-    if vectors.shape[-1] > 1:
-        right = xp.concat([right, -_cross(problem, point)], axis=-1)
-    rhs = xp.concat([-grad[..., None], right - products], axis=-1)
-    p = _corrected(problem, outer, point, vectors, rhs[..., 2:])
-    constants = problem.inner.constants(point.lam)
-    return _Look(point, outer, vectors, pushed, grad, p, energies, constants), rhs
-
-
-def _cross(problem: Problem, point: InnerPoint) -> Array:
-    """∂²_{xλ} h, a column for each hyperparameter."""
-    xp, m = problem.backend.xp, problem.inner.n_hyperparameters
-    unit = xp.eye(m, dtype=problem.dtype, device=problem.backend.device)
-    return xp.stack([point.cross_jvp(unit[j, :]) for j in range(m)], axis=-1)
-
-
-def _corrected(
-    problem: Problem, outer: OuterPoint, point: InnerPoint, vectors: Array, residuals: Array
-) -> Array:
-    """p, from the tangents corrected by the adjoint, or from the adjoint alone."""
-    q = vectors[..., 0]
-    if vectors.shape[-1] == 1:
-        return outer.grad_lam - point.cross_vjp(q)
-    backend = problem.backend
-    direct = dots(outer.grad_x, vectors[..., 1:], backend)
-    return outer.grad_lam + direct + dots(q, residuals, backend)
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """Where the corrections lead: the Newton step d, and the new q and t, all through X too."""
-
-    d: Array
-    d_pushed: Array | None
-    vectors: Array
-    pushed: Array | None
-
-
-def _turn(problem: Problem, look: _Look, found: CGResult) -> _Turn:
-    backend, xp = problem.backend, problem.backend.xp
-    corrections = found.x
-    if found.status is Status.NEGATIVE_CURVATURE:
-        # H is no inverse here: q and t do not exist, and where the first product already showed it
-        # the Newton step is the gradient's.
-        (size,) = backend.scalars(norm(corrections[..., 0], backend))
-        d = -look.grad if size == 0 else corrections[..., 0]
-        corrections = xp.concat([d[..., None], xp.zeros_like(corrections[..., 1:])], axis=-1)
-    d, vectors = corrections[..., 0], look.vectors + corrections[..., 1:]
-    if not isinstance(look.point, Pushable):
-        return _Turn(d, None, vectors, None)
-    through = look.point.push(corrections)
-    pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
-    return _Turn(d, through[..., 0], vectors, pushed)
-
-
-def _walk(problem: Problem, look: _Look, turn: _Turn) -> tuple[InnerPoint, bool]:
-    """Go along the Newton step as far as h descends; whether that is anywhere."""
-    point, backend = look.point, problem.backend
-    d, pushed = turn.d, turn.d_pushed
-    ray = point.ray(d, pushed) if isinstance(point, Pushable) else point.ray(d)
-    value, slope = backend.scalars(point.value, dot(look.grad, d, backend))
-    found = None
-    if slope < 0:
-        found = WolfeSearch()(ray, value, slope, 1.0, backend, point.x.dtype)
-    return (point, False) if found is None else (found, True)
-
-
-@dataclass(frozen=True)
-class _Solved:
-    """A block solve, and what is worth keeping of the look that asked for it.
-
-    ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old.
-    """
-
-    residual: Array
-    energies: tuple[float, ...]
-    errors: tuple[float, ...] | None
-    estimates: tuple[float, ...]
-    residual_norms: tuple[float, ...]
-    status: Status
-    p: Array
-    healed: Array
-    grad_norm: Array
-    distance: Array
-    ready: bool
-    moved: bool
-
-    @classmethod
-    def of(
-        cls,
-        problem: Problem,
-        look: _Look,
-        found: CGResult,
-        turn: _Turn,
-        point: InnerPoint,
-        moved: bool,
-    ) -> _Solved:
-        assert found.energy_estimates is not None  # both accuracies that are asked for have them
-        backend = problem.backend
-        return cls(
-            residual=found.residual,
-            energies=found.energies,
-            errors=found.energy_errors,
-            estimates=found.energy_estimates,
-            residual_norms=found.residual_norms,
-            status=found.status,
-            p=look.p,
-            healed=_corrected(
-                problem, look.outer, look.point, turn.vectors, found.residual[..., 2:]
-            ),
-            grad_norm=norm(look.grad, backend),
-            distance=norm(point.x - look.point.x, backend),
-            ready=look.ready,
-            moved=moved,
-        )
-
-
-@dataclass(frozen=True)
-class _Proof:
-    """What is proven of p at an iterate, and what a proof of a smaller bound takes."""
-
-    inner: InnerConstants
-    outer: OuterConstants
-    decrement: float
-    adjoint: Inexact
-    tangents: tuple[Inexact, ...]
-    swings: tuple[float, ...]
-    bends: tuple[Bend, ...]
-
-    def _bounds(self, decrement: float, adjoint: Inexact, tangents: tuple[Inexact, ...]) -> float:
-        found = [
-            self_concordant_bound(
-                self.inner,
-                self.outer,
-                decrement=decrement,
-                adjoint=adjoint,
-                tangent=tangent,
-                swing=swing,
-                bend=bend,
-            )
-            for tangent, swing, bend in zip(tangents, self.swings, self.bends, strict=True)
-        ]
-        return math.hypot(*(math.inf if bound is None else bound for bound in found))
-
-    @cached_property
-    def bound(self) -> float:
-        """|p - ∇f| ≤ bound."""
-        return self._bounds(self.decrement, self.adjoint, self.tangents)
-
-    def needs(self, allowed: float) -> Wanted | None:
-        """The accuracies at which the bound is ``allowed``, a fifth of it left to spare.
-
-        Half is for the product of the errors of q and t, half for the model.
-        """
-        share = 0.4 * allowed
-        energies = self.adjoint.energy * math.hypot(*(t.energy for t in self.tangents))
-        if not energies > 0:
-            return None
-        relative = min(math.sqrt(share / energies), 0.3)
-        adjoint, *tangents = (
-            replace(v, error=relative * v.energy) for v in (self.adjoint, *self.tangents)
-        )
-        small = 1e-6 * math.sqrt(self.inner.mu or 0.0)
-        slope = self._bounds(small, adjoint, tuple(tangents)) - self._bounds(
-            0.0, adjoint, tuple(tangents)
-        )
-        if not 0 < slope < math.inf:
-            return None
-        return Wanted(1e-3, relative, share * small / slope)
-
-
-def _prove(problem: Problem, solved: _Solved, after: _Look, rhs: Array) -> _Proof | None:
-    """The proven bound where the constants are known and every hyperparameter has a tangent.
-
-    The residuals of the last solve are known in the norm of H⁻¹, by CG; those at the new iterate
-    differ from them by vectors that are known, which divided by √μ bound the rest.
-    """
-    inner, errors = after.constants, solved.errors
-    if errors is None or not inner.mu or inner.self_concordance is None:
-        return None
-    backend = problem.backend
-    k = after.vectors.shape[-1]
-    swing = None
-    if isinstance(after.point, Swinging) and after.pushed is not None:
-        swing = after.point.swing(after.pushed)
-    swings = [] if swing is None else [a[j] for a in swing for j in range(a.shape[0])]
-    host = backend.scalars(
-        solved.distance,
-        *(norm(rhs[..., j] - solved.residual[..., j], backend) for j in range(1 + k)),
-        *(norm(after.vectors[..., j], backend) for j in range(k)),
-        *swings,
-    )
-    distance, changes, norms = host[0], host[1 : 2 + k], host[2 + k : 2 + 2 * k]
-    single = host[2 + 2 * k :][:k] or (math.inf,) * k
-    pairs = host[2 + 2 * k :][k:] or (math.inf,) * (k - 1)
-    # H(x⁺) ⪰ e^{-R‖x⁺ - x‖} H(x).
-    turn = inner.self_concordance * distance / 2
-    if not turn < 1:
-        return None
-    grown, root = math.exp(turn), math.sqrt(inner.mu)
-    known = [grown * (e + c / root) for e, c in zip(errors, changes, strict=True)]
-    decrement = known[0] if solved.moved else math.hypot(solved.energies[0], errors[0])
-    if not inner.self_concordance * decrement < root / 2:
-        return None
-    adjoint, *tangents = (
-        Inexact(*numbers) for numbers in zip(after.energies, norms, known[1:], single, strict=True)
-    )
-    bends = _bends(after, k - 1, backend)
-    outer = problem.outer_constants
-    return _Proof(inner, outer, decrement, adjoint, tuple(tangents), pairs, bends)
-
-
-def _bends(look: _Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
-    """The curvature of the criterion along the tangents: two passes over its rows."""
-    if not isinstance(look.outer, Curved):
-        return (Bend(),) * n_tangents
-    tangents = look.vectors[..., 1:]
-    products = look.outer.hvp(tangents)
-    columns = range(n_tangents)
-    host = backend.scalars(
-        look.outer.top(),
-        *(norm(products[..., j], backend) for j in columns),
-        *(dot(products[..., j], tangents[..., j], backend) for j in columns),
-    )
-    return tuple(
-        Bend(host[1 + j], math.sqrt(max(host[1 + n_tangents + j], 0.0)), host[0]) for j in columns
-    )
-
-
-@dataclass(frozen=True)
 class _Estimate:
     """p after a correction, with the estimate of its error and, if any, the proven bound."""
 
@@ -839,7 +466,7 @@ class _Estimate:
 
 
 def _estimate(
-    problem: Problem, solved: _Solved, after: _Look, rhs: Array, proof: _Proof | None
+    problem: Problem, solved: Solved, after: Look, rhs: Array, proof: Proof | None
 ) -> _Estimate:
     """How far p is from ∇f, by what the last correction changed and how much of it is left."""
     backend = problem.backend
@@ -909,7 +536,7 @@ def _estimate(
     )
 
 
-def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPoint:
+def _predict(problem: Problem, look: Look, lam: Array, delta: Array) -> InnerPoint:
     """x + t δ where that lowers h(., λ + δ), else x."""
     backend, xp = problem.backend, problem.backend.xp
     point = look.point
@@ -923,73 +550,6 @@ def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPo
     go = problem.inner.at(x, lam, carry)
     here, there = backend.scalars(stay.value, go.value)
     return go if there < here else stay
-
-
-def _preconditioner(
-    problem: Problem, look: _Look, sketch: Sketch | Pairs | None
-) -> tuple[Preconditioner | None, float | None]:
-    """M⁻¹ by what is kept of H and what is known of it here, and a lower bound of M⁻¹H.
-
-    Where the bound is not proven (:meth:`Sketch.lower_bound` is 0) it serves as an estimate.
-    """
-    if isinstance(sketch, Sketch):
-        mu = look.constants.mu
-        assert mu
-        return sketch.nystrom.inverse(mu), sketch.lower_bound(look, problem.backend) or mu
-    base, bottom = _base(problem, look)
-    if sketch is None:
-        return base, bottom
-    gamma = sketch.known.gamma(base, bottom)
-    if bottom is not None:
-        bottom *= gamma * (sketch.lower_bound(look, problem.backend) or 1.0)
-    return sketch.known.inverse(base, gamma), bottom
-
-
-def _base(problem: Problem, look: _Look) -> tuple[Preconditioner | None, float | None]:
-    """Jacobi where the penalty itself is uneven, and μ of the system.
-
-    Measured on text (20 Newsgroups, Reuters): with one λ the diagonal costs more iterations than
-    it saves at every accuracy below 10%, since it undoes what the penalty makes equal. A point
-    that has a preconditioner of its own (a free intercept, where there is no μ) comes first.
-
-    μ is what a proof rests on. Without tangents nothing is proven, and the smallest of many e^λ
-    says little of the system: the bound from it would be met hundreds of products too late.
-    """
-    own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
-    if own is not None:
-        return own, 1.0
-    mu = look.constants.mu
-    if problem.inner.n_hyperparameters == 1 and mu:
-        return None, mu
-    diagonal = look.point.diag()
-    if diagonal is None:
-        return None, mu or None
-    if not mu or not look.has_tangents:
-        return jacobi(diagonal), None
-    (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
-    return jacobi(diagonal), mu / top if top > 0 else None
-
-
-def _rounded(problem: Problem, look: _Look, wanted: Wanted) -> tuple[InnerPoint, float]:
-    """The point whose products serve a solve, and how much of μ rounded products may take.
-
-    The solves are corrections: what single precision leaves undone shows in the next residuals,
-    which are in double, and in the proof, which compares with those. CG in single precision reaches
-    about ε √κ, κ the condition number; it has to be far below what is wanted.
-    """
-    constants, point = look.constants, look.point
-    if not constants.mu or constants.smoothness is None or not isinstance(point, Roundable):
-        return point, 0.0
-    xp = problem.backend.xp
-    epsilon = float(xp.finfo(xp.float32).eps)
-    condition = constants.smoothness / constants.mu
-    if not 4 * epsilon * condition <= 0.5:
-        return point, 0.0
-    found = point.rounded()
-    if found is None:
-        return point, 0.0
-    precise = epsilon * math.sqrt(condition) <= 0.1 * min(wanted.newton, wanted.adjoint)
-    return found if precise else point, 4 * epsilon * condition
 
 
 def _strongly_regularised(problem: Problem, lam: Array, condition: float) -> Array:

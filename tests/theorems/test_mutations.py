@@ -26,7 +26,7 @@ from bilevel.inner import linear as linear_module
 from bilevel.inner import penalties
 from bilevel.linalg import cg
 from bilevel.losses import Logistic, Poisson
-from bilevel.methods import HOAG, AdaptiveStep, FixedStep, hoag, path
+from bilevel.methods import HOAG, AdaptiveStep, FixedStep, certified, hoag, path
 from bilevel.schedules import Exponential, Power
 from bilevel.solvers import NewtonCG
 from bilevel.status import Status
@@ -383,7 +383,9 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "bound of the value zero": several(
         attribute(hoag, "value_bound", scaled(0.0)), attribute(path, "value_bound", scaled(0.0))
     ),
-    "self-concordant bound a thousandth": attribute(path, "self_concordant_bound", scaled(1e-3)),
+    "self-concordant bound a thousandth": attribute(
+        certified, "self_concordant_bound", scaled(1e-3)
+    ),
     "step twice too long": attribute(
         FixedStep,
         "first",

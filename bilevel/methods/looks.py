@@ -1,0 +1,177 @@
+"""What path following sees at an iterate, and where one block solve leads from there.
+
+Blocks of vectors are what weighs: each function hands on what is needed next, and nothing else
+is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..backends import Array
+from ..inner import InnerConstants, InnerPoint, Pushable
+from ..linalg import CGResult, dot, dots, norm
+from ..outer import OuterPoint
+from ..problem import Problem
+from ..solvers.linesearch import WolfeSearch
+from ..status import Status
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one backward pass says at (x, λ), with the vectors q and t_j at hand.
+
+    ``energies`` are the norms of q and t_j in the Hessian, and ``p`` is corrected by the residuals
+    of the tangents where there are any.
+    """
+
+    point: InnerPoint
+    outer: OuterPoint
+    vectors: Array
+    pushed: Array | None
+    grad: Array
+    p: Array
+    energies: tuple[float, ...]
+    constants: InnerConstants
+
+    @property
+    def has_tangents(self) -> bool:
+        return len(self.energies) > 1
+
+    @property
+    def ready(self) -> bool:
+        """Whether q and every t_j have been solved for before."""
+        return all(e > 0 for e in self.energies)
+
+
+def look_at(
+    problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None
+) -> tuple[Look, Array]:
+    """The look, and the right-hand sides of a block solve: -∂_x h, the residuals of q and t_j."""
+    backend, xp = problem.backend, problem.backend.xp
+    outer = problem.outer.at(point.x, point.lam)
+    if isinstance(point, Pushable) and pushed is not None:
+        grad, products = point.pull(vectors, pushed)
+    else:
+        grad = point.grad
+        (size,) = backend.scalars(xp.max(xp.abs(vectors)))
+        products = xp.zeros_like(vectors) if size == 0 else point.hvp(vectors)
+    squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
+    energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
+    right = outer.grad_x[..., None]
+    if vectors.shape[-1] > 1:
+        right = xp.concat([right, -_cross(problem, point)], axis=-1)
+    rhs = xp.concat([-grad[..., None], right - products], axis=-1)
+    p = corrected(problem, outer, point, vectors, rhs[..., 2:])
+    constants = problem.inner.constants(point.lam)
+    return Look(point, outer, vectors, pushed, grad, p, energies, constants), rhs
+
+
+def _cross(problem: Problem, point: InnerPoint) -> Array:
+    """∂²_{xλ} h, a column for each hyperparameter."""
+    xp, m = problem.backend.xp, problem.inner.n_hyperparameters
+    unit = xp.eye(m, dtype=problem.dtype, device=problem.backend.device)
+    return xp.stack([point.cross_jvp(unit[j, :]) for j in range(m)], axis=-1)
+
+
+def corrected(
+    problem: Problem, outer: OuterPoint, point: InnerPoint, vectors: Array, residuals: Array
+) -> Array:
+    """p, from the tangents corrected by the adjoint, or from the adjoint alone."""
+    q = vectors[..., 0]
+    if vectors.shape[-1] == 1:
+        return outer.grad_lam - point.cross_vjp(q)
+    backend = problem.backend
+    direct = dots(outer.grad_x, vectors[..., 1:], backend)
+    return outer.grad_lam + direct + dots(q, residuals, backend)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where the corrections lead: the Newton step d, and the new q and t, all through X too."""
+
+    d: Array
+    d_pushed: Array | None
+    vectors: Array
+    pushed: Array | None
+
+
+def turned(problem: Problem, look: Look, found: CGResult) -> Turn:
+    """Add the corrections to q and t."""
+    backend, xp = problem.backend, problem.backend.xp
+    corrections = found.x
+    if found.status is Status.NEGATIVE_CURVATURE:
+        # H is no inverse here: q and t do not exist, and where the first product already showed it
+        # the Newton step is the gradient's.
+        (size,) = backend.scalars(norm(corrections[..., 0], backend))
+        d = -look.grad if size == 0 else corrections[..., 0]
+        corrections = xp.concat([d[..., None], xp.zeros_like(corrections[..., 1:])], axis=-1)
+    d, vectors = corrections[..., 0], look.vectors + corrections[..., 1:]
+    if not isinstance(look.point, Pushable):
+        return Turn(d, None, vectors, None)
+    through = look.point.push(corrections)
+    pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
+    return Turn(d, through[..., 0], vectors, pushed)
+
+
+def walk(problem: Problem, look: Look, turn: Turn) -> tuple[InnerPoint, bool]:
+    """Go along the Newton step as far as h descends; whether that is anywhere."""
+    point, backend = look.point, problem.backend
+    d, pushed = turn.d, turn.d_pushed
+    ray = point.ray(d, pushed) if isinstance(point, Pushable) else point.ray(d)
+    value, slope = backend.scalars(point.value, dot(look.grad, d, backend))
+    found = None
+    if slope < 0:
+        found = WolfeSearch()(ray, value, slope, 1.0, backend, point.x.dtype)
+    return (point, False) if found is None else (found, True)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A block solve, and what is worth keeping of the look that asked for it.
+
+    ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old.
+    """
+
+    residual: Array
+    energies: tuple[float, ...]
+    errors: tuple[float, ...] | None
+    estimates: tuple[float, ...]
+    residual_norms: tuple[float, ...]
+    status: Status
+    p: Array
+    healed: Array
+    grad_norm: Array
+    distance: Array
+    ready: bool
+    moved: bool
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        look: Look,
+        found: CGResult,
+        turn: Turn,
+        point: InnerPoint,
+        moved: bool,
+    ) -> Solved:
+        assert found.energy_estimates is not None  # both accuracies that are asked for have them
+        backend = problem.backend
+        return cls(
+            residual=found.residual,
+            energies=found.energies,
+            errors=found.energy_errors,
+            estimates=found.energy_estimates,
+            residual_norms=found.residual_norms,
+            status=found.status,
+            p=look.p,
+            healed=corrected(
+                problem, look.outer, look.point, turn.vectors, found.residual[..., 2:]
+            ),
+            grad_norm=norm(look.grad, backend),
+            distance=norm(point.x - look.point.x, backend),
+            ready=look.ready,
+            moved=moved,
+        )
