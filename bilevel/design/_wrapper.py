@@ -1,0 +1,44 @@
+"""A design built on another one: it passes on what it does not change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends import Backend
+from ._protocol import Design, Passes
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """The properties of the base design, whose counter counts for both."""
+
+    base: Design
+
+    @property
+    def backend(self) -> Backend:
+        return self.base.backend
+
+    @property
+    def passes(self) -> Passes:
+        return self.base.passes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.base.dtype
+
+    @property
+    def columns_per_pass(self) -> int:
+        return self.base.columns_per_pass
+
+    @property
+    def entries(self) -> int:
+        return self.base.entries
+
+    @property
+    def centred_rounding(self) -> float:
+        return self.base.centred_rounding
