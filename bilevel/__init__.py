@@ -4,6 +4,7 @@ from .backends import BackendUnavailableError, backend_names, get_backend
 from .design import as_design
 from .domains import Ball, Box
 from .loop import iterate, minimize
+from .multistart import MultistartResult, multistart
 from .problem import Problem, logistic_regression
 from .record import Costs, Record, Result
 from .status import Status
@@ -16,6 +17,7 @@ __all__ = [
     "Ball",
     "Box",
     "Costs",
+    "MultistartResult",
     "Problem",
     "Record",
     "Result",
@@ -27,4 +29,5 @@ __all__ = [
     "iterate",
     "logistic_regression",
     "minimize",
+    "multistart",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .backends import Array, Backend
 
@@ -14,6 +15,15 @@ class Domain(Protocol):
 
     def project(self, lam: Array, backend: Backend) -> Array:
         """The nearest point of the set, of the shape and dtype of lam."""
+        ...
+
+
+@runtime_checkable
+class Unfolds(Protocol):
+    """A bounded domain that the unit cube can be laid out on, to draw points from it."""
+
+    def unfold(self, unit: Sequence[float]) -> list[float]:
+        """The point of the set that stands for one of [0, 1]^m, one to one inside."""
         ...
 
 
@@ -64,6 +74,24 @@ class Box:
         xp = backend.xp
         return xp.minimum(xp.maximum(lam, low), high)
 
+    def unfold(self, unit: Sequence[float]) -> list[float]:
+        """Stretch the cube to the box.
+
+        Raises
+        ------
+        ValueError
+            If a bound is infinite, or their number is another than that of the coordinates.
+
+        Examples
+        --------
+        >>> Box(-1, 3).unfold([0.0, 0.5])
+        [-1.0, 1.0]
+        """
+        lower, upper = (_for_each(b, len(unit), "The box") for b in (self.lower, self.upper))
+        if not all(math.isfinite(b) for b in (*lower, *upper)):
+            raise ValueError(f"A box with infinite bounds has no points to draw: {self}.")
+        return [low + u * (high - low) for u, low, high in zip(unit, lower, upper, strict=True)]
+
     def _array(self, bound: float | tuple[float, ...], lam: Array, backend: Backend) -> Array:
         values = list(_bounds(bound))
         if len(values) not in (1, lam.shape[0]):
@@ -110,6 +138,20 @@ class Ball:
         scale = xp.where(inside, xp.ones_like(norm), self.radius / xp.where(inside, 1 + norm, norm))
         return xp.where(inside, lam, center + scale * away)
 
+    def unfold(self, unit: Sequence[float]) -> list[float]:
+        """Pull the cubes around the middle in to spheres.
+
+        Examples
+        --------
+        >>> Ball(0.0, 5.0).unfold([0.5, 1.0]), Ball(1.0, 5.0).unfold([0.5])
+        ([0.0, 5.0], [1.0])
+        """
+        center = _for_each(self.center, len(unit), "The ball")
+        away = [2 * u - 1 for u in unit]
+        norm = math.hypot(*away)
+        scale = self.radius * max(map(abs, away)) / norm if norm > 0 else 0.0
+        return [c + scale * a for c, a in zip(center, away, strict=True)]
+
 
 def _is_number(bound: object) -> bool:
     return isinstance(bound, (int, float)) or (hasattr(bound, "__float__") and _size(bound) == 1)
@@ -122,3 +164,10 @@ def _size(bound: object) -> int:
 
 def _bounds(bound: float | tuple[float, ...]) -> tuple[float, ...]:
     return bound if isinstance(bound, tuple) else (bound,)
+
+
+def _for_each(bound: float | tuple[float, ...], m: int, what: str) -> list[float]:
+    values = _bounds(bound)
+    if len(values) not in (1, m):
+        raise ValueError(f"{what} has {len(values)} numbers but there are {m} hyperparameters.")
+    return list(values) * (m // len(values))

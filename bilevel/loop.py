@@ -83,10 +83,10 @@ def _start(
 
 def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator[Snapshot]:
     while snapshot.state.status is Status.RUNNING:
-        before, clock = _counts(problem), time.perf_counter()
+        before, clock = counts(problem), time.perf_counter()
         state = method.step(problem, snapshot.state)
         problem.backend.synchronize()
-        spent = _counts(problem)
+        spent = counts(problem)
         costs = snapshot.costs + Costs(
             spent.passes - before.passes,
             spent.column_passes - before.column_passes,
@@ -106,7 +106,8 @@ def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator
         yield snapshot
 
 
-def _counts(problem: Problem) -> Costs:
+def counts(problem: Problem) -> Costs:
+    """The counters of a problem as they stand; they go on from run to run."""
     return Costs(problem.inner.passes, problem.inner.column_passes, problem.outer.passes)
 
 

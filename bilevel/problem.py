@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+from ._cached import cached_property
 from .backends import Array, Backend, backend_of
 from .domains import Box, Domain
 from .inner import Inner, linear_model

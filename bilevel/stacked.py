@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+from ._cached import cached_property
 from .backends import Array, Backend
 from .inner import Inner, InnerConstants, Preconditioned
 from .linalg import Preconditioner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -144,6 +145,15 @@ BAD = {
     "lam0": (["tune", "good.csv", "--lam0", "nan"], "lam0 must be finite"),
     "device": (["tune", "good.csv", "--device", "cuda"], "device 'cpu' alone"),
     "folder": (["tune", "good.csv", "--report", "no/r.html"], "there is no folder no"),
+    "starts and checkpoint": (
+        ["tune", "good.csv", "--starts", "3", "--checkpoint", "c.npz"],
+        "--checkpoint holds one search",
+    ),
+    "starts and lam0": (["tune", "good.csv", "--starts", "3", "--lam0", "1"], "leave out --lam0"),
+    "starts without end": (
+        ["tune", "good.csv", "--starts", "3", "--bounds", "0", "inf"],
+        "give finite --bounds",
+    ),
     "resume": (["tune", "good.csv", "--resume"], "--resume needs --checkpoint"),
     "option": (["tune", "good.csv", "--model", "forest"], "'forest' is not"),
 }
@@ -189,6 +199,21 @@ def test_budgets_are_kept_and_are_no_failure() -> None:
     result = run(*TUNE, "--max-passes", "60", "--tol", "0")
     assert result.exit_code == 0
     assert bilevel.Status.MAX_PASSES.message in result.output
+
+
+def test_the_best_of_several_starts_is_saved_and_logged(tmp_path: Path) -> None:
+    log, saved = tmp_path / "l.jsonl", tmp_path / "m.npz"
+    tune = [*TUNE, "--bounds", "-2", "6", "--seed", "1"]
+    result = run(*tune, "--starts", "3", "--log", log, "--save", saved)
+    assert result.exit_code == 0
+    lines = [line for line in result.output.splitlines() if line.startswith("search ")]
+    assert len(lines) == 3
+    assert "λ from -0.6667 to" in lines[0]
+    losses = [float(re.search(r"val. loss ([\d.]+)", line)[1]) for line in lines]  # type: ignore[index]
+    assert f"{min(losses):.6f} (" in result.output  # that of the summary
+    assert "together," in result.output
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert last["lam"] == load_model(saved).lam.tolist()
 
 
 def test_resume_ends_as_the_unbroken_run(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Check that the core names no array library, and that nothing in it imports upwards.
+"""Check that the core names no array library, imports nothing above it, and holds no lock.
 
 Core modules work on arrays of any library through ``backend.xp``; the packages in
-``FREE`` are the ones that may name libraries. Run it from anywhere; it exits with 1 and a line
-for each offence.
+``FREE`` are the ones that may name libraries. Until Python 3.12 ``functools.cached_property`` holds
+a lock, for which searches that wait for each other would wait for ever: ``_cached``'s holds none.
+Run it from anywhere; it exits with 1 and a line for each offence.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, "." * node.level + (node.module or "")
 
 
+def _locking_caches(tree: ast.AST) -> Iterator[int]:
+    """Yield the line of each use of functools' cached_property."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "functools":
+            if any(alias.name == "cached_property" for alias in node.names):
+                yield node.lineno
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "functools.cached_property":
+            yield node.lineno
+
+
 def offences(package: Path) -> list[str]:
     """Return a line for each import in the core that breaks the rules.
 
@@ -60,7 +71,12 @@ def offences(package: Path) -> list[str]:
         inside = path.relative_to(package)
         if inside.parts[0] in FREE:
             continue
-        for line, module in _imports(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if inside.name != "_cached.py":
+            for line in _locking_caches(tree):
+                where = f"{package.name}/{inside.as_posix()}:{line}"
+                found.append(f"{where}: functools.cached_property holds a lock; use _cached's")
+        for line, module in _imports(tree):
             where = f"{package.name}/{inside.as_posix()}:{line}"
             if module.partition(".")[0] in LIBRARIES:
                 found.append(f"{where}: the core imports {module}; use backend.xp")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -161,6 +162,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option("--method", type=click.Choice(list(METHODS)), default="path", show_default=True)
 @click.option("--lam0", type=float, default=0.0, show_default=True, help="Where λ starts.")
 @click.option(
+    "--starts",
+    type=click.IntRange(1),
+    help="Search from this many λ, drawn in the bounds, at once, and take the best.",
+)
+@click.option(
     "--bounds",
     type=(float, float),
     default=(-12.0, 12.0),
@@ -224,6 +230,7 @@ class _Options:
     dtype: str
     method: str
     lam0: float
+    starts: int | None
     bounds: tuple[float, float]
     max_iter: int
     tol: float | None
@@ -242,6 +249,12 @@ class _Options:
     def __post_init__(self) -> None:
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
+        if self.starts is not None and self.checkpoint is not None:
+            raise click.UsageError("--checkpoint holds one search: it can't be used with --starts.")
+        if self.starts is not None and self.lam0 != 0:
+            raise click.UsageError("--starts draws where λ starts: leave out --lam0.")
+        if self.starts is not None and not all(map(math.isfinite, self.bounds)):
+            raise click.UsageError("--starts draws from the bounds: give finite --bounds.")
         for name in ("report", "plot", "save", "log", "checkpoint"):
             path = getattr(self, name)
             if path is not None and not Path(path).absolute().parent.is_dir():
@@ -281,9 +294,13 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
     for note in inputs.notes:
         console.print(f"note: {note}", style="dim", soft_wrap=True)
     console.print()
-    result = _solve(o, prepared.problem, console)
+    extra: dict[str, str] = {}
+    if o.starts is None:
+        result = _solve(o, prepared.problem, console)
+    else:
+        result, extra = _solve_from(o.starts, o, prepared.problem, console)
     model = prepared.classifier(result, inputs.labels)
-    rows = outcome(result, model, inputs)
+    rows = outcome(result, model, inputs) | extra
     console.print()
     print_rows(console, rows)
     if o.certify:
@@ -325,10 +342,48 @@ def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.R
                 log.close()
     if o.log and o.resume:
         # The callback saw the new iterations only: the log is to hold those before, too.
-        with io.JSONLines(o.log, problem.backend) as whole:
-            for record in result.history:
-                whole(record)
+        _write_log(o.log, result, problem)
     return result
+
+
+def _write_log(path: str, result: bilevel.Result, problem: bilevel.Problem) -> None:
+    with io.JSONLines(path, problem.backend) as log:
+        for record in result.history:
+            log(record)
+
+
+def _solve_from(
+    starts: int, o: _Options, problem: bilevel.Problem, console: Console
+) -> tuple[bilevel.Result, dict[str, str]]:
+    """The best of several searches, and what the summary says of all of them."""
+    with console.status("searching"):
+        found = bilevel.multistart(
+            problem,
+            starts,
+            method=o.method,
+            max_iter=o.max_iter,
+            tol=o.tol,
+            max_passes=o.max_passes,
+            max_seconds=o.max_seconds,
+        )
+    for s, result in enumerate(found.results):
+        first = result.history[0].lam if result.history else result.lam
+        ends = [show_lam(problem.backend.to_numpy(lam)) for lam in (first, result.lam)]
+        console.print(
+            f"search {s + 1}: λ from {ends[0]} to {ends[1]}, val. loss {result.fun:.6f}, "
+            f"{result.passes:,} passes, {result.status.value}",
+            soft_wrap=True,
+        )
+    best = found.best
+    if any(result.status is bilevel.Status.INTERRUPTED for result in found.results):
+        best = replace(best, status=bilevel.Status.INTERRUPTED)
+    if o.log:
+        _write_log(o.log, best, problem)
+    alone = sum(result.passes for result in found.results)
+    return best, {
+        "passes of all searches": f"{found.passes:,} together, {alone:,} one after the other",
+        "seconds": f"{found.seconds:.2f}",
+    }
 
 
 def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
@@ -343,7 +398,7 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
         "columns": ", ".join(columns) or "as they are",
         "model": o.model,
         "method": o.method,
-        "λ at the start": f"{o.lam0:g}",
+        "λ at the start": f"{o.lam0:g}" if o.starts is None else f"{o.starts}, drawn in the bounds",
         "bounds of λ": f"[{o.bounds[0]:g}, {o.bounds[1]:g}]",
         "tolerance": "the method's own" if o.tol is None else f"{o.tol:g}",
         "iterations at most": str(o.max_iter),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
+from .._cached import cached_property
 from ..backends import Array, Backend
 from ..linalg import dot, dots
 from ._protocol import InnerConstants

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ._protocol import InnerConstants

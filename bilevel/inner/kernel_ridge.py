@@ -20,9 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
 from ..linalg import dot, dots

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of
 from ..design import Design, WithIntercept, as_design, recounted
 from ..linalg import Preconditioner, dot

@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
 from ..linalg import dot, norm

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
+from .._cached import cached_property
 from ..backends import Array, Backend, check_groups
 from ..linalg import dot, dots
 from ._protocol import InnerConstants

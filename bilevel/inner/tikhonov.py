@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
+from .._cached import cached_property
 from ..backends import Array, Backend
 from ..linalg import dot, dots
 from ._protocol import InnerConstants

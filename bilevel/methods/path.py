@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
+from .._cached import cached_property
 from ..backends import Array, Backend
 from ..hypergrad import Bend, Inexact, self_concordant_bound, value_bound
 from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Swinging

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
+from .._cached import cached_property
 from ..backends import Array
 from ._predictor import Prediction, Predictor
 from .effective import Smoother, SmootherPoint

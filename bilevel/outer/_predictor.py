@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
+from .._cached import cached_property
 from ..backends import Array, Backend
 from ..design import Design
 from ..inner.linear import matmul, rmatmul

@@ -8,9 +8,9 @@ regression and n for kernel ridge regression, once for each λ.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
+from .._cached import cached_property
 from ..backends import Array, Backend
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel

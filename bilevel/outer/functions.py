@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..inner.functions import Origin, check_result, check_value_and_grad, difference, unit_vectors

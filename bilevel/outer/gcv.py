@@ -8,8 +8,8 @@ It depends on x through the residual and on λ through the trace of the smoother
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
+from .._cached import cached_property
 from ..backends import Array
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+from .._cached import cached_property
 from ..backends import Array
 from ..design import Design, WithIntercept, as_design
 from ..inner.linear import (

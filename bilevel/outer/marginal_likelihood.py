@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
+from .._cached import cached_property
 from ..backends import Array
 from ..inner import InnerPoint
 from ..inner.kernel_ridge import KernelRidge

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
+from .._cached import cached_property
 from ..backends import Array
 from ..inner.mlp import MLP
 from ..losses import Loss

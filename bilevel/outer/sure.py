@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
+from .._cached import cached_property
 from ..backends import Array, Backend, backend_of
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel

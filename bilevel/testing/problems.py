@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import losses
+from .._cached import cached_property
 from ..backends import Array, Backend, get_backend
 from ..domains import Ball, Box, Domain
 from ..inner import linear_model

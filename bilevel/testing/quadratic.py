@@ -10,11 +10,11 @@ coefficient. With G = 0 the map X(λ) is affine and f a quadratic; with C = 0 it
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from .._cached import cached_property
 from ..backends import Array, Backend
 from ..inner import InnerConstants
 from ..outer import OuterConstants

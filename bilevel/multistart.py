@@ -1,0 +1,354 @@
+"""Several searches from several starts, whose products with the data share every pass.
+
+Each search is an ordinary :func:`bilevel.minimize`. All wait at their products; when the last has
+come to one, the kind of product that most wait for is made once, with the columns of all of them,
+and those who wait for another kind go on waiting, so that the searches fall into step. A pass over
+the data costs about the same with several columns as with one, so S searches cost much less than S
+times one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .backends import Array
+from .design import Design
+from .design.shared import Product, Shared, map_designs, serve
+from .domains import Unfolds
+from .inner.linear import LinearModel
+from .lockstep import Ask, Task, stopping
+from .loop import counts, minimize
+from .methods import Method
+from .problem import Problem
+from .record import Costs, Record, Result
+from .stacked import StackedInner
+from .status import Status
+
+
+@dataclass(frozen=True, repr=False)
+class MultistartResult:
+    """What :func:`bilevel.multistart` found.
+
+    Attributes
+    ----------
+    results : tuple of Result
+        One for each start, in their order. Their ``passes`` are what each search would have cost
+        alone; their ``seconds`` count the waiting for the others.
+    costs : Costs
+        What all of them cost together: a pass that serves several searches counts once.
+    best : Result
+        The least ``fun`` among the searches that succeeded; among all, where none has.
+    passes, column_passes, outer_passes, seconds
+        Those of ``costs``.
+    """
+
+    results: tuple[Result, ...]
+    costs: Costs
+
+    @property
+    def best(self) -> Result:
+        done = [result for result in self.results if result.success]
+        return min(done or self.results, key=_fun)
+
+    @property
+    def passes(self) -> int:
+        return self.costs.passes
+
+    @property
+    def column_passes(self) -> int:
+        return self.costs.column_passes
+
+    @property
+    def outer_passes(self) -> int:
+        return self.costs.outer_passes
+
+    @property
+    def seconds(self) -> float:
+        return self.costs.seconds
+
+    def __repr__(self) -> str:
+        found = Counter(result.status.value for result in self.results)
+        rows = {
+            "starts": len(self.results),
+            "statuses": ", ".join(f"{n} {status}" for status, n in found.items()),
+            "passes": self.passes,
+            "column_passes": self.column_passes,
+            "seconds": round(self.seconds, 3),
+        }
+        lines = [f"{name:>14}: {value}" for name, value in rows.items()]
+        return "\n".join([*lines, "best:", repr(self.best)])
+
+
+def _fun(result: Result) -> float:
+    return result.fun if result.fun == result.fun else math.inf
+
+
+def multistart(
+    problem: Problem,
+    starts: Any,
+    *,
+    method: str | Method = "path",
+    x0: Array | None = None,
+    seed: int = 0,
+    max_iter: int = 50,
+    tol: float | None = None,
+    max_passes: int | None = None,
+    max_seconds: float | None = None,
+    callback: Callable[[int, Record], Any] | None = None,
+) -> MultistartResult:
+    """Minimise f from several starts at once, for problems with several local minima.
+
+    The searches share passes where the inner objective has a design matrix (linear models, also
+    stacked ones), as far as its products are cheaper with several columns: ``columns_per_pass``.
+    Other problems (kernels, networks, user functions) have nothing to share: there the searches
+    run one after the other.
+
+    Parameters
+    ----------
+    problem : Problem
+        What to solve.
+    starts : int, or array or sequence of shape (S, m), or (S,) with one hyperparameter
+        Where each search starts; projected on the domain. A number of starts is drawn from the
+        domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
+        many equal intervals, each once.
+    method : str or Method
+        The outer method.
+    x0 : array, optional
+        Where the first inner solve of each search starts, zero when omitted. It is handed to the
+        method in any case: the default method without x0 would move a single hyperparameter from
+        every start to the same λ, where h is well conditioned.
+    seed : int
+        Of the draw.
+    max_iter, tol, max_passes, max_seconds
+        Of each search, as in :func:`bilevel.minimize`. Its passes are those that it would have cost
+        alone, its seconds count the waiting for the others.
+    callback : callable, optional
+        Called with the number of the search and each of its records; a true answer ends the whole
+        run.
+
+    Returns
+    -------
+    MultistartResult
+        After Ctrl-C too: searches that had not ended have the status INTERRUPTED.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit the problem.
+
+    Notes
+    -----
+    The searches of a problem with a design run in threads, one at a time, so that two runs are
+    equal to the last bit; products and ``callback`` run in the caller's thread. What a library
+    keeps for each thread (``torch.no_grad``, ``jax.enable_x64`` as a context, the current device of
+    CuPy) does not reach the searches. Passes over a criterion that has no design, or is of a class
+    of your own, are counted for all searches together.
+
+    Source of the draw: McKay, Beckman and Conover, Technometrics 21 (1979).
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X = np.array([[1.0], [2.0], [-1.0], [0.5]])
+    >>> y = np.array([1.0, -1.0, -1.0, 1.0])
+    >>> found = multistart(bilevel.logistic_regression(X, y, X, y), [-4.0, 0.0, 4.0])
+    >>> found.best.success, found.passes < sum(result.passes for result in found.results)
+    (True, True)
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
+    start_x = problem.x(x0)
+    lams = _starts(problem, starts, seed)
+    options: dict[str, Any] = {
+        "method": method,
+        "x0": start_x,
+        "max_iter": max_iter,
+        "tol": tol,
+        "max_passes": max_passes,
+        "max_seconds": max_seconds,
+    }
+    run = _together if _shares(problem.inner) else _in_turn
+    if run is _together:
+        # Norms of the rows belong to the data: taken once for all searches, off the counters.
+        _ = problem.inner.constants(lams[0]), problem.outer_constants
+    before, clock = counts(problem), time.perf_counter()
+    found = run(problem, lams, options, callback)
+    after = counts(problem)
+    costs = Costs(
+        after.passes - before.passes,
+        after.column_passes - before.column_passes,
+        after.outer_passes - before.outer_passes,
+        time.perf_counter() - clock,
+    )
+    results = tuple(
+        _not_run(problem, lam, start_x) if result is None else result
+        for lam, result in zip(lams, found, strict=True)
+    )
+    return MultistartResult(results, costs)
+
+
+def _not_run(problem: Problem, lam: Array, x: Array) -> Result:
+    lam = problem.domain.project(lam, problem.backend)
+    return Result(lam, x, math.nan, None, Status.INTERRUPTED, 0, (), Costs())
+
+
+# -- where to start ----------------------------------------------------------------------------
+
+
+def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
+    m = problem.inner.n_hyperparameters
+    if isinstance(starts, int) and not isinstance(starts, bool):
+        if starts < 1:
+            raise ValueError(f"starts must be at least 1, got {starts}.")
+        return _drawn(problem, starts, seed)
+    expected = f"(S, {m})" + (" or (S,)" if m == 1 else "")
+    shape = getattr(starts, "shape", None)
+    if isinstance(starts, (list, tuple)):
+        rows = list(starts)
+        if m > 1 and any(isinstance(row, (int, float)) for row in rows):
+            raise ValueError(f"starts must have shape {expected}, got one axis: {starts!r}.")
+    elif shape is None or len(shape) == 0:
+        raise TypeError(f"starts must be an integer or of shape {expected}, got {starts!r}.")
+    elif len(shape) == 2:
+        rows = [starts[s, :] for s in range(int(shape[0]))]
+    elif len(shape) == 1 and m == 1:
+        rows = [starts[s : s + 1] for s in range(int(shape[0]))]
+    else:
+        raise ValueError(f"starts must have shape {expected}, got {tuple(shape)}.")
+    if not rows:
+        raise ValueError("starts must hold at least one start, got none.")
+    return [problem.lam(row, f"starts[{s}]") for s, row in enumerate(rows)]
+
+
+def _drawn(problem: Problem, n: int, seed: int) -> list[Array]:
+    """A Latin hypercube of n points, at the middles of its cells, brought to the domain."""
+    if not isinstance(problem.domain, Unfolds):
+        raise TypeError(
+            f"A {type(problem.domain).__name__} draws no starts: give the starts themselves."
+        )
+    draw = random.Random(seed)
+    middles = [(s + 0.5) / n for s in range(n)]
+    m = problem.inner.n_hyperparameters
+    # The order of the points is arbitrary: that of the first coordinate.
+    columns = [middles, *(draw.sample(middles, n) for _ in range(m - 1))]
+    return [problem.lam(problem.domain.unfold([column[s] for column in columns])) for s in range(n)]
+
+
+# -- how they run ------------------------------------------------------------------------------
+
+
+def _shares(inner: Any) -> bool:
+    """Whether the passes of an inner objective are products with designs, and nothing else."""
+    if isinstance(inner, StackedInner):
+        return all(_shares(part) for part in inner.parts)
+    return isinstance(inner, LinearModel)
+
+
+def _in_turn(
+    problem: Problem,
+    lams: Sequence[Array],
+    options: Mapping[str, Any],
+    callback: Callable[[int, Record], Any] | None,
+) -> list[Result | None]:
+    """One search after the other."""
+    found: list[Result | None] = [None] * len(lams)
+    for s, lam in enumerate(lams):
+        heard = None if callback is None else _numbered(callback, s)
+        found[s] = result = minimize(problem, lam, callback=heard, **options)
+        if result.status is Status.INTERRUPTED:
+            break
+    return found
+
+
+def _numbered(callback: Callable[[int, Record], Any], s: int) -> Callable[[Record], Any]:
+    return lambda record: callback(s, record)
+
+
+def _together(
+    problem: Problem,
+    lams: Sequence[Array],
+    options: Mapping[str, Any],
+    callback: Callable[[int, Record], Any] | None,
+) -> list[Result | None]:
+    """All searches in lockstep."""
+    tasks = [
+        Task(_search(problem, lam, options, callback is not None), f"bilevel-search-{s}")
+        for s, lam in enumerate(lams)
+    ]
+
+    def advance(s: int, question: Any) -> Product | None:
+        """Let search s run to its next product, None where it has ended."""
+        while isinstance(question, Record):
+            assert callback is not None
+            question = tasks[s].answer(callback(s, question))
+        product: Product | None = question
+        if product is None and _interrupted(tasks[s]):
+            raise KeyboardInterrupt
+        return product
+
+    try:
+        with stopping(tasks):
+            waiting: dict[int, Product] = {}
+
+            def keep(s: int, product: Product | None) -> None:
+                if product is not None:
+                    waiting[s] = product
+
+            for s, task in enumerate(tasks):
+                keep(s, advance(s, task.start()))
+            while waiting:
+                chosen = _next_served(waiting)
+                answers = serve([waiting.pop(s) for s in chosen])
+                for s, answer in zip(chosen, answers, strict=True):
+                    keep(s, advance(s, tasks[s].answer(answer)))
+    except KeyboardInterrupt:
+        pass  # as minimize does: what has been found is returned
+    return [task.result for task in tasks]
+
+
+def _interrupted(task: Task[Result]) -> bool:
+    return task.result is not None and task.result.status is Status.INTERRUPTED
+
+
+#: Of kinds that equally many wait for the first is served first.
+_ORDER = ("matmul", "rmatmul", "gram_diag", "square_matmul")
+
+
+def _next_served(waiting: Mapping[int, Product]) -> list[int]:
+    """The searches that wait for the kind of product that most wait for."""
+    kinds = Counter(product.kind for product in waiting.values())
+    chosen = min(sorted(waiting), key=lambda s: _urgency(waiting[s], kinds))
+    return [s for s in sorted(waiting) if waiting[s].kind == waiting[chosen].kind]
+
+
+def _urgency(product: Product, kinds: Mapping[tuple[int, str], int]) -> tuple[int, int]:
+    return -kinds[product.kind], _ORDER.index(product.name)
+
+
+def _search(
+    problem: Problem, lam: Array, options: Mapping[str, Any], heard: bool
+) -> Callable[[Ask], Result]:
+    def search(ask: Ask) -> Result:
+        own = _with_shared_designs(problem, ask)
+        return minimize(own, lam, callback=ask if heard else None, **options)
+
+    return search
+
+
+def _with_shared_designs(problem: Problem, ask: Ask) -> Problem:
+    """The same problem, whose products are asked for, and counted apart."""
+    views: dict[int, Shared] = {}
+
+    def share(design: Design) -> Design:
+        return views.setdefault(id(design), Shared(design, ask))
+
+    own: Problem = map_designs(problem, share)
+    return own
