@@ -6,22 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import Backend
-from ._protocol import Design, Passes
+from ._protocol import Design
 
 
 @dataclass(frozen=True)
 class Wrapper:
-    """The properties of the base design, whose counter counts for both."""
+    """The properties of the base design, but for its counter: a wrapper may have its own."""
 
     base: Design
 
     @property
     def backend(self) -> Backend:
         return self.base.backend
-
-    @property
-    def passes(self) -> Passes:
-        return self.base.passes
 
     @property
     def shape(self) -> tuple[int, int]:

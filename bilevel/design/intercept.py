@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import Array, HostIndex
+from ._protocol import Passes
 from ._wrapper import Wrapper
 
 
@@ -19,6 +20,10 @@ class WithIntercept(Wrapper):
     >>> X.matmul(np.array([1.0, 5.0]))
     array([5., 5.])
     """
+
+    @property
+    def passes(self) -> Passes:
+        return self.base.passes
 
     @property
     def shape(self) -> tuple[int, int]:

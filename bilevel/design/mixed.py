@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import Array, HostIndex
+from ._protocol import Passes
 from ._wrapper import Wrapper
 
 
@@ -39,6 +40,10 @@ class MixedPrecision(Wrapper):
     def __post_init__(self) -> None:
         if self.base.dtype != self.backend.xp.float32:
             raise TypeError(f"base must be of dtype float32, got {self.base.dtype}.")
+
+    @property
+    def passes(self) -> Passes:
+        return self.base.passes
 
     @property
     def dtype(self) -> Any:

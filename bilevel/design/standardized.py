@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import Array, HostIndex
-from ._protocol import Design, per_column
+from ._protocol import Design, Passes, per_column
 from ._wrapper import Wrapper
 
 
@@ -47,6 +47,10 @@ class Standardized(Wrapper):
         noise = base.centred_rounding * (variance + mean * mean)
         scale = xp.sqrt(xp.where(variance <= noise, xp.ones_like(variance), variance))
         return cls(base, mean, scale)
+
+    @property
+    def passes(self) -> Passes:
+        return self.base.passes
 
     def matmul(self, v: Array) -> Array:
         xp = self.backend.xp
