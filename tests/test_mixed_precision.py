@@ -10,6 +10,10 @@ from scipy import sparse
 
 import bilevel
 from bilevel.design import MixedPrecision, Standardized, WithIntercept, as_design
+from bilevel.domains import Box
+from bilevel.inner import LinearModel
+from bilevel.testing import linear
+from bilevel.testing.theorems import records_hold
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 8)).astype(np.float32)
@@ -54,3 +58,73 @@ def test_the_search_ends_where_double_precision_ends(form: Any) -> None:
     assert mixed.lam.dtype == np.float64
     assert abs(mixed.lam[0] - double.lam[0]) < 1e-3
     assert mixed.passes <= 1.2 * double.passes
+
+
+@pytest.fixture
+def cheap_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every dense matrix were larger than the caches."""
+    monkeypatch.setattr("bilevel.design.dense._LARGE", 0)
+
+
+@pytest.mark.usefixtures("cheap_rounding")
+def test_a_dense_matrix_rounds_on_the_same_counter_through_every_wrapper(backend: Any) -> None:
+    xp = backend.xp
+    wide = backend.asarray(X.astype(np.float64), dtype=xp.float64)
+    design = WithIntercept(Standardized.fit(as_design(wide)))
+    before = design.passes.total
+    v = backend.asarray(RNG.standard_normal(9))
+    rounded = design.rounded
+    assert rounded is not None
+    found = rounded.matmul(v)
+    assert found.dtype == xp.float64
+    exact = backend.to_numpy(design.matmul(v))
+    np.testing.assert_allclose(backend.to_numpy(found), exact, rtol=0, atol=1e-4)
+    assert design.passes.total == rounded.passes.total == before + 2
+
+
+def test_nothing_rounds_where_it_does_not_pay() -> None:
+    assert as_design(X.astype(np.float64)).rounded is None  # small
+    assert as_design(sparse.csr_array(X.astype(np.float64))).rounded is None
+    assert as_design(np.ones((1001, 1000), dtype=np.float32)).rounded is None
+
+
+@pytest.mark.usefixtures("cheap_rounding")
+def test_bounds_proven_with_rounded_products_hold() -> None:
+    for seed in range(6):
+        known = linear(seed, loss="logistic", n=40, p=6, m=1, domain=Box(-4.0, 4.0))
+        result = bilevel.minimize(known.problem, 1.0, max_iter=15, tol=1e-5)
+        assert result.success
+        assert known.problem.inner.rounded is not None
+        assert "rounded" in vars(known.problem.inner)
+        assert records_hold(known, result.history)["stated"] > 0
+
+
+@pytest.mark.usefixtures("cheap_rounding")
+def test_rounding_ends_where_the_condition_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At λ = 0 products are rounded; at λ = -12, where κ is too large for that, none is."""
+    wide = X.astype(np.float64)
+    problem = bilevel.logistic_regression(wide[:40], Y[:40], wide[40:], Y[40:])
+    used: list[float] = []
+    at = LinearModel.at
+
+    def noted(self: Any, x: Any, lam: Any, carry: Any = None) -> Any:
+        if self is problem.inner.rounded:
+            used.append(float(lam[0]))
+        return at(self, x, lam, carry)
+
+    monkeypatch.setattr(LinearModel, "at", noted)
+    zero = np.zeros(problem.inner.x_shape)
+    for lam in (0.0, -12.0):
+        for _ in zip(range(1), bilevel.iterate(problem, lam, x0=zero), strict=False):
+            pass
+    assert used
+    assert set(used) == {0.0}
+
+
+@pytest.mark.usefixtures("cheap_rounding")
+def test_searches_share_rounded_products_too() -> None:
+    wide = X.astype(np.float64)
+    problem = bilevel.logistic_regression(wide[:40], Y[:40], wide[40:], Y[40:])
+    found = bilevel.multistart(problem, [0.0, 1.0, 2.0])
+    assert all(result.success for result in found.results)
+    assert found.passes < 0.8 * sum(result.passes for result in found.results)

@@ -112,7 +112,7 @@ def test_the_curvature_of_a_criterion(name: str, seed: int) -> None:
         assert np.allclose(product[..., j], difference, rtol=1e-5, atol=1e-6)
     d, u = v[..., 0], v[..., 1]
     quotient = float(np.sum(d * product[..., 0]))
-    assert quotient <= float(point.top) * float(np.sum(d * d)) * (1 + 1e-9)
+    assert quotient <= float(point.top()) * float(np.sum(d * d)) * (1 + 1e-9)
     there = float(np.sum(d * outer.at(x + u, lam).hvp(v)[..., 0]))
     growth = math.exp(outer.constants().self_concordance * float(np.linalg.norm(u)))
     assert there <= quotient * growth * (1 + 1e-9)
@@ -161,7 +161,7 @@ def proof_of(seed: int, *, sharp: bool = True) -> tuple[float, float]:
 
     single, both = point.swing(point.push(np.stack([q, t], axis=1)))
     bent = g.hvp(t[:, None])[:, 0]
-    bend = Bend(float(np.linalg.norm(bent)), math.sqrt(float(t @ bent)), float(g.top))
+    bend = Bend(float(np.linalg.norm(bent)), math.sqrt(float(t @ bent)), float(g.top()))
     bound = self_concordant_bound(
         inner,
         outer,

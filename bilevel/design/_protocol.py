@@ -67,6 +67,14 @@ class Design(Protocol):
         """How many numbers a pass reads: n p, or the stored ones of a sparse matrix."""
         ...
 
+    @property
+    def rounded(self) -> Design | None:
+        """The matrix in float32 for products with float64, on the same counter.
+
+        None where such products are not cheaper, or X is of float32 itself.
+        """
+        ...
+
     def matmul(self, v: Array) -> Array:
         """X @ v, shape (n,) or (n, k)."""
         ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from ..backends import Backend
 from ._protocol import Design
@@ -38,3 +38,9 @@ class Wrapper:
     @property
     def centred_rounding(self) -> float:
         return self.base.centred_rounding
+
+    @property
+    def rounded(self) -> Self | None:
+        """On the rounded base, one object for all who ask: of a shared design shared as well."""
+        base = self.base.rounded
+        return None if base is None else replace(self, base=base)

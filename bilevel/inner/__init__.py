@@ -1,6 +1,15 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
-from ._protocol import Inner, InnerConstants, InnerPoint, Preconditioned, Pushable, Ray, Swinging
+from ._protocol import (
+    Inner,
+    InnerConstants,
+    InnerPoint,
+    Preconditioned,
+    Pushable,
+    Ray,
+    Roundable,
+    Swinging,
+)
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
@@ -33,6 +42,7 @@ __all__ = [
     "Preconditioned",
     "Pushable",
     "Ray",
+    "Roundable",
     "Sigmoid",
     "SingleL2",
     "SmoothedElasticNet",

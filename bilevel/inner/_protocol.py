@@ -142,6 +142,15 @@ class Swinging(Protocol):
         ...
 
 
+@runtime_checkable
+class Roundable(Protocol):
+    """A point of an objective whose products with the Hessian may be cheaper when rounded."""
+
+    def rounded(self) -> InnerPoint | None:
+        """The same point with products in single precision, None where they are not cheaper."""
+        ...
+
+
 class Ray(Protocol):
     """h(., λ) along x + t d. A linear model needs one product with X for the whole of it."""
 

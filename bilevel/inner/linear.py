@@ -14,7 +14,7 @@ weights s of shape (n, K). One pass over the data then serves all K.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
@@ -72,6 +72,12 @@ class LinearModel:
     @property
     def n_hyperparameters(self) -> int:
         return self.penalty.n_hyperparameters
+
+    @cached_property
+    def rounded(self) -> LinearModel | None:
+        """The same model with products in float32, None where they are not cheaper."""
+        design = getattr(self.design, "rounded", None)
+        return None if design is None else replace(self, design=design)
 
     @property
     def entries(self) -> int:
@@ -273,6 +279,11 @@ class LinearPoint:
     def _ones(self) -> tuple[int, ...]:
         """An axis of length 1 for that of the independent problems, if there is one."""
         return (1,) * (len(self.model.tail) - len(self.model.loss.output_shape))
+
+    def rounded(self) -> LinearPoint | None:
+        """The same point with products in float32, None where they are not cheaper."""
+        model = self.model.rounded
+        return None if model is None else model.at(self.x, self.lam, self.margins)
 
     def push(self, v: Array) -> Array:
         """X v for directions v, shape (n, *tail, k)."""

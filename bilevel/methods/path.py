@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from .._cached import cached_property
 from ..backends import Array, Backend
 from ..hypergrad import Bend, Inexact, self_concordant_bound, value_bound
-from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Swinging
+from ..inner import InnerConstants, InnerPoint, Preconditioned, Pushable, Roundable, Swinging
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -35,6 +35,8 @@ from ..linalg import (
     EstimatedEnergy,
     Nystrom,
     Preconditioner,
+    QuasiNewton,
+    Recorder,
     cg,
     dot,
     dots,
@@ -72,7 +74,7 @@ class PathState:
     rule: SecantState | ProjectedState
     tol: float
     gap: float
-    sketch: Sketch | None
+    sketch: Sketch | Pairs | None
     goal: Wanted | None
     record: Record | None
     status: Status
@@ -109,8 +111,13 @@ class PathFollowing:
         ``tol`` where none is given.
     rank, sketch_after : int
         Once a correction has taken ``sketch_after`` steps of CG, a Nyström sketch of this rank
-        preconditions the following ones (one hyperparameter; rank 0 turns it off), where the data
-        are so large beside it that it pays.
+        preconditions the following ones, where h has one λ and a known μ (rank 0: never).
+    pairs : int
+        Elsewhere so many of the last conjugate directions of a correction precondition the next
+        one (0: never).
+    worth : float
+        Both only where the data have ``worth`` times the entries of the vectors that are read for
+        them, one for each of the rank and two for each pair (0: always).
 
     Examples
     --------
@@ -135,6 +142,8 @@ class PathFollowing:
     default_tol: float = 1e-5
     rank: int = 10
     sketch_after: int = 8
+    pairs: int = 8
+    worth: float = 5.0
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> PathState:
         backend = problem.backend
@@ -175,21 +184,25 @@ class PathFollowing:
             # This step will arrive: what the proof needs is cheapest at once.
             wanted = goal or Wanted(0.05 * self.newton, 0.2 * self.adjoint)
             if sketch is not None:
-                sketch = Sketch.at(look, self.rank)
+                sketch = sketch.ahead(look)
         estimate: _Estimate | None = None
         verdict = _Verdict(state.rule, None, 0.0)
         n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
+        rounded = True  # where that is cheaper, and until a proof has failed with it
         for sweeps in range(1, self.max_sweeps + 1):
-            found = self._solve(problem, look, rhs, wanted, sketch)
+            found, seen = self._solve(problem, look, rhs, wanted, sketch, rounded)
             n_cg += found.n_iter
-            if sketch is None and found.n_iter >= self.sketch_after and self._pays(problem):
-                sketch = Sketch.at(look, self.rank)
             sound = provable and (sketch is None or sketch.lower_bound(look, problem.backend) > 0)
+            if seen is not None:
+                sketch = None  # its vectors make room for the new ones
+                sketch = Pairs.at(look, seen)
+            elif sketch is None and found.n_iter >= self.sketch_after:
+                sketch = Sketch.at(look, self.rank) if self._sketches(problem, look) else None
             turn = _turn(problem, look, found)
             point, moved = _walk(problem, look, turn)
             solved = _Solved.of(problem, look, found, turn, point, moved)
             vectors, pushed = turn.vectors, turn.pushed
-            del look, rhs, found, turn  # blocks that what follows has better use for
+            del look, rhs, found, turn, seen  # blocks that what follows has better use for
             look, rhs = _look(problem, point, vectors, pushed)
             proof = _prove(problem, solved, look, rhs) if sound else None
             estimate = _estimate(problem, solved, look, rhs, proof)
@@ -217,8 +230,9 @@ class PathFollowing:
                 break
             if small and provable and sweeps < self.max_sweeps:
                 wanted = goal or Wanted(0.1, 0.5 * wanted.adjoint)
+                rounded = False
                 if proof is None and sketch is not None:
-                    sketch = Sketch.at(look, self.rank)
+                    sketch = sketch.proven(look, problem.backend)
                 continue
             if small:
                 status = Status.CONVERGED
@@ -252,21 +266,46 @@ class PathFollowing:
             status,
         )
 
-    def _pays(self, problem: Problem) -> bool:
-        """Whether a step with the sketch costs little beside the passes that it saves.
+    def _pays(self, problem: Problem, vectors: int) -> bool:
+        """Whether a step with so many vectors costs little beside the passes that it saves.
 
-        The sketch is read twice a step, the data too, and it saves a fifth of the steps. On text,
-        which has fewer entries than the sketch, it lowered the passes and raised the seconds:
-        20 Newsgroups 479 to 395 passes, 1.14 to 1.27 s; Reuters 218 to 196, 0.20 to 0.25 s.
+        The sketch is read twice a step, the pairs too, and so are the data. On text, which has
+        fewer entries than the sketch, it lowered the passes and raised the seconds: 20 Newsgroups
+        425 to 373 passes, 1.12 to 1.48 s; Reuters 190 to 180, 0.14 to 0.21 s.
+
+        With one λ sketch and pairs save alike (breast cancer 209 to 143 and 141 passes, digits 202
+        to 156 and 159), and the sketch can be proven anywhere. With several λ, or an intercept,
+        there is no sketch, and 8 pairs save a fifth: digits 1206 to 850 passes with three λ and
+        241 to 199 with an intercept, MNIST 1122 to 1035 and 829 to 619. The table is in
+        docs/path-following.md.
         """
         entries = getattr(problem.inner, "entries", 0)
-        return self.rank > 0 and entries >= 5 * self.rank * math.prod(problem.inner.x_shape)
+        return vectors > 0 and entries >= self.worth * vectors * math.prod(problem.inner.x_shape)
+
+    def _sketches(self, problem: Problem, look: _Look) -> bool:
+        """Whether H is A + μ I with one known μ, as a sketch needs it; pairs do without."""
+        own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
+        plain = own is None and problem.inner.n_hyperparameters == 1 and bool(look.constants.mu)
+        return plain and self._pays(problem, self.rank)
 
     def _solve(
-        self, problem: Problem, look: _Look, rhs: Array, wanted: Wanted, sketch: Sketch | None
-    ) -> CGResult:
-        """The three questions in one block, whose memory the residuals take."""
+        self,
+        problem: Problem,
+        look: _Look,
+        rhs: Array,
+        wanted: Wanted,
+        sketch: Sketch | Pairs | None,
+        rounded: bool,
+    ) -> tuple[CGResult, Recorder | None]:
+        """The three questions in one block, and its pairs where they are to be kept.
+
+        The block takes the memory of the residuals.
+        """
         preconditioner, bottom = _preconditioner(problem, look, sketch)
+        point, shift = _rounded(problem, look, wanted)
+        point = point if rounded else look.point
+        if bottom is not None:  # of this solve, or of the one whose pairs precondition it
+            bottom *= 1 - shift
         absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
         relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
         accuracy: Accuracy
@@ -274,8 +313,11 @@ class PathFollowing:
             accuracy = EstimatedEnergy(absolute, relative)
         else:
             accuracy = Energy(bottom, absolute, relative)
-        return cg(
-            look.point.hvp,
+        seen = None
+        if self._pays(problem, 2 * self.pairs) and not self._sketches(problem, look):
+            seen = Recorder(point.hvp, self.pairs, columns=True)
+        found = cg(
+            point.hvp if seen is None else seen,
             rhs,
             tol=accuracy,
             preconditioner=preconditioner,
@@ -284,6 +326,8 @@ class PathFollowing:
             overwrite_b=True,
             max_iter=self.max_cg,
         )
+        # Less than half as many pairs as may be kept say less than those from before.
+        return found, seen if seen is not None and 2 * len(seen) >= self.pairs else None
 
     def _judge(self, problem: Problem, state: PathState, estimate: _Estimate) -> _Verdict:
         """Take the iterate in, and say how far from the end it is."""
@@ -334,7 +378,7 @@ class PathFollowing:
         look: _Look,
         estimate: _Estimate,
         gap: float | None,
-        sketch: Sketch | None,
+        sketch: Sketch | Pairs | None,
         goal: Wanted | None,
         n_cg: int,
         sweeps: int,
@@ -437,16 +481,58 @@ class Sketch:
         sketch = Nystrom.of(lambda v: point.hvp(v) - mu * v, point.x, rank, seed=0)
         return cls(sketch, point.x, point.lam)
 
+    def ahead(self, look: _Look) -> Sketch:
+        """For the solve that is to end the run: made again here, so that its bound is proven."""
+        return Sketch.at(look, self.nystrom.basis.shape[-1])
+
+    def proven(self, look: _Look, backend: Backend) -> Sketch:
+        """What has a proven bound here, after a solve that had none."""
+        return self.ahead(look)
+
     def lower_bound(self, look: _Look, backend: Backend) -> float:
         """A proven lower bound of the spectrum of M⁻¹H, 0 where there is none worth having."""
-        point, constants = look.point, look.constants
-        away, moved = backend.scalars(
-            norm(point.x - self.x, backend), norm(point.lam - self.lam, backend)
-        )
-        if not constants.mu or constants.self_concordance is None or moved > 0:
-            return 0.0
-        change = constants.self_concordance * away
-        return constants.mu * math.exp(-change) if change < 1 else 0.0
+        return (look.constants.mu or 0.0) * _alike(look, self.x, self.lam, backend)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The last conjugate directions of a solve, kept for the next one at no product.
+
+    At the λ where they were found the bound of :class:`~bilevel.linalg.QuasiNewton` is proven,
+    times e^{-R‖x - x₀‖} as for a :class:`Sketch`.
+    """
+
+    known: QuasiNewton
+    x: Array
+    lam: Array
+
+    @classmethod
+    def at(cls, look: _Look, seen: Recorder) -> Pairs | None:
+        """Of the directions seen there; None where none has a curvature."""
+        known = QuasiNewton.of(*seen.take())
+        return None if known is None else cls(known, look.point.x, look.point.lam)
+
+    def ahead(self, look: _Look) -> Pairs:
+        """The same: the first solve at a λ proves nothing, the next one has pairs from there."""
+        return self
+
+    def proven(self, look: _Look, backend: Backend) -> Pairs | None:
+        """These, unless the last solve brought none: then none."""
+        return self if self.lower_bound(look, backend) > 0 else None
+
+    def lower_bound(self, look: _Look, backend: Backend) -> float:
+        """The factor beside γ μ in the bound of M⁻¹H, 0 where nothing is proven."""
+        return _alike(look, self.x, self.lam, backend)
+
+
+def _alike(look: _Look, x: Array, lam: Array, backend: Backend) -> float:
+    """c with H here ⪰ c H(x, λ), 0 where none is proven or worth having."""
+    point, constants = look.point, look.constants
+    away, moved = backend.scalars(norm(point.x - x, backend), norm(point.lam - lam, backend))
+    if not constants.mu or constants.self_concordance is None or moved > 0:
+        return 0.0
+    change = constants.self_concordance * away
+    return math.exp(-change) if change < 1 else 0.0
 
 
 def _provable(problem: Problem, look: _Look) -> bool:
@@ -723,7 +809,7 @@ def _bends(look: _Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
     products = look.outer.hvp(tangents)
     columns = range(n_tangents)
     host = backend.scalars(
-        look.outer.top,
+        look.outer.top(),
         *(norm(products[..., j], backend) for j in columns),
         *(dot(products[..., j], tangents[..., j], backend) for j in columns),
     )
@@ -840,9 +926,27 @@ def _predict(problem: Problem, look: _Look, lam: Array, delta: Array) -> InnerPo
 
 
 def _preconditioner(
-    problem: Problem, look: _Look, sketch: Sketch | None
+    problem: Problem, look: _Look, sketch: Sketch | Pairs | None
 ) -> tuple[Preconditioner | None, float | None]:
-    """Jacobi where the penalty itself is uneven, the sketch if there is one; and μ of the system.
+    """M⁻¹ by what is kept of H and what is known of it here, and a lower bound of M⁻¹H.
+
+    Where the bound is not proven (:meth:`Sketch.lower_bound` is 0) it serves as an estimate.
+    """
+    if isinstance(sketch, Sketch):
+        mu = look.constants.mu
+        assert mu
+        return sketch.nystrom.inverse(mu), sketch.lower_bound(look, problem.backend) or mu
+    base, bottom = _base(problem, look)
+    if sketch is None:
+        return base, bottom
+    gamma = sketch.known.gamma(base, bottom)
+    if bottom is not None:
+        bottom *= gamma * (sketch.lower_bound(look, problem.backend) or 1.0)
+    return sketch.known.inverse(base, gamma), bottom
+
+
+def _base(problem: Problem, look: _Look) -> tuple[Preconditioner | None, float | None]:
+    """Jacobi where the penalty itself is uneven, and μ of the system.
 
     Measured on text (20 Newsgroups, Reuters): with one λ the diagonal costs more iterations than
     it saves at every accuracy below 10%, since it undoes what the penalty makes equal. A point
@@ -856,9 +960,7 @@ def _preconditioner(
         return own, 1.0
     mu = look.constants.mu
     if problem.inner.n_hyperparameters == 1 and mu:
-        if sketch is None:
-            return None, mu
-        return sketch.nystrom.inverse(mu), sketch.lower_bound(look, problem.backend) or mu
+        return None, mu
     diagonal = look.point.diag()
     if diagonal is None:
         return None, mu or None
@@ -866,6 +968,28 @@ def _preconditioner(
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
+
+
+def _rounded(problem: Problem, look: _Look, wanted: Wanted) -> tuple[InnerPoint, float]:
+    """The point whose products serve a solve, and how much of μ rounded products may take.
+
+    The solves are corrections: what single precision leaves undone shows in the next residuals,
+    which are in double, and in the proof, which compares with those. CG in single precision reaches
+    about ε √κ, κ the condition number; it has to be far below what is wanted.
+    """
+    constants, point = look.constants, look.point
+    if not constants.mu or constants.smoothness is None or not isinstance(point, Roundable):
+        return point, 0.0
+    xp = problem.backend.xp
+    epsilon = float(xp.finfo(xp.float32).eps)
+    condition = constants.smoothness / constants.mu
+    if not 4 * epsilon * condition <= 0.5:
+        return point, 0.0
+    found = point.rounded()
+    if found is None:
+        return point, 0.0
+    precise = epsilon * math.sqrt(condition) <= 0.1 * min(wanted.newton, wanted.adjoint)
+    return found if precise else point, 4 * epsilon * condition
 
 
 def _strongly_regularised(problem: Problem, lam: Array, condition: float) -> Array:

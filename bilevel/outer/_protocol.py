@@ -55,7 +55,6 @@ class Curved(Protocol):
         """G v for directions v of shape (*x_shape, k), two passes."""
         ...
 
-    @property
     def top(self) -> Array:
         """An upper bound of the largest eigenvalue of G, 0-d, no pass."""
         ...

@@ -125,7 +125,6 @@ class LinearHeldOutPoint(HeldOutPoint):
         s = outer.sample_weight
         return rmatmul(outer.design, bent if s is None else s[..., None] * bent)
 
-    @property
     def top(self) -> Array:
         """The trace, of the problem where it is largest."""
         outer, backend = self.outer, self.outer.predictor.backend

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 
 import bilevel
 from bilevel.domains import Box
+from bilevel.methods import PathFollowing
 from bilevel.testing import KnownProblem, Violation, linear, quadratic
 from bilevel.testing import strategies as sts
 from bilevel.testing.reference import host, norm
@@ -38,6 +39,20 @@ def test_every_bound_of_a_run_holds_on_models(method: str, loss: str) -> None:
         result = bilevel.minimize(known.problem, 1.0, method=method, max_iter=15, tol=1e-6)
         figures = records_hold(known, result.history)
         assert figures["stated"] > 0
+
+
+@pytest.mark.parametrize("m", [1, 2])
+def test_every_bound_of_a_run_with_pairs_holds(m: int) -> None:
+    """The bound of a solve that kept pairs precondition is proven, too: it ends many a run."""
+    certified = 0
+    for seed in range(6):
+        known = linear(seed, n=60, p=12, m=m, domain=Box(-4.0, 4.0))
+        method = PathFollowing(rank=0, pairs=4, worth=0.0)
+        result = bilevel.minimize(known.problem, 1.0, method=method, max_iter=20, tol=1e-6)
+        assert result.success, result.message
+        records_hold(known, result.history)
+        certified += result.history[-1].hypergrad_error is not None
+    assert certified >= 4
 
 
 def test_control_a_bound_that_is_too_small() -> None:
