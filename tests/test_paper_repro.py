@@ -12,6 +12,7 @@ from scipy import sparse
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
+pytest.importorskip("sklearn")
 
 import bilevel
 from bilevel.io import BadFileError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import warnings
 from typing import Any
@@ -11,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ._protocol import Array
+from ._transposing_csr import TransposingCSR
 
 
-class TorchCSR:
+class TorchCSR(TransposingCSR):
     """A torch CSR tensor as a :class:`SparseKernel`.
 
-    Xᵀ is kept as CSR too (built at the first product with it): torch multiplies a compressed
-    matrix from the left alone, and a product with rows needs no atomic additions on a GPU.
+    Xᵀ is kept, since torch multiplies a compressed matrix from the left alone, and a product with
+    rows needs no atomic additions on a GPU.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class TorchCSR:
     columns_per_pass = 8
 
     def __init__(self, matrix: Any) -> None:
-        self.matrix = _with_short_indices(_quietly(matrix.to_sparse_csr))
+        super().__init__(_with_short_indices(_quietly(matrix.to_sparse_csr)))
 
     @classmethod
     def from_host(
@@ -47,38 +47,17 @@ class TorchCSR:
         return cls(_csr(rows, columns, backend.asarray(data, dtype), shape, check=True))
 
     @property
-    def shape(self) -> tuple[int, int]:
-        n, p = self.matrix.shape
-        return int(n), int(p)
-
-    @property
-    def dtype(self) -> Any:
-        return self.matrix.dtype
-
-    @property
     def nnz(self) -> int:
         return int(self.matrix.values().shape[0])
 
-    @functools.cached_property
-    def _transposed(self) -> Any:
-        return _quietly(lambda: self.matrix.t().to_sparse_csr())
+    @staticmethod
+    def _transpose(matrix: Any) -> Any:
+        return _quietly(lambda: matrix.t().to_sparse_csr())
 
-    def matmul(self, v: Array) -> Array:
-        return self.matrix @ v
-
-    def rmatmul(self, r: Array) -> Array:
-        return self._transposed @ r
-
-    def square_matmul(self, v: Array) -> Array:
-        return _squared(self.matrix) @ v
-
-    def square_rmatmul(self, r: Array) -> Array:
-        return self._squared_transpose @ r
-
-    @functools.cached_property
-    def _squared_transpose(self) -> Any:
-        """(X∘X)ᵀ: shares the index arrays of Xᵀ, and is kept, since Newton asks often."""
-        return _squared(self._transposed)
+    @staticmethod
+    def _square(matrix: Any) -> Any:
+        values = matrix.values()
+        return _csr(matrix.crow_indices(), matrix.col_indices(), values * values, matrix.shape)
 
     def values(self) -> Array:
         return self.matrix.values()
@@ -106,11 +85,6 @@ def _csr(
     return _quietly(
         lambda: build(indptr, indices, values, size=tuple(shape), check_invariants=check)
     )
-
-
-def _squared(matrix: Any) -> Any:
-    values = matrix.values()
-    return _csr(matrix.crow_indices(), matrix.col_indices(), values * values, matrix.shape)
 
 
 def _with_short_indices(matrix: Any) -> Any:

@@ -6,7 +6,6 @@ touches all of X, so fusing it would save little beside the passes.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._protocol import Array, BackendUnavailableError, SparseKernel
+from ._transposing_csr import TransposingCSR
 from .array_api import ArrayAPIBackend
 
 
@@ -133,11 +133,11 @@ def _sparse() -> Any:
     return sparse
 
 
-class CuPyCSR:
+class CuPyCSR(TransposingCSR):
     """A cupyx.scipy.sparse CSR matrix as a :class:`SparseKernel`.
 
-    Xᵀ is kept as CSR too (built at the first product with it): cuSPARSE multiplies a transposed
-    CSR matrix by atomic additions, slowly and in no fixed order.
+    Xᵀ is kept, since cuSPARSE multiplies a transposed CSR matrix by atomic additions, slowly and
+    in no fixed order.
     """
 
     #: cuSPARSE's product with several columns reads the matrix once for all of them. The number
@@ -148,49 +148,24 @@ class CuPyCSR:
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()  # the squares of repeated entries would be wrong
-        self.matrix = matrix
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        n, p = self.matrix.shape
-        return int(n), int(p)
-
-    @property
-    def dtype(self) -> Any:
-        return self.matrix.dtype
+        super().__init__(matrix)
 
     @property
     def nnz(self) -> int:
         return int(self.matrix.nnz)
 
-    @functools.cached_property
-    def _transposed(self) -> Any:
-        return self.matrix.T.tocsr()
+    @staticmethod
+    def _transpose(matrix: Any) -> Any:
+        return matrix.T.tocsr()
 
-    def matmul(self, v: Array) -> Array:
-        return self.matrix @ v
-
-    def rmatmul(self, r: Array) -> Array:
-        return self._transposed @ r
-
-    def square_matmul(self, v: Array) -> Array:
-        return _squared(self.matrix) @ v
-
-    def square_rmatmul(self, r: Array) -> Array:
-        return self._squared_transpose @ r
-
-    @functools.cached_property
-    def _squared_transpose(self) -> Any:
-        """(X∘X)ᵀ: shares the index arrays of Xᵀ, and is kept, since Newton asks often."""
-        return _squared(self._transposed)
+    @staticmethod
+    def _square(matrix: Any) -> Any:
+        data = matrix.data
+        arrays = (data * data, matrix.indices, matrix.indptr)
+        return _sparse().csr_matrix(arrays, shape=matrix.shape)
 
     def values(self) -> Array:
         return self.matrix.data
 
     def rows(self, index: npt.NDArray[np.intp]) -> CuPyCSR:
         return CuPyCSR(self.matrix[np.asarray(index)])
-
-
-def _squared(matrix: Any) -> Any:
-    data = matrix.data
-    return _sparse().csr_matrix((data * data, matrix.indices, matrix.indptr), shape=matrix.shape)

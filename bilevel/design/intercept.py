@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from ..backends import Array, Backend, HostIndex
-from ._protocol import Design, Passes
+from ..backends import Array, HostIndex
+from ._protocol import Passes
+from ._wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class WithIntercept:
+class WithIntercept(Wrapper):
     """[X 1], shape (n, p + 1): the last coefficient is the intercept.
 
     Examples
@@ -21,12 +21,6 @@ class WithIntercept:
     array([5., 5.])
     """
 
-    base: Design
-
-    @property
-    def backend(self) -> Backend:
-        return self.base.backend
-
     @property
     def passes(self) -> Passes:
         return self.base.passes
@@ -35,23 +29,6 @@ class WithIntercept:
     def shape(self) -> tuple[int, int]:
         n, p = self.base.shape
         return n, p + 1
-
-    @property
-    def dtype(self) -> Any:
-        return self.base.dtype
-
-    @property
-    def columns_per_pass(self) -> int:
-        return self.base.columns_per_pass
-
-    @property
-    def entries(self) -> int:
-        return self.base.entries
-
-    @property
-    def rounded(self) -> Design | None:
-        base = self.base.rounded
-        return None if base is None else replace(self, base=base)
 
     def matmul(self, v: Array) -> Array:
         return self.base.matmul(v[:-1, ...]) + v[-1, ...]
@@ -74,10 +51,6 @@ class WithIntercept:
             return self.base.square_matmul(v[:-1, ...]) + v[-1, ...]
         last = 1 - centre[-1]
         return self.base.square_matmul(v[:-1, ...], centre[:-1]) + last * last * v[-1, ...]
-
-    @property
-    def centred_rounding(self) -> float:
-        return self.base.centred_rounding
 
     def rows(self, index: HostIndex) -> WithIntercept:
         return WithIntercept(self.base.rows(index))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends import Array, Backend, HostIndex
-from ._protocol import Design, Passes
+from ..backends import Array, HostIndex
+from ._protocol import Passes
+from ._wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class MixedPrecision:
+class MixedPrecision(Wrapper):
     """X in float32 for a model in float64: half the memory traffic of a pass.
 
     Products are formed in float32; x, the margins, losses and inner products, and with them all
@@ -36,41 +37,23 @@ class MixedPrecision:
     dtype('float64')
     """
 
-    base: Design
-
     def __post_init__(self) -> None:
         if self.base.dtype != self.backend.xp.float32:
             raise TypeError(f"base must be of dtype float32, got {self.base.dtype}.")
-
-    @property
-    def backend(self) -> Backend:
-        return self.base.backend
 
     @property
     def passes(self) -> Passes:
         return self.base.passes
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self.base.shape
-
-    @property
     def dtype(self) -> Any:
         return self.backend.xp.float64
-
-    @property
-    def columns_per_pass(self) -> int:
-        return self.base.columns_per_pass
 
     def _single(self, a: Array) -> Array:
         return self.backend.xp.astype(a, self.backend.xp.float32)
 
     def _double(self, a: Array) -> Array:
         return self.backend.xp.astype(a, self.backend.xp.float64)
-
-    @property
-    def entries(self) -> int:
-        return self.base.entries
 
     @property
     def rounded(self) -> None:
@@ -90,10 +73,6 @@ class MixedPrecision:
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
         single = None if centre is None else self._single(centre)
         return self._double(self.base.square_matmul(self._single(v), single))
-
-    @property
-    def centred_rounding(self) -> float:
-        return self.base.centred_rounding
 
     def rows(self, index: HostIndex) -> MixedPrecision:
         return MixedPrecision(self.base.rows(index))

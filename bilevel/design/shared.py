@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from ..backends import Array, Backend, HostIndex
+from ..backends import Array, HostIndex
 from ._protocol import Design, Passes
+from ._wrapper import Wrapper
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _joined(wanted: Sequence[Product], most: int) -> list[Array]:
 
 
 @dataclass(frozen=True)
-class Shared:
+class Shared(Wrapper):
     """A design whose products are answered by a function, which may join them with others.
 
     Attributes
@@ -127,39 +128,8 @@ class Shared:
     (array([1., 1.]), 1, 1)
     """
 
-    base: Design
     ask: Callable[[Product], Array]
     passes: Passes = field(default_factory=Passes)
-
-    @property
-    def backend(self) -> Backend:
-        return self.base.backend
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.base.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.base.dtype
-
-    @property
-    def columns_per_pass(self) -> int:
-        return self.base.columns_per_pass
-
-    @property
-    def entries(self) -> int:
-        return self.base.entries
-
-    @property
-    def centred_rounding(self) -> float:
-        return self.base.centred_rounding
-
-    @property
-    def rounded(self) -> Design | None:
-        """The base's is one object for all who ask, so that it is shared as well."""
-        base = self.base.rounded
-        return None if base is None else replace(self, base=base)
 
     def matmul(self, v: Array) -> Array:
         self.passes.count_forward(v)

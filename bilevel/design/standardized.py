@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from ..backends import Array, Backend, HostIndex
+from ..backends import Array, HostIndex
 from ._protocol import Design, Passes, per_column
+from ._wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class Standardized:
+class Standardized(Wrapper):
     """(X - 1 meanᵀ) diag(scale)⁻¹, as an operator.
 
     Attributes
@@ -21,7 +21,6 @@ class Standardized:
         What is subtracted from each column, and what it is divided by after.
     """
 
-    base: Design
     mean: Array
     scale: Array
 
@@ -50,33 +49,8 @@ class Standardized:
         return cls(base, mean, scale)
 
     @property
-    def backend(self) -> Backend:
-        return self.base.backend
-
-    @property
     def passes(self) -> Passes:
         return self.base.passes
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.base.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.base.dtype
-
-    @property
-    def columns_per_pass(self) -> int:
-        return self.base.columns_per_pass
-
-    @property
-    def entries(self) -> int:
-        return self.base.entries
-
-    @property
-    def rounded(self) -> Design | None:
-        base = self.base.rounded
-        return None if base is None else replace(self, base=base)
 
     def matmul(self, v: Array) -> Array:
         xp = self.backend.xp
@@ -101,10 +75,6 @@ class Standardized:
     def _base_centre(self, centre: Array | None) -> Array:
         """(x - m)/s - c = (x - (m + s c))/s: centring again moves the centre of the base."""
         return self.mean if centre is None else self.mean + self.scale * centre
-
-    @property
-    def centred_rounding(self) -> float:
-        return self.base.centred_rounding
 
     def rows(self, index: HostIndex) -> Standardized:
         return Standardized(self.base.rows(index), self.mean, self.scale)

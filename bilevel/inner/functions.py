@@ -7,7 +7,7 @@ comes from central differences of the gradient (Nocedal and Wright, *Numerical o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,6 +114,27 @@ def check_value_and_grad(
     return value, grad
 
 
+def difference(f: Callable[[Array], Array], at: Array, v: Array, backend: Backend) -> Array:
+    """(f(at + s v) - f(at - s v)) / 2s, s = eps^(1/3) (1 + ‖at‖) / ‖v‖.
+
+    The step balances the truncation, of order s², with the rounding, of order eps/s. It is
+    computed on the device: no scalar is read.
+    """
+    xp = backend.xp
+    size = xp.sqrt(xp.sum(v * v))
+    length = xp.finfo(v.dtype).eps ** (1 / 3) * (1 + xp.sqrt(xp.sum(at * at)))
+    step = length / xp.where(size > 0, size, xp.ones_like(size))
+    return (f(at + step * v) - f(at - step * v)) / (2 * step)
+
+
+def unit_vectors(lam: Array, backend: Backend) -> Iterator[Array]:
+    """e_1, ..., e_m, each of the shape of λ."""
+    xp = backend.xp
+    number = xp.arange(lam.shape[0], device=backend.device)
+    one, zero = xp.ones_like(lam), xp.zeros_like(lam)
+    return (xp.where(number == j, one, zero) for j in range(lam.shape[0]))
+
+
 @dataclass(frozen=True)
 class FunctionPoint:
     """h from functions at (x, λ)."""
@@ -171,13 +192,13 @@ class FunctionPoint:
         inner = self.inner
         if inner.hvp is not None:
             return inner.product("hvp", self.x, self.lam, v, inner.x_shape)
-        return self._difference(self.x, v, lambda x: inner.evaluate(x, self.lam)[1])
+        return difference(lambda x: inner.evaluate(x, self.lam)[1], self.x, v, inner.backend)
 
     def _cross_jvp(self, d: Array) -> Array:
         inner = self.inner
         if inner.cross_jvp is not None:
             return inner.product("cross_jvp", self.x, self.lam, d, inner.x_shape)
-        return self._difference(self.lam, d, lambda lam: inner.evaluate(self.x, lam)[1])
+        return difference(lambda lam: inner.evaluate(self.x, lam)[1], self.lam, d, inner.backend)
 
     def _cross_vjp(self, q: Array) -> Array:
         inner = self.inner
@@ -190,23 +211,7 @@ class FunctionPoint:
     @cached_property
     def _cross_columns(self) -> list[Array]:
         """The columns of ∂²_{xλ} h: computed once, whatever the number of products."""
-        inner, xp = self.inner, self.inner.backend.xp
-        number = xp.arange(inner.n_hyperparameters, device=inner.backend.device)
-        one, zero = xp.ones_like(self.lam), xp.zeros_like(self.lam)
-        units = (xp.where(number == j, one, zero) for j in range(inner.n_hyperparameters))
-        return [self._cross_jvp(unit) for unit in units]
-
-    def _difference(self, at: Array, v: Array, grad: Callable[[Array], Array]) -> Array:
-        """(grad(at + s v) - grad(at - s v)) / 2s, s = eps^(1/3) (1 + ‖at‖) / ‖v‖.
-
-        The step balances the truncation, of order s², with the rounding, of order eps/s. It is
-        computed on the device: no scalar is read.
-        """
-        xp = self.inner.backend.xp
-        size = xp.sqrt(xp.sum(v * v))
-        length = xp.finfo(v.dtype).eps ** (1 / 3) * (1 + xp.sqrt(xp.sum(at * at)))
-        step = length / xp.where(size > 0, size, xp.ones_like(size))
-        return (grad(at + step * v) - grad(at - step * v)) / (2 * step)
+        return [self._cross_jvp(unit) for unit in unit_vectors(self.lam, self.inner.backend)]
 
 
 @dataclass(frozen=True)

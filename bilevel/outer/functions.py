@@ -9,7 +9,7 @@ from typing import Any
 from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
-from ..inner.functions import Origin, check_result, check_value_and_grad
+from ..inner.functions import Origin, check_result, check_value_and_grad, difference, unit_vectors
 from ._protocol import OuterConstants
 
 
@@ -86,18 +86,14 @@ class FunctionOuterPoint:
         return self._differences() if given is None else given
 
     def _differences(self) -> Array:
-        """(g(x, λ + s e_j) - g(x, λ - s e_j)) / 2s for each j, s = eps^(1/3) (1 + ‖λ‖)."""
-        outer, xp, lam = self.outer, self.outer.backend.xp, self.lam
-        step = xp.finfo(lam.dtype).eps ** (1 / 3) * (1 + xp.sqrt(xp.sum(lam * lam)))
-        number = xp.arange(lam.shape[0], device=outer.backend.device)
+        """The difference of g(x, .) along each e_j."""
+        backend, lam = self.outer.backend, self.lam
 
-        def quotient(j: int) -> Array:
-            shift = xp.where(number == j, step * xp.ones_like(lam), xp.zeros_like(lam))
-            above, _ = outer.evaluate(self.x, lam + shift)
-            below, _ = outer.evaluate(self.x, lam - shift)
-            return (above - below) / (2 * step)
+        def value(lam: Array) -> Array:
+            return self.outer.evaluate(self.x, lam)[0]
 
-        return xp.stack([quotient(j) for j in range(lam.shape[0])])
+        units = unit_vectors(lam, backend)
+        return backend.xp.stack([difference(value, lam, unit, backend) for unit in units])
 
 
 def from_functions(

@@ -13,9 +13,10 @@ from .._cached import cached_property
 from ..backends import Array
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
-from ._predictor import Prediction, Predictor
+from ._predicted import SmoothedPoint
+from ._predictor import Predictor
 from ._protocol import OuterConstants
-from .effective import Smoother, SmootherPoint, smoother
+from .effective import Smoother, smoother
 from .fitted import fitted
 
 
@@ -40,24 +41,10 @@ class GCV:
 
 
 @dataclass(frozen=True)
-class GCVPoint:
+class GCVPoint(SmoothedPoint):
     """Generalised cross-validation at (x, λ)."""
 
     outer: GCV
-    x: Array
-    lam: Array
-
-    @cached_property
-    def _prediction(self) -> Prediction:
-        return self.outer.predictor.at(self.x, self.lam)
-
-    @cached_property
-    def _residual(self) -> Array:
-        return self._prediction.value - self.outer.y
-
-    @cached_property
-    def _smoother(self) -> SmootherPoint:
-        return self.outer.smoother.at(self.lam)
 
     @cached_property
     def _left(self) -> Array:
@@ -74,14 +61,9 @@ class GCVPoint:
     def _slopes(self) -> Array:
         return (2 * self.outer.y.shape[0]) * self._residual / (self._left * self._left)
 
-    @cached_property
-    def grad_x(self) -> Array:
-        return self._prediction.pull_x(self._slopes)
-
-    @cached_property
-    def grad_lam(self) -> Array:
-        by_trace = 2 * self.value / self._left * self._smoother.trace_grad
-        return self._prediction.pull_lam(self._slopes) + by_trace
+    @property
+    def _by_trace(self) -> Array:
+        return 2 * self.value / self._left
 
 
 def gcv(model: LinearModel | KernelRidge) -> GCV:

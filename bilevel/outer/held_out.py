@@ -17,7 +17,8 @@ from ..inner.linear import (
     rmatmul,
 )
 from ..losses import Loss
-from ._predictor import LinearPredictor, Prediction, Predictor
+from ._predicted import PredictedPoint
+from ._predictor import LinearPredictor, Predictor
 from ._protocol import OuterConstants
 
 
@@ -92,16 +93,10 @@ def _beside(rows: Array, a: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class HeldOutPoint:
+class HeldOutPoint(PredictedPoint):
     """The held-out loss at (x, λ)."""
 
     outer: HeldOut
-    x: Array
-    lam: Array
-
-    @cached_property
-    def prediction(self) -> Prediction:
-        return self.outer.predictor.at(self.x, self.lam)
 
     @cached_property
     def value(self) -> Array:
@@ -113,14 +108,6 @@ class HeldOutPoint:
     def _slopes(self) -> Array:
         outer, backend = self.outer, self.outer.predictor.backend
         return outer.weigh(outer.loss.derivative(outer.y, self.prediction.value, backend))
-
-    @cached_property
-    def grad_x(self) -> Array:
-        return self.prediction.pull_x(self._slopes)
-
-    @cached_property
-    def grad_lam(self) -> Array:
-        return self.prediction.pull_lam(self._slopes)
 
 
 class LinearHeldOutPoint(HeldOutPoint):

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
-from ..design import Passes
-from ..inner.kernel_ridge import (
-    KernelMatrix,
-    KernelRidge,
-    check_kernel_weights,
-    check_matrix,
-    with_columns,
-)
+from ..backends import Array
+from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_kernel_weights, with_columns
 from ..linalg import dot
 from ..losses import Loss
+from ._rows import RowsPredictor, check_rows
 from .held_out import HeldOut
 
 
 @dataclass(frozen=True)
-class KernelPredictor:
+class KernelPredictor(RowsPredictor):
     """t = K(rows, X; θ) α: it depends on λ directly, through θ.
 
     Attributes
@@ -33,35 +26,14 @@ class KernelPredictor:
     """
 
     model: KernelRidge
-    rows: Array
-    counter: Passes = field(default_factory=Passes, compare=False)
-
-    @property
-    def backend(self) -> Backend:
-        return self.model.backend
-
-    @property
-    def dtype(self) -> Any:
-        return self.model.dtype
-
-    @property
-    def n_rows(self) -> int:
-        return int(self.rows.shape[0])
 
     @property
     def depends_on_lam(self) -> bool:
         return True
 
-    @property
-    def passes(self) -> int:
-        return self.counter.total
-
     def at(self, x: Array, lam: Array) -> KernelPrediction:
         matrix = self.model.cross_matrix(self.rows, lam, self.counter)
         return KernelPrediction(self.model, matrix, self.model.scale(x))
-
-    def row_square_norms(self) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -120,11 +92,7 @@ def held_out_kernel(
     >>> float(g.at(np.array([1.0, -1.0]), np.zeros(2)).value)
     0.5
     """
-    backend = backend_of(X_train=model.X, X_val=X, y_val=y)
-    common_dtype(backend, X_train=model.X, X_val=X)
-    check_matrix(X, "X_val", backend)
-    if X.shape[1] != model.X.shape[1]:
-        raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
+    backend = check_rows(X, model.X, y)
     weights = check_kernel_weights(sample_weight, X, y, backend)
     if weights is not None:
         y, weights = backend.xp.broadcast_arrays(*with_columns(y, weights))

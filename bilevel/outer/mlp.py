@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
-from ..design import Passes
-from ..inner.kernel_ridge import check_matrix
+from ..backends import Array
 from ..inner.mlp import MLP
 from ..losses import Loss
+from ._rows import RowsPredictor, check_rows
 from .held_out import HeldOut
 
 
 @dataclass(frozen=True)
-class MLPPredictor:
+class MLPPredictor(RowsPredictor):
     """t(a_i; x) for other rows than those of the model."""
 
     model: MLP
-    rows: Array
-    counter: Passes = field(default_factory=Passes, compare=False)
-
-    @property
-    def backend(self) -> Backend:
-        return self.model.backend
-
-    @property
-    def dtype(self) -> Any:
-        return self.model.dtype
-
-    @property
-    def n_rows(self) -> int:
-        return int(self.rows.shape[0])
 
     @property
     def depends_on_lam(self) -> bool:
         return False
 
-    @property
-    def passes(self) -> int:
-        return self.counter.total
-
     def at(self, x: Array, lam: Array) -> MLPPrediction:
         return MLPPrediction(self, x, lam)
-
-    def row_square_norms(self) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -100,11 +77,7 @@ def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> He
     2.0794
     """
     loss = model.loss if loss is None else loss
-    backend = backend_of(X_train=model.X, X_val=X, y_val=y)
-    common_dtype(backend, X_train=model.X, X_val=X)
-    check_matrix(X, "X_val", backend)
-    if X.shape[1] != model.X.shape[1]:
-        raise ValueError(f"X_val has {X.shape[1]} features but X has {model.X.shape[1]}.")
+    backend = check_rows(X, model.X, y)
     labels = loss.encode(y, backend, model.dtype, "y_val")
     if labels.ndim == 1:
         labels = labels[:, None]

@@ -19,12 +19,13 @@ import math
 from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import Array, backend_of
+from ..backends import Array, Backend, backend_of
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
-from ._predictor import Prediction, Predictor
+from ._predicted import PredictedPoint, SmoothedPoint
+from ._predictor import Predictor
 from ._protocol import OuterConstants
-from .effective import Smoother, SmootherPoint, smoother
+from .effective import Smoother, smoother
 from .fitted import fitted
 
 
@@ -50,40 +51,24 @@ class SURE:
 
 
 @dataclass(frozen=True)
-class SUREPoint:
+class SUREPoint(SmoothedPoint):
     """SURE at (x, λ)."""
 
     outer: SURE
-    x: Array
-    lam: Array
-
-    @cached_property
-    def _prediction(self) -> Prediction:
-        return self.outer.predictor.at(self.x, self.lam)
-
-    @cached_property
-    def _residual(self) -> Array:
-        return self._prediction.value - self.outer.y
-
-    @cached_property
-    def _smoother(self) -> SmootherPoint:
-        return self.outer.smoother.at(self.lam)
 
     @cached_property
     def value(self) -> Array:
-        xp, variance = self.outer.predictor.backend.xp, self.outer.noise**2
-        square = xp.vecdot(self._residual, self._residual)
-        n = self.outer.y.shape[0]
-        return square - n * variance + 2 * variance * self._smoother.trace
+        outer = self.outer
+        trace = self._smoother.trace
+        return _estimate(self._residual, outer.noise, trace, outer.predictor.backend)
 
     @cached_property
-    def grad_x(self) -> Array:
-        return self._prediction.pull_x(2 * self._residual)
+    def _slopes(self) -> Array:
+        return 2 * self._residual
 
-    @cached_property
-    def grad_lam(self) -> Array:
-        direct = 2 * self.outer.noise**2 * self._smoother.trace_grad
-        return self._prediction.pull_lam(2 * self._residual) + direct
+    @property
+    def _by_trace(self) -> float:
+        return 2 * self.outer.noise**2
 
 
 @dataclass(frozen=True)
@@ -121,25 +106,19 @@ class MonteCarloSURE:
 
 
 @dataclass(frozen=True)
-class MonteCarloSUREPoint:
+class MonteCarloSUREPoint(PredictedPoint):
     """Monte-Carlo SURE at (x, λ)."""
 
     outer: MonteCarloSURE
-    x: Array
-    lam: Array
-
-    @cached_property
-    def _prediction(self) -> Prediction:
-        return self.outer.predictor.at(self.x, self.lam)
 
     @cached_property
     def _residual(self) -> Array:
-        return self._prediction.value[:, 0] - self.outer.targets[:, 0]
+        return self.prediction.value[:, 0] - self.outer.targets[:, 0]
 
     @cached_property
     def divergence(self) -> Array:
         """The mean of ⟨t(y + ε δ_j) - t(y), δ_j⟩ / ε, 0-d."""
-        outer, t = self.outer, self._prediction.value
+        outer, t = self.outer, self.prediction.value
         xp = outer.predictor.backend.xp
         total = xp.sum((t[:, 1:] - t[:, :1]) * outer.probes)
         return total / (outer.epsilon * outer.probes.shape[1])
@@ -147,9 +126,7 @@ class MonteCarloSUREPoint:
     @cached_property
     def value(self) -> Array:
         outer = self.outer
-        xp, variance = outer.predictor.backend.xp, outer.noise**2
-        square = xp.vecdot(self._residual, self._residual)
-        return square - outer.targets.shape[0] * variance + 2 * variance * self.divergence
+        return _estimate(self._residual, outer.noise, self.divergence, outer.predictor.backend)
 
     @cached_property
     def _slopes(self) -> Array:
@@ -161,13 +138,11 @@ class MonteCarloSUREPoint:
         first = 2 * self._residual - xp.sum(pulled, axis=1)
         return xp.concat([first[:, None], pulled], axis=1)
 
-    @cached_property
-    def grad_x(self) -> Array:
-        return self._prediction.pull_x(self._slopes)
 
-    @cached_property
-    def grad_lam(self) -> Array:
-        return self._prediction.pull_lam(self._slopes)
+def _estimate(residual: Array, noise: float, divergence: Array, backend: Backend) -> Array:
+    """‖y - t‖² - n σ² + 2 σ² div."""
+    square, variance = backend.xp.vecdot(residual, residual), noise**2
+    return square - residual.shape[0] * variance + 2 * variance * divergence
 
 
 def _constants(predictor: Predictor) -> OuterConstants:

@@ -1,0 +1,64 @@
+"""CSR products of libraries that multiply a compressed matrix well from the left alone."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ._protocol import Array
+
+
+class TransposingCSR(ABC):
+    """What the :class:`SparseKernel` of such a library consists of, but for its own calls.
+
+    Xᵀ is kept as CSR too, built at the first product with it.
+
+    Parameters
+    ----------
+    matrix : CSR matrix of the library, shape (n, p)
+        X, without repeated entries: their squares would be wrong.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+
+    @staticmethod
+    @abstractmethod
+    def _transpose(matrix: Any) -> Any:
+        """Xᵀ as CSR."""
+
+    @staticmethod
+    @abstractmethod
+    def _square(matrix: Any) -> Any:
+        """X∘X, which shares the index arrays of X."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, p = self.matrix.shape
+        return int(n), int(p)
+
+    @property
+    def dtype(self) -> Any:
+        return self.matrix.dtype
+
+    @functools.cached_property
+    def _transposed(self) -> Any:
+        return self._transpose(self.matrix)
+
+    @functools.cached_property
+    def _squared_transpose(self) -> Any:
+        """(X∘X)ᵀ: kept, since Newton asks often."""
+        return self._square(self._transposed)
+
+    def matmul(self, v: Array) -> Array:
+        return self.matrix @ v
+
+    def rmatmul(self, r: Array) -> Array:
+        return self._transposed @ r
+
+    def square_matmul(self, v: Array) -> Array:
+        return self._square(self.matrix) @ v
+
+    def square_rmatmul(self, r: Array) -> Array:
+        return self._squared_transpose @ r

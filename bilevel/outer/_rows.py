@@ -1,0 +1,49 @@
+"""What predictors of dense rows share: the rows, their counter, and the check of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backends import Array, Backend, backend_of, common_dtype
+from ..design import Passes
+from ..inner import Inner
+from ..inner.kernel_ridge import check_matrix
+
+
+@dataclass(frozen=True)
+class RowsPredictor:
+    """Predicts rows of a dense matrix, and counts the passes over them."""
+
+    model: Inner
+    rows: Array
+    counter: Passes = field(default_factory=Passes, compare=False)
+
+    @property
+    def backend(self) -> Backend:
+        return self.model.backend
+
+    @property
+    def dtype(self) -> Any:
+        return self.model.dtype
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.rows.shape[0])
+
+    @property
+    def passes(self) -> int:
+        return self.counter.total
+
+    def row_square_norms(self) -> None:
+        return None
+
+
+def check_rows(X: Array, X_train: Array, y: Array) -> Backend:
+    """Refuse held-out rows that do not fit the training rows; return the backend of both."""
+    backend = backend_of(X_train=X_train, X_val=X, y_val=y)
+    common_dtype(backend, X_train=X_train, X_val=X)
+    check_matrix(X, "X_val", backend)
+    if X.shape[1] != X_train.shape[1]:
+        raise ValueError(f"X_val has {X.shape[1]} features but X has {X_train.shape[1]}.")
+    return backend
