@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import DATASETS, halves
+from datasets import DATASETS, LARGER, halves
 from scipy import optimize, sparse
 from solvers import scipy_fit
 from tables import write
@@ -488,7 +488,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    names = asked.names or (["breast cancer", "digits"] if asked.quick else list(DATASETS))
+    names = asked.names or (["breast cancer", "digits"] if asked.quick else [*DATASETS, *LARGER])
     rows, met, curves, notes = [], [], {}, []
     warm_up()
     for name in names:

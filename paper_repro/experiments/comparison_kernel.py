@@ -47,11 +47,11 @@ def run(settings: Settings) -> Results:
     rows: list[Row] = []
     facts: dict[str, Any] = {}
     for data in (recordings, named):
-        for seed in range(settings.seed, settings.seed + settings.pick(5, 2, 1)):
+        for seed in range(settings.seed, settings.seed + settings.pick(3, 2, 1)):
             budget = Budget(
-                settings.pick(50_000, 4_000, 300),
-                settings.pick(3600.0, 60.0, 5.0),
-                settings.pick(400, 120, 3),
+                settings.pick(4_000, 4_000, 300),
+                settings.pick(600.0, 60.0, 5.0),
+                settings.pick(120, 120, 3),
             )
             rows += _one(data, seed, budget, settings, facts)
     return Results({"trace": rows}, facts, _note(settings))

@@ -74,7 +74,7 @@ def run(settings: Settings) -> Results:
         problem, test = problem_of(parts, hidden, settings.backend)
         x0 = problem.inner.initial(seed)
         budget = Budget(
-            settings.pick(100_000, 12_000, 400), settings.pick(900.0, 60.0, 2.0),
+            settings.pick(40_000, 12_000, 400), settings.pick(90.0, 60.0, 2.0),
             settings.pick(100, 30, 3),
         )  # fmt: skip
         for name in ("adaptive", *own_methods()):
