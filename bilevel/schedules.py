@@ -7,6 +7,7 @@ from any number of its terms, so the sequence says it, and the certificate repea
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,10 @@ class Schedule(Protocol):
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be positive, got {value!r}.")
+
+
+#: A tolerance is positive, also where the formula underflows (0.1 · 0.9ᵏ from k = 6,702 on).
+_LEAST = sys.float_info.min
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Power:
         return self.exponent > 1
 
     def __call__(self, k: int) -> float:
-        return self.first / math.pow(k, self.exponent)
+        return max(self.first * math.pow(k, -self.exponent), _LEAST)
 
 
 def quadratic(first: float = 0.1) -> Power:
@@ -84,7 +89,7 @@ class Exponential:
         return self.ratio < 1
 
     def __call__(self, k: int) -> float:
-        return self.first * self.ratio**k
+        return max(self.first * self.ratio**k, _LEAST)
 
 
 @dataclass(frozen=True)

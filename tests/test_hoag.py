@@ -212,6 +212,11 @@ def test_a_schedule_states_whether_its_sum_is_finite(schedule, summable):
     assert all(schedule(k) > 0 for k in (1, 10, 1000))
 
 
+@pytest.mark.parametrize("schedule", [Exponential(), Power(0.1, 80.0)])
+def test_schedules_stay_positive_where_their_formula_underflows(schedule):
+    assert 0 < schedule(20_000) < 1e-300
+
+
 def test_schedules_are_those_of_the_paper():
     assert [quadratic()(k) for k in (1, 2, 10)] == pytest.approx([0.1, 0.025, 0.001])
     assert [cubic()(k) for k in (1, 2, 10)] == pytest.approx([0.1, 0.0125, 0.0001])
