@@ -81,13 +81,13 @@ def risks(problem: bilevel.Problem, lam: list[float], clean: Any, A: Any) -> tup
 
 
 def run(settings: Settings) -> Results:
-    n, backend = settings.pick(1024, 256, 48), settings.backend
+    n, backend = settings.pick(512, 256, 48), settings.backend
     A, truth = blur(n), signal(n)
     clean = A @ truth
     grid = np.linspace(-6.0, 8.0, settings.pick(57, 29, 5))
     rows: list[Row] = []
     found: list[Row] = []
-    for draw_number in range(settings.pick(50, 12, 2)):
+    for draw_number in range(settings.pick(20, 12, 2)):
         seed = settings.seed + draw_number
         y = clean + NOISE * np.random.default_rng(seed).standard_normal(n)
         problem = sure_problem(y, A, seed, 1, backend)
@@ -111,9 +111,9 @@ def _descend(
     """Follow the SUGAR gradient from λ = 0."""
     problem = sure_problem(y, A, seed, operators, settings.backend)
     budget = Budget(
-        settings.pick(20_000, 4_000, 300),
-        settings.pick(600.0, 60.0, 1.0),
-        settings.pick(200, 60, 3),
+        settings.pick(8_000, 4_000, 300),
+        settings.pick(120.0, 60.0, 1.0),
+        settings.pick(100, 60, 3),
     )
     path = trace(problem, HOAG() if method == "hoag" else method, budget)
     sure, risk = risks(problem, path[-1]["lam"], clean, A)
