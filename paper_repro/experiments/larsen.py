@@ -62,19 +62,19 @@ def trained(problem: bilevel.Problem, test: Any, lam: Any, seed: int, steps: int
 
 
 def run(settings: Settings) -> Results:
-    n = settings.pick(1000, 200, 30)
+    n = settings.pick(600, 200, 30)
     n_test = settings.pick(10_000, 2_000, 100)
-    hidden, steps = settings.pick(30, 12, 3), settings.pick(3000, 800, 30)
+    hidden, steps = settings.pick(20, 12, 3), settings.pick(1500, 800, 30)
     train_rows, test_rows = datasets.mnist()
     tables: dict[str, list[Row]] = {"path": [], "grid": [], "end": []}
-    for seed in range(settings.seed, settings.seed + settings.pick(5, 3, 1)):
+    for seed in range(settings.seed, settings.seed + settings.pick(3, 3, 1)):
         drawn, held = train_rows.subset(2 * n, seed), test_rows.subset(n_test, seed)
         X, y = pooled(drawn), drawn.y
         parts = ((X[:n], y[:n]), (X[n:], y[n:]), (pooled(held), held.y))
         problem, test = problem_of(parts, hidden, settings.backend)
         x0 = problem.inner.initial(seed)
         budget = Budget(
-            settings.pick(40_000, 12_000, 400), settings.pick(90.0, 60.0, 2.0),
+            settings.pick(40_000, 12_000, 400), settings.pick(60.0, 60.0, 2.0),
             settings.pick(100, 30, 3),
         )  # fmt: skip
         for name in ("adaptive", *own_methods()):
@@ -88,7 +88,7 @@ def run(settings: Settings) -> Results:
             tables["end"].append({"seed": seed, "method": name, **end})
         plain = trained(problem, test, [NONE, NONE], seed, steps)
         tables["end"].append({"seed": seed, "method": "no weight decay", **plain})
-        axis = np.linspace(-8.0, 4.0, settings.pick(13, 5, 2))
+        axis = np.linspace(-8.0, 4.0, settings.pick(7, 5, 2))
         for lam in product(axis, axis):
             found = trained(problem, test, lam, seed, steps)
             tables["grid"].append({"seed": seed, **found})
