@@ -45,7 +45,7 @@ def run(settings: Settings) -> Results:
     budget = Budget(
         settings.pick(12_000, 6_000, 500),
         settings.pick(240.0, 120.0, 3.0),
-        settings.pick(200, 60, 3),
+        settings.pick(60, 60, 3),
     )
     rows: list[Row] = []
     facts: dict[str, Any] = {"rows": n}
