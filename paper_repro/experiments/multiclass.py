@@ -36,14 +36,14 @@ def problem_of(
 
 
 def run(settings: Settings) -> Results:
-    n = settings.pick(3_000, 1_000, 60)
+    n = settings.pick(1_500, 1_000, 60)
     train_rows, test_rows = datasets.mnist()
     drawn = train_rows.subset(2 * n, settings.seed)
     train = datasets.Data("MNIST", drawn.X[:n], drawn.y[:n])
     val = datasets.Data("MNIST", drawn.X[n:], drawn.y[n:])
     test = test_rows.subset(settings.pick(10_000, 2_000, 100), settings.seed)
     budget = Budget(
-        settings.pick(12_000, 6_000, 500),
+        settings.pick(8_000, 6_000, 500),
         settings.pick(240.0, 120.0, 3.0),
         settings.pick(60, 60, 3),
     )
