@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
 from ._host import from_host
-from ._protocol import Design, Passes
+from ._protocol import Design, Passes, Rounds, rounded
 from ._recount import recounted
 from .csr import CSRDesign
 from .dense import DenseDesign
@@ -20,11 +20,13 @@ __all__ = [
     "Design",
     "MixedPrecision",
     "Passes",
+    "Rounds",
     "Standardized",
     "WithIntercept",
     "as_design",
     "from_host",
     "recounted",
+    "rounded",
 ]
 
 

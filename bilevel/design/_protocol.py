@@ -67,14 +67,6 @@ class Design(Protocol):
         """How many numbers a pass reads: n p, or the stored ones of a sparse matrix."""
         ...
 
-    @property
-    def rounded(self) -> Design | None:
-        """The matrix in float32 for products with float64, on the same counter.
-
-        None where such products are not cheaper, or X is of float32 itself.
-        """
-        ...
-
     def matmul(self, v: Array) -> Array:
         """X @ v, shape (n,) or (n, k)."""
         ...
@@ -112,6 +104,27 @@ class Design(Protocol):
             If ``index`` does not hold integers in 0, ..., n-1 along one axis.
         """
         ...
+
+
+@runtime_checkable
+class Rounds(Protocol):
+    """A design that may serve products in float32 for less.
+
+    A sparse one does not: its indices weigh as much as its values, and conjugate gradients pay for
+    the rounding (docs/path-following.md).
+    """
+
+    def rounded(self) -> Design | None:
+        """The matrix in float32 for products with float64, on the same counter.
+
+        None where such products are not cheaper, or X is of float32 itself.
+        """
+        ...
+
+
+def rounded(design: Design) -> Design | None:
+    """Its rounded form, None where it has none."""
+    return design.rounded() if isinstance(design, Rounds) else None
 
 
 def per_column(a: Array, v: Array) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..backends import Backend
-from ._protocol import Design
+from ._protocol import Design, rounded
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class Wrapper:
     def centred_rounding(self) -> float:
         return self.base.centred_rounding
 
-    @property
     def rounded(self) -> Self | None:
         """On the rounded base, one object for all who ask: of a shared design shared as well."""
-        base = self.base.rounded
+        base = rounded(self.base)
         return None if base is None else replace(self, base=base)

@@ -42,15 +42,6 @@ class CSRDesign:
     def entries(self) -> int:
         return self.kernel.nnz
 
-    @property
-    def rounded(self) -> None:
-        """None: the indices weigh as much as the values, and CG pays for the rounding.
-
-        Measured (path following, CPU s with products in float64 and in float32): Reuters 0.144 and
-        0.142, 20 Newsgroups 0.84 and 0.93, that six times over 3.1 and 3.9.
-        """
-        return None
-
     def matmul(self, v: Array) -> Array:
         self.passes.count_forward(v)
         return self.kernel.matmul(v)

@@ -57,8 +57,11 @@ class DenseDesign:
     def entries(self) -> int:
         return math.prod(self.array.shape)
 
-    @cached_property
     def rounded(self) -> Design | None:
+        return self._rounded
+
+    @cached_property
+    def _rounded(self) -> Design | None:
         """A copy, made when first asked for, of a matrix larger than the caches.
 
         On a CPU 40 iterations of CG with 3 columns took 0.6 of the time (20,000 x 500; small

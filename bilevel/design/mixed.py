@@ -55,11 +55,6 @@ class MixedPrecision(Wrapper):
     def _double(self, a: Array) -> Array:
         return self.backend.xp.astype(a, self.backend.xp.float64)
 
-    @property
-    def rounded(self) -> None:
-        """None: it is already."""
-        return None
-
     def matmul(self, v: Array) -> Array:
         return self._double(self.base.matmul(self._single(v)))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from .._cached import cached_property
 from ..backends import Array, Backend, backend_of
-from ..design import Design, WithIntercept, as_design, recounted
+from ..design import Design, WithIntercept, as_design, recounted, rounded
 from ..linalg import Preconditioner, dot
 from ..losses import Loss
 from ._protocol import InnerConstants
@@ -73,10 +73,9 @@ class LinearModel:
     def n_hyperparameters(self) -> int:
         return self.penalty.n_hyperparameters
 
-    @cached_property
     def rounded(self) -> LinearModel | None:
         """The same model with products in float32, None where they are not cheaper."""
-        design = getattr(self.design, "rounded", None)
+        design = rounded(self.design)
         return None if design is None else replace(self, design=design)
 
     @property
@@ -282,7 +281,7 @@ class LinearPoint:
 
     def rounded(self) -> LinearPoint | None:
         """The same point with products in float32, None where they are not cheaper."""
-        model = self.model.rounded
+        model = self.model.rounded()
         return None if model is None else model.at(self.x, self.lam, self.margins)
 
     def push(self, v: Array) -> Array:
