@@ -83,16 +83,10 @@ def _start(
 
 def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator[Snapshot]:
     while snapshot.state.status is Status.RUNNING:
-        before, clock = counts(problem), time.perf_counter()
+        before = counts(problem)
         state = method.step(problem, snapshot.state)
         problem.backend.synchronize()
-        spent = counts(problem)
-        costs = snapshot.costs + Costs(
-            spent.passes - before.passes,
-            spent.column_passes - before.column_passes,
-            spent.outer_passes - before.outer_passes,
-            time.perf_counter() - clock,
-        )
+        costs = snapshot.costs + (counts(problem) - before)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
         better = snapshot.best is None or _rank(record) <= _rank(snapshot.best)
@@ -107,8 +101,9 @@ def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator
 
 
 def counts(problem: Problem) -> Costs:
-    """The counters of a problem as they stand; they go on from run to run."""
-    return Costs(problem.inner.passes, problem.inner.column_passes, problem.outer.passes)
+    """The counters of a problem and the clock as they stand: differences are what was spent."""
+    inner, outer = problem.inner, problem.outer
+    return Costs(inner.passes, inner.column_passes, outer.passes, time.perf_counter())
 
 
 def _rank(record: Record) -> float:

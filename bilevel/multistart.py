@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from .lockstep import Ask, Task, stopping
 from .loop import counts, minimize
 from .methods import Method
 from .problem import Problem
-from .record import Costs, Record, Result
+from .record import Costed, Costs, Record, Result, aligned
 from .stacked import StackedInner
 from .status import Status
 
 
 @dataclass(frozen=True, repr=False)
-class MultistartResult:
+class MultistartResult(Costed):
     """What :func:`bilevel.multistart` found.
 
     Attributes
@@ -56,22 +55,6 @@ class MultistartResult:
         done = [result for result in self.results if result.success]
         return min(done or self.results, key=_fun)
 
-    @property
-    def passes(self) -> int:
-        return self.costs.passes
-
-    @property
-    def column_passes(self) -> int:
-        return self.costs.column_passes
-
-    @property
-    def outer_passes(self) -> int:
-        return self.costs.outer_passes
-
-    @property
-    def seconds(self) -> float:
-        return self.costs.seconds
-
     def __repr__(self) -> str:
         found = Counter(result.status.value for result in self.results)
         rows = {
@@ -81,8 +64,7 @@ class MultistartResult:
             "column_passes": self.column_passes,
             "seconds": round(self.seconds, 3),
         }
-        lines = [f"{name:>14}: {value}" for name, value in rows.items()]
-        return "\n".join([*lines, "best:", repr(self.best)])
+        return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
 def _fun(result: Result) -> float:
@@ -179,15 +161,9 @@ def multistart(
     if run is _together:
         # Norms of the rows belong to the data: taken once for all searches, off the counters.
         _ = problem.inner.constants(lams[0]), problem.outer_constants
-    before, clock = counts(problem), time.perf_counter()
+    before = counts(problem)
     found = run(problem, lams, options, callback)
-    after = counts(problem)
-    costs = Costs(
-        after.passes - before.passes,
-        after.column_passes - before.column_passes,
-        after.outer_passes - before.outer_passes,
-        time.perf_counter() - clock,
-    )
+    costs = counts(problem) - before
     results = tuple(
         _not_run(problem, lam, start_x) if result is None else result
         for lam, result in zip(lams, found, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .backends import Array
@@ -37,9 +38,44 @@ class Costs:
             self.seconds + other.seconds,
         )
 
+    def __sub__(self, other: Costs) -> Costs:
+        return Costs(
+            self.passes - other.passes,
+            self.column_passes - other.column_passes,
+            self.outer_passes - other.outer_passes,
+            self.seconds - other.seconds,
+        )
+
+
+class Costed:
+    """What has ``costs`` shows each of them under its own name."""
+
+    costs: Costs
+
+    @property
+    def passes(self) -> int:
+        return self.costs.passes
+
+    @property
+    def column_passes(self) -> int:
+        return self.costs.column_passes
+
+    @property
+    def outer_passes(self) -> int:
+        return self.costs.outer_passes
+
+    @property
+    def seconds(self) -> float:
+        return self.costs.seconds
+
+
+def aligned(rows: Mapping[str, object]) -> str:
+    """Names and values, a line each, the names flush right."""
+    return "\n".join(f"{name:>14}: {value}" for name, value in rows.items())
+
 
 @dataclass(frozen=True)
-class Record:
+class Record(Costed):
     """One outer iteration.
 
     Attributes
@@ -95,25 +131,9 @@ class Record:
     status: Status = Status.RUNNING
     costs: Costs = Costs()
 
-    @property
-    def passes(self) -> int:
-        return self.costs.passes
-
-    @property
-    def column_passes(self) -> int:
-        return self.costs.column_passes
-
-    @property
-    def outer_passes(self) -> int:
-        return self.costs.outer_passes
-
-    @property
-    def seconds(self) -> float:
-        return self.costs.seconds
-
 
 @dataclass(frozen=True, repr=False)
-class Result:
+class Result(Costed):
     """What :func:`bilevel.minimize` found, in the manner of SciPy's ``OptimizeResult``.
 
     Attributes
@@ -157,22 +177,6 @@ class Result:
     def message(self) -> str:
         return self.status.message
 
-    @property
-    def passes(self) -> int:
-        return self.costs.passes
-
-    @property
-    def column_passes(self) -> int:
-        return self.costs.column_passes
-
-    @property
-    def outer_passes(self) -> int:
-        return self.costs.outer_passes
-
-    @property
-    def seconds(self) -> float:
-        return self.costs.seconds
-
     def __repr__(self) -> str:
         rows = {
             "message": self.message,
@@ -186,4 +190,4 @@ class Result:
             "column_passes": self.column_passes,
             "seconds": round(self.seconds, 3),
         }
-        return "\n".join(f"{name:>14}: {value}" for name, value in rows.items())
+        return aligned(rows)
