@@ -7,7 +7,7 @@ from typing import Any
 from ..backends import Backend, backend_of, common_dtype, is_sparse
 from ._host import from_host
 from ._protocol import Design, Passes, Rounds, rounded
-from ._recount import recounted
+from ._recount import recounted, row_square_norms
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -27,6 +27,7 @@ __all__ = [
     "from_host",
     "recounted",
     "rounded",
+    "row_square_norms",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from ..backends import Array
 from ._protocol import Design, Passes
 
 
@@ -27,3 +28,17 @@ def recounted(design: Design) -> Design:
     else:
         raise TypeError(f"A {type(design).__name__} keeps neither a counter nor a base design.")
     return replace(design, **changed)  # type: ignore[type-var]
+
+
+def row_square_norms(design: Design) -> Array:
+    """‖a_i‖² of the rows, shape (n,), off the counter: they belong to the data.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> X = bilevel.as_design(np.array([[3.0, 4.0]]))
+    >>> row_square_norms(X), X.passes.total
+    (array([25.]), 0)
+    """
+    ones = design.backend.xp.ones(design.shape[1], dtype=design.dtype, device=design.backend.device)
+    return recounted(design).square_matmul(ones)

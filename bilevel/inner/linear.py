@@ -19,7 +19,7 @@ from typing import Any
 
 from .._cached import cached_property
 from ..backends import Array, Backend, backend_of
-from ..design import Design, WithIntercept, as_design, recounted, rounded
+from ..design import Design, WithIntercept, as_design, rounded, row_square_norms
 from ..linalg import Preconditioner, dot
 from ..losses import Loss
 from ._protocol import InnerConstants
@@ -99,10 +99,7 @@ class LinearModel:
 
     def weigh(self, rows: Array) -> Array:
         """S times an array of the shape of the margins, or with one more axis."""
-        s = self.sample_weight
-        if s is None:
-            return rows
-        return (s if rows.ndim == s.ndim else s[..., None]) * rows
+        return weigh(self.sample_weight, rows)
 
     def constants(self, lam: Array) -> InnerConstants:
         """Those of the penalty, and of the data from ‖X‖² ≤ Σ_i s_i ‖a_i‖².
@@ -149,8 +146,7 @@ class LinearModel:
         """(upper bound of ‖√s X‖², max_i ‖a_i‖), off the counter: they belong to the data."""
         if not self._norms:
             xp = self.backend.xp
-            ones = xp.ones(self.design.shape[1], dtype=self.dtype, device=self.backend.device)
-            rows = recounted(self.design).square_matmul(ones)
+            rows = row_square_norms(self.design)
             ndim = 1 + len(self.tail)
             weights = self.weigh(
                 xp.ones(
@@ -159,7 +155,7 @@ class LinearModel:
                     device=self.backend.device,
                 )
             )
-            columns = rows[(slice(None), *(None,) * (ndim - 1))]
+            columns = beside(rows, weights)
             totals = xp.sum(weights, axis=0)
             found = self.backend.scalars(
                 xp.max(xp.sum(weights * columns, axis=0)),
@@ -170,6 +166,18 @@ class LinearModel:
             self._norms.update(zip(names, found, strict=True))
             self._norms["widest"] **= 0.5
         return self._norms["square"], self._norms["widest"]
+
+
+def weigh(s: Array | None, rows: Array) -> Array:
+    """S times an array of the shape of the margins, or with one more axis; s None is all ones."""
+    if s is None:
+        return rows
+    return (s if rows.ndim == s.ndim else s[..., None]) * rows
+
+
+def beside(rows: Array, a: Array) -> Array:
+    """One number a row, with the axes that make it broadcast to a."""
+    return rows[(slice(None), *(None,) * (a.ndim - 1))]
 
 
 def _times(a: float | None, b: float) -> float | None:
@@ -282,7 +290,11 @@ class LinearPoint:
     def rounded(self) -> LinearPoint | None:
         """The same point with products in float32, None where they are not cheaper."""
         model = self.model.rounded()
-        return None if model is None else model.at(self.x, self.lam, self.margins)
+        if model is None:
+            return None
+        point = model.at(self.x, self.lam, self.margins)
+        point.__dict__["curvature"] = self.curvature  # the margins are the same
+        return point
 
     def push(self, v: Array) -> Array:
         """X v for directions v, shape (n, *tail, k)."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .._cached import cached_property
 from ..backends import Array, Backend
-from ..design import Design
+from ..design import Design, row_square_norms
 from ..inner.linear import matmul, rmatmul
 
 
@@ -94,12 +94,7 @@ class LinearPredictor:
 
     def row_square_norms(self) -> Array:
         """‖a_i‖², off the counter: they belong to the data."""
-        xp, passes = self.backend.xp, self.design.passes
-        before = (passes.forward, passes.columns)
-        ones = xp.ones(self.design.shape[1], dtype=self.dtype, device=self.backend.device)
-        rows = self.design.square_matmul(ones)
-        passes.forward, passes.columns = before
-        return rows
+        return row_square_norms(self.design)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from ..backends import Array
 from ..design import Design, WithIntercept, as_design
 from ..inner.linear import (
     align,
+    beside,
     check_labels,
     check_weights,
     matmul,
     n_problems,
     rmatmul,
+    weigh,
 )
 from ..losses import Loss
 from ._predicted import PredictedPoint
@@ -62,7 +64,7 @@ class HeldOut:
         return (LinearHeldOutPoint if linear else HeldOutPoint)(self, x, lam)
 
     def weigh(self, rows: Array) -> Array:
-        return rows if self.sample_weight is None else self.sample_weight * rows
+        return weigh(self.sample_weight, rows)
 
     @cached_property
     def row_square_norms(self) -> Array | None:
@@ -77,7 +79,7 @@ class HeldOut:
             return OuterConstants(None, direct)
         backend, s = self.predictor.backend, self.sample_weight
         xp = backend.xp
-        weighted = rows if s is None else s * _beside(rows, s)
+        weighted = rows if s is None else s * beside(rows, s)
         square, widest = backend.scalars(xp.max(xp.sum(weighted, axis=0)), xp.max(rows))
         bends = self.loss.self_concordance
         return OuterConstants(
@@ -85,11 +87,6 @@ class HeldOut:
             direct,
             None if bends is None else bends * widest**0.5,
         )
-
-
-def _beside(rows: Array, a: Array) -> Array:
-    """One number a row, with the axes that make it broadcast to a."""
-    return rows[(slice(None), *(None,) * (a.ndim - 1))]
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,7 @@ class LinearHeldOutPoint(HeldOutPoint):
         outer = self.outer
         rows = matmul(outer.design, v)
         bent = outer.loss.curvature_product(self._curvature, rows, outer.predictor.backend)
-        s = outer.sample_weight
-        return rmatmul(outer.design, bent if s is None else s[..., None] * bent)
+        return rmatmul(outer.design, outer.weigh(bent))
 
     def top(self) -> Array:
         """The trace, of the problem where it is largest."""
@@ -132,7 +128,7 @@ class LinearHeldOutPoint(HeldOutPoint):
         rows = outer.row_square_norms
         assert rows is not None  # known for every linear model
         own = tuple(range(1 + len(outer.loss.output_shape)))
-        return backend.xp.max(backend.xp.sum(diag * _beside(rows, diag), axis=own))
+        return backend.xp.max(backend.xp.sum(diag * beside(rows, diag), axis=own))
 
 
 def held_out(
