@@ -87,22 +87,34 @@ def _alike(look: Look, x: Array, lam: Array, backend: Backend) -> float:
 
 def preconditioner(
     problem: Problem, look: Look, sketch: Sketch | Pairs | None
-) -> tuple[Preconditioner | None, float | None]:
+) -> tuple[Preconditioner | None, float | None, bool]:
     """M⁻¹ by what is kept of H and what is known of it here, and a lower bound of M⁻¹H.
 
-    Where the bound is not proven (:meth:`Sketch.lower_bound` is 0) it serves as an estimate.
+    Where the bound is not proven (the last is False) it serves as an estimate.
     """
     if isinstance(sketch, Sketch):
         mu = look.constants.mu
         assert mu
-        return sketch.nystrom.inverse(mu), sketch.lower_bound(look, problem.backend) or mu
+        lower = sketch.lower_bound(look, problem.backend)
+        return sketch.nystrom.inverse(mu), lower or mu, lower > 0
     base, bottom = _base(problem, look)
     if sketch is None:
-        return base, bottom
+        return base, bottom, True
     gamma = sketch.known.gamma(base, bottom)
-    if bottom is not None:
-        bottom *= gamma * (sketch.lower_bound(look, problem.backend) or 1.0)
-    return sketch.known.inverse(base, gamma), bottom
+    apply = sketch.known.inverse(base, gamma)
+    if bottom is None:
+        return apply, None, False
+    alike = sketch.lower_bound(look, problem.backend)
+    return apply, bottom * gamma * (alike or 1.0), alike > 0
+
+
+def plain(problem: Problem, look: Look) -> bool:
+    """Whether H is A + μ I with one known μ, and no preconditioner of its own is known."""
+    return _own(look) is None and problem.inner.n_hyperparameters == 1 and bool(look.constants.mu)
+
+
+def _own(look: Look) -> Preconditioner | None:
+    return look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
 
 
 def _base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | None]:
@@ -115,11 +127,10 @@ def _base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | 
     μ is what a proof rests on. Without tangents nothing is proven, and the smallest of many e^λ
     says little of the system: the bound from it would be met hundreds of products too late.
     """
-    own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
+    own, mu = _own(look), look.constants.mu
     if own is not None:
         return own, 1.0
-    mu = look.constants.mu
-    if problem.inner.n_hyperparameters == 1 and mu:
+    if plain(problem, look):
         return None, mu
     diagonal = look.point.diag()
     if diagonal is None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 
 from ..backends import Array
 from ..hypergrad import value_bound
-from ..inner import InnerPoint, Preconditioned, Pushable
+from ..inner import InnerPoint, Pushable
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -43,7 +43,7 @@ from ..status import Status
 from . import projected, secant
 from ._protocol import optimality
 from .certified import Proof, Wanted, provable_at, prove
-from .kept import Pairs, Sketch, preconditioner, rounded_point
+from .kept import Pairs, Sketch, plain, preconditioner, rounded_point
 from .looks import Look, Solved, look_at, turned, walk
 from .projected import ProjectedState
 from .secant import SecantState
@@ -185,9 +185,8 @@ class PathFollowing:
         n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
         rounded = True  # where that is cheaper, and until a proof has failed with it
         for sweeps in range(1, self.max_sweeps + 1):
-            found, seen = self._solve(problem, look, rhs, wanted, sketch, rounded)
+            found, seen, sound = self._solve(problem, look, rhs, wanted, sketch, rounded)
             n_cg += found.n_iter
-            sound = provable and (sketch is None or sketch.lower_bound(look, problem.backend) > 0)
             if seen is not None:
                 sketch = None  # its vectors make room for the new ones
                 sketch = Pairs.at(look, seen)
@@ -199,7 +198,7 @@ class PathFollowing:
             vectors, pushed = turn.vectors, turn.pushed
             del look, rhs, found, turn, seen  # blocks that what follows has better use for
             look, rhs = look_at(problem, point, vectors, pushed)
-            proof = prove(problem, solved, look, rhs) if sound else None
+            proof = prove(problem, solved, look, rhs) if provable and sound else None
             estimate = _estimate(problem, solved, look, rhs, proof)
             if not math.isfinite(estimate.norm):
                 status = Status.NON_FINITE
@@ -278,10 +277,8 @@ class PathFollowing:
         return vectors > 0 and entries >= self.worth * vectors * math.prod(problem.inner.x_shape)
 
     def _sketches(self, problem: Problem, look: Look) -> bool:
-        """Whether H is A + μ I with one known μ, as a sketch needs it; pairs do without."""
-        own = look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
-        plain = own is None and problem.inner.n_hyperparameters == 1 and bool(look.constants.mu)
-        return plain and self._pays(problem, self.rank)
+        """Whether there is a plain H, as a sketch needs it, and it pays; pairs do without."""
+        return plain(problem, look) and self._pays(problem, self.rank)
 
     def _solve(
         self,
@@ -291,12 +288,13 @@ class PathFollowing:
         wanted: Wanted,
         sketch: Sketch | Pairs | None,
         rounded: bool,
-    ) -> tuple[CGResult, Recorder | None]:
-        """The three questions in one block, and its pairs where they are to be kept.
+    ) -> tuple[CGResult, Recorder | None, bool]:
+        """The three questions in one block, its pairs where they are to be kept, and its soundness.
 
-        The block takes the memory of the residuals.
+        The block takes the memory of the residuals. It is sound where its bounds of the errors are
+        proven.
         """
-        apply, bottom = preconditioner(problem, look, sketch)
+        apply, bottom, sound = preconditioner(problem, look, sketch)
         point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
         if bottom is not None:  # of this solve, or of the one whose pairs precondition it
@@ -322,7 +320,8 @@ class PathFollowing:
             max_iter=self.max_cg,
         )
         # Less than half as many pairs as may be kept say less than those from before.
-        return found, seen if seen is not None and 2 * len(seen) >= self.pairs else None
+        enough = seen is not None and 2 * len(seen) >= self.pairs
+        return found, seen if enough else None, sound
 
     def _judge(self, problem: Problem, state: PathState, estimate: _Estimate) -> _Verdict:
         """Take the iterate in, and say how far from the end it is."""
