@@ -87,18 +87,21 @@ class Box:
         >>> Box(-1, 3).unfold([0.0, 0.5])
         [-1.0, 1.0]
         """
-        lower, upper = (_for_each(b, len(unit), "The box") for b in (self.lower, self.upper))
+        m = len(unit)
+        lower, upper = (_for_each(self._checked(b, m), m) for b in (self.lower, self.upper))
         if not all(math.isfinite(b) for b in (*lower, *upper)):
             raise ValueError(f"A box with infinite bounds has no points to draw: {self}.")
         return [low + u * (high - low) for u, low, high in zip(unit, lower, upper, strict=True)]
 
     def _array(self, bound: float | tuple[float, ...], lam: Array, backend: Backend) -> Array:
-        values = list(_bounds(bound))
-        if len(values) not in (1, lam.shape[0]):
-            raise ValueError(
-                f"The box has {len(values)} bounds but there are {lam.shape[0]} hyperparameters."
-            )
+        values = self._checked(bound, lam.shape[0])
         return backend.xp.asarray(values, dtype=lam.dtype, device=backend.device)
+
+    def _checked(self, bound: float | tuple[float, ...], m: int) -> list[float]:
+        values = list(_bounds(bound))
+        if len(values) not in (1, m):
+            raise ValueError(f"The box has {len(values)} bounds but there are {m} hyperparameters.")
+        return values
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,9 @@ class Ball:
 
     def project(self, lam: Array, backend: Backend) -> Array:
         xp = backend.xp
-        values = list(_bounds(self.center))
-        if len(values) not in (1, lam.shape[0]):
-            raise ValueError(
-                f"The ball has a center of {len(values)} numbers but there are {lam.shape[0]} "
-                "hyperparameters."
-            )
-        center = xp.asarray(values, dtype=lam.dtype, device=backend.device)
+        center = xp.asarray(
+            self._checked_center(lam.shape[0]), dtype=lam.dtype, device=backend.device
+        )
         away = lam - center
         norm = xp.sqrt(xp.vecdot(away, away))
         inside = norm <= self.radius
@@ -146,11 +145,19 @@ class Ball:
         >>> Ball(0.0, 5.0).unfold([0.5, 1.0]), Ball(1.0, 5.0).unfold([0.5])
         ([0.0, 5.0], [1.0])
         """
-        center = _for_each(self.center, len(unit), "The ball")
+        center = _for_each(self._checked_center(len(unit)), len(unit))
         away = [2 * u - 1 for u in unit]
         norm = math.hypot(*away)
         scale = self.radius * max(map(abs, away)) / norm if norm > 0 else 0.0
         return [c + scale * a for c, a in zip(center, away, strict=True)]
+
+    def _checked_center(self, m: int) -> list[float]:
+        values = list(_bounds(self.center))
+        if len(values) not in (1, m):
+            raise ValueError(
+                f"The ball has a center of {len(values)} numbers but there are {m} hyperparameters."
+            )
+        return values
 
 
 def _is_number(bound: object) -> bool:
@@ -166,8 +173,6 @@ def _bounds(bound: float | tuple[float, ...]) -> tuple[float, ...]:
     return bound if isinstance(bound, tuple) else (bound,)
 
 
-def _for_each(bound: float | tuple[float, ...], m: int, what: str) -> list[float]:
-    values = _bounds(bound)
-    if len(values) not in (1, m):
-        raise ValueError(f"{what} has {len(values)} numbers but there are {m} hyperparameters.")
-    return list(values) * (m // len(values))
+def _for_each(values: list[float], m: int) -> list[float]:
+    """One number for all as one for each of m."""
+    return values * (m // len(values))
