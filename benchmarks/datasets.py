@@ -70,10 +70,10 @@ def mnist() -> tuple[Any, Any]:
     return table.X / 255, table.y.astype(np.int64)
 
 
-def mnist_odd() -> tuple[Any, Any]:
-    """MNIST, odd or even, 4,000 rows drawn by ``RandomState(0)``."""
+def mnist_odd(n_rows: int = 4000) -> tuple[Any, Any]:
+    """MNIST, odd or even, rows drawn by ``RandomState(0)``."""
     X, y = mnist()
-    rows = np.random.RandomState(0).permutation(len(y))[:4000]
+    rows = np.random.RandomState(0).permutation(len(y))[:n_rows]
     return X[rows], _signs(y[rows] % 2 == 1)
 
 

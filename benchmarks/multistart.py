@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from datasets import halves, mnist
+from datasets import halves, mnist_odd
 from tables import write
 
 import bilevel
@@ -27,9 +26,7 @@ BOXES = {"[-12, 12]": (-12.0, 12.0), "[-4, 8]": (-4.0, 8.0)}
 
 def digits() -> tuple[Any, Any, Any, Any]:
     """MNIST, odd or even, 4,000 rows to train and as many held out: larger than the caches."""
-    X, y = mnist()
-    order = np.random.RandomState(0).permutation(len(y))[:8000]
-    X, y = X[order], np.where(y[order] % 2 == 0, 1.0, -1.0)
+    X, y = mnist_odd(8000)
     return X[:4000], y[:4000], X[4000:], y[4000:]
 
 
