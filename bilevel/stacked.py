@@ -16,9 +16,10 @@ from typing import Any
 
 from ._cached import cached_property
 from .backends import Array, Backend
-from .inner import Inner, InnerConstants, Preconditioned
+from .inner import Inner, InnerConstants, Preconditioned, Rounded, Rounding
 from .linalg import Preconditioner
-from .outer import Outer, OuterConstants, OuterPoint
+from .linalg.rounding import gamma, unit_roundoff, upper_norm
+from .outer import Outer, OuterConstants, OuterPoint, OuterRounding, RoundedOuter
 from .problem import Problem
 
 
@@ -187,6 +188,20 @@ class StackedPoint:
 
         return apply
 
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        """The roots of the sums of squares; ∂²_{xλ} h has the parts on top of each other."""
+        split = zip(self.points, self.layout.split(vectors), strict=True)
+        found = [p.rounding(v) if isinstance(p, Rounded) else None for p, v in split]
+        known = [part for part in found if part is not None]
+        if len(known) < len(found):
+            return None
+        xp = self.layout.backend.xp
+        grad, products, cross = (
+            xp.sqrt(_total(number * number for number in numbers))
+            for numbers in zip(*((k.grad, k.products, k.cross) for k in known), strict=True)
+        )
+        return Rounding(grad, products, cross)
+
     def ray(self, d: Array) -> StackedRay:
         parts = zip(self.points, self.layout.split(d), strict=True)
         return StackedRay(self, d, tuple(point.ray(d_k) for point, d_k in parts))
@@ -252,6 +267,24 @@ class StackedOuterPoint:
     @cached_property
     def grad_lam(self) -> Array:
         return _total(point.grad_lam for point in self.points)
+
+    def rounding(self) -> OuterRounding | None:
+        """The sums of the parts, and those of their own sums."""
+        found = [p.rounding() if isinstance(p, RoundedOuter) else None for p in self.points]
+        known = [part for part in found if part is not None]
+        if len(known) < len(found):
+            return None
+        xp, unit = self.layout.backend.xp, unit_roundoff(self.value.dtype, self.layout.backend)
+        sizes = (
+            _total(xp.abs(point.value) for point in self.points),
+            _total(upper_norm(point.grad_lam, self.layout.backend) for point in self.points),
+        )
+        value, direct = (2 * gamma(len(known), unit) * size for size in sizes)
+        return OuterRounding(
+            _total(k.value for k in known) + value,
+            _total(k.grad_x for k in known),
+            _total(k.grad_lam for k in known) + direct,
+        )
 
 
 def stacked(problems: Sequence[Problem]) -> Problem:

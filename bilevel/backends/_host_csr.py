@@ -286,6 +286,11 @@ class HostCSR:
         return int(self.matrix.nnz)
 
     @functools.cached_property
+    def longest_row(self) -> int:
+        """The most entries of a row: a sum of so many terms rounds no further."""
+        return int(np.max(np.diff(self.matrix.indptr), initial=0))
+
+    @functools.cached_property
     def _rows(self) -> Product:
         return _forward(self.matrix)
 

@@ -36,6 +36,11 @@ class SparseKernel(Protocol):
     @property
     def nnz(self) -> int: ...
 
+    @property
+    def longest_row(self) -> int:
+        """The most entries that a row may have, p where they are not counted."""
+        ...
+
     def matmul(self, v: Array) -> Array:
         """Return X @ v for v of shape (p,) or (p, k)."""
         ...

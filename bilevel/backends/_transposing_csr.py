@@ -42,6 +42,10 @@ class TransposingCSR(ABC):
     def dtype(self) -> Any:
         return self.matrix.dtype
 
+    @property
+    def longest_row(self) -> int:
+        return self.shape[1]
+
     @functools.cached_property
     def _transposed(self) -> Any:
         return self._transpose(self.matrix)

@@ -7,6 +7,7 @@ from typing import Any
 from ..backends import Backend, backend_of, common_dtype, is_sparse
 from ._host import from_host
 from ._protocol import Design, Passes, Rounds, rounded
+from ._reach import Reach
 from ._recount import recounted, row_square_norms
 from .csr import CSRDesign
 from .dense import DenseDesign
@@ -20,6 +21,7 @@ __all__ = [
     "Design",
     "MixedPrecision",
     "Passes",
+    "Reach",
     "Rounds",
     "Standardized",
     "WithIntercept",

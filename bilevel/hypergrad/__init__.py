@@ -1,12 +1,20 @@
 """Hypergradients ∇f(λ): one signature, one file a method."""
 
 from ._protocol import Hypergradient, HypergradResult
-from .bound import Bend, Inexact, hypergradient_bound, self_concordant_bound, value_bound
+from .bound import (
+    Bend,
+    Inexact,
+    Nearness,
+    hypergradient_bound,
+    self_concordant_bound,
+    self_concordant_value_bound,
+    value_bound,
+)
 from .direct import Direct
 from .implicit import Implicit
 from .neumann import Neumann
 from .reversible import InformationBuffer, Reversible
-from .surrogate import tangent_bound
+from .surrogate import tangent_bound, value_error
 from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
 from .unrolled_lbfgs import ReverseLBFGS
 
@@ -19,13 +27,16 @@ __all__ = [
     "Implicit",
     "Inexact",
     "InformationBuffer",
+    "Nearness",
     "Neumann",
     "ReverseLBFGS",
     "ReverseUnrolled",
     "Reversible",
     "hypergradient_bound",
     "self_concordant_bound",
+    "self_concordant_value_bound",
     "tangent_bound",
     "unsolved",
     "value_bound",
+    "value_error",
 ]

@@ -33,6 +33,8 @@ class HypergradResult:
         How the linear solve ended.
     outer : OuterPoint
         The criterion at x, its value and gradients computed.
+    value_error : float or None
+        A proven upper bound of abs(g(x, λ) - f(λ)) for that criterion, where one is to be had.
     """
 
     value: Array
@@ -42,6 +44,7 @@ class HypergradResult:
     n_iter: int
     status: Status
     outer: OuterPoint
+    value_error: float | None = None
 
 
 class Hypergradient(Protocol):

@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 
 from ..inner import InnerConstants
+from ..linalg.rounding import known
 from ..outer import OuterConstants
 
 
@@ -31,6 +32,7 @@ def hypergradient_bound(
     residual: float,
     adjoint_norm: float,
     cross_norm: float | None,
+    rounding: float = 0.0,
 ) -> float | None:
     """Bound ‖p - ∇f(λ)‖, or return None where a constant is not stated.
 
@@ -46,6 +48,9 @@ def hypergradient_bound(
         ‖q‖.
     cross_norm : float or None
         ‖B‖ or an upper bound of it.
+    rounding : float
+        How far the computed p may be from ∂_λ g - Bᵀ q. ``inner_error`` and ``residual`` have to
+        hold their own.
 
     Examples
     --------
@@ -58,8 +63,8 @@ def hypergradient_bound(
     """
     mu, l_h, l_b = inner.mu, inner.hessian_lipschitz, inner.cross_lipschitz
     l_g, l_lam = outer.grad_x_lipschitz, outer.grad_lam_lipschitz
-    known = (mu, l_h, l_b, l_g, l_lam, inner_error, cross_norm)
-    if any(constant is None for constant in known):
+    stated = (mu, l_h, l_b, l_g, l_lam, inner_error, cross_norm)
+    if any(constant is None for constant in stated):
         return None
     assert mu is not None and l_h is not None and l_b is not None
     assert l_g is not None and l_lam is not None
@@ -68,13 +73,19 @@ def hypergradient_bound(
         return None
     adjoint_error = (residual + (l_g + l_h * adjoint_norm) * inner_error) / mu
     direct = (l_lam + l_b * adjoint_norm) * inner_error
-    return direct + (cross_norm + l_b * inner_error) * adjoint_error
+    return known(direct + (cross_norm + l_b * inner_error) * adjoint_error + rounding)
 
 
 def value_bound(
-    outer: OuterConstants, *, inner_error: float | None, grad_x_norm: float
+    outer: OuterConstants,
+    *,
+    inner_error: float | None,
+    grad_x_norm: float,
+    rounding: float = 0.0,
 ) -> float | None:
     """Bound |g(x, λ) - f(λ)| by ‖∂_x g‖ e + L_g e²/2, or None where L_g or e is not known.
+
+    ``rounding`` is how far the computed g(x, λ) may be from what it is; it comes on top.
 
     Examples
     --------
@@ -84,7 +95,8 @@ def value_bound(
     """
     if inner_error is None or outer.grad_x_lipschitz is None:
         return None
-    return grad_x_norm * inner_error + outer.grad_x_lipschitz * inner_error**2 / 2
+    slope = grad_x_norm * inner_error
+    return known(slope + outer.grad_x_lipschitz * inner_error**2 / 2 + rounding)
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,7 @@ def self_concordant_bound(
     tangent: Inexact,
     swing: float = math.inf,
     bend: Bend = Bend(),
+    rounding: float = 0.0,
 ) -> float | None:
     r"""Bound |p_j - ∂f/∂λ_j| in the norm of the Hessian itself, for the corrected hypergradient.
 
@@ -176,6 +189,8 @@ def self_concordant_bound(
         M_qt with |qᵀ(H(x + u) - H(x)) t| ≤ M_qt φ(R‖u‖) ‖u‖_A for all u.
     bend : Bend
         The curvature of the criterion.
+    rounding : float
+        How far the computed p_j may be from what it is; the other numbers have to hold their own.
 
     Returns
     -------
@@ -200,24 +215,19 @@ def self_concordant_bound(
         return None
     if not mu > 0:  # e^λ may underflow
         return None
-    root = math.sqrt(mu)
-    kappa = R * decrement / root
-    if not kappa < 0.5:  # eˢ = 1 / (1 - κ)
+    near = Nearness.of(decrement, R, mu)
+    if near is None:
         return math.inf
-    s = -math.log1p(-kappa)
-    energy = decrement * (s / kappa if kappa > 0 else 1.0)
-    e, grown = energy / root, math.expm1(s)
-
-    def swung(vector: Inexact) -> float:
-        return min(grown * vector.data_energy(mu), vector.swing * _phi(s) * energy)
-
-    moved = (tangent.error + l_b * e / root + swung(tangent)) / (1 - grown)
+    root, e = math.sqrt(mu), near.distance
+    moved = (tangent.error + l_b * e / root + near.swung(tangent, mu)) / (1 - near.grown)
     both = min(
-        grown * adjoint.data_energy(mu) * tangent.data_energy(mu),
-        swing * _phi(s) * energy,
+        near.grown * adjoint.data_energy(mu) * tangent.data_energy(mu),
+        swing * _phi(near.s) * near.energy,
     )
     turned = (
-        both + adjoint.error * swung(tangent) + (swung(adjoint) + grown * adjoint.error) * moved
+        both
+        + adjoint.error * near.swung(tangent, mu)
+        + (near.swung(adjoint, mu) + near.grown * adjoint.error) * moved
     )
     straight, change = math.inf, math.inf
     if l_g is not None:
@@ -226,13 +236,107 @@ def self_concordant_bound(
         grows = _phi(R_g * e)
         bent = bend.product * e + (grows - 1) * bend.energy * math.sqrt(bend.top) * e
         straight, change = min(straight, bent), min(change, grows * bend.top * e)
-    return (
+    return known(
         adjoint.error * tangent.error
         + (l_lam + l_b * (adjoint.norm + adjoint.error / root)) * e
         + turned
         + straight
         + moved / root * change
+        + rounding
     )
+
+
+def self_concordant_value_bound(
+    inner: InnerConstants,
+    outer: OuterConstants,
+    *,
+    decrement: float,
+    correction: float,
+    adjoint: Inexact,
+    top: float = math.inf,
+    rounding: float = 0.0,
+) -> float | None:
+    r"""Bound |g(x, λ) - f(λ)| by what an adjoint q says of it.
+
+    With the names of :func:`self_concordant_bound`, 0 = ∂_x h + H u + ρ at X(λ) and ∂_x g = H q +
+    r_q, so that g(X(λ)) - g(x) = -qᵀ ∂_x h - qᵀρ + r_qᵀ u + ½ uᵀ G(ξ) u for some ξ between, where
+
+        |qᵀρ| ≤ min(½ M_q φ(s) E², (φ(s) - 1) ‖q‖_A E),    |r_qᵀ u| ≤ ε_q E.
+
+    Parameters
+    ----------
+    inner, outer, decrement, adjoint, rounding
+        As for :func:`self_concordant_bound`; ``rounding`` is that of g.
+    correction : float
+        Upper bound of |qᵀ ∂_x h|.
+    top : float
+        Upper bound of the largest eigenvalue of G at x.
+
+    Returns
+    -------
+    float or None
+        None where a constant is not stated; inf where κ ≥ 1 or eˢ ≥ 2.
+
+    Examples
+    --------
+    >>> from bilevel.inner import InnerConstants
+    >>> from bilevel.outer import OuterConstants
+    >>> ridge = InnerConstants(1.0, 2.0, 0.0, 0.0, self_concordance=0.0)
+    >>> self_concordant_value_bound(ridge, OuterConstants(2.0), decrement=0.5, correction=1.0,
+    ...                             adjoint=Inexact(1.0, 0.8, 0.0))
+    1.25
+    """
+    mu, R, l_g, R_g = (
+        inner.mu,
+        inner.self_concordance,
+        outer.grad_x_lipschitz,
+        outer.self_concordance,
+    )
+    if not mu or R is None or (l_g is None and R_g is None):
+        return None
+    near = Nearness.of(decrement, R, mu)
+    if near is None:
+        return math.inf
+    e, energy, phi = near.distance, near.energy, _phi(near.s)
+    turned = min(adjoint.swing * phi * energy / 2, (phi - 1) * adjoint.data_energy(mu)) * energy
+    bent = math.inf if l_g is None else l_g
+    if R_g is not None:
+        bent = min(bent, math.exp(min(R_g * e, 700.0)) * top)
+    return known(correction + adjoint.error * energy + turned + bent * e * e / 2 + rounding)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near X(λ) is, by the Newton decrement (see :func:`self_concordant_bound`).
+
+    Attributes
+    ----------
+    s, energy, distance : float
+        s, E and e.
+    grown : float
+        eˢ - 1.
+    """
+
+    s: float
+    energy: float
+    distance: float
+    grown: float
+
+    @classmethod
+    def of(cls, decrement: float, R: float, mu: float) -> Nearness | None:
+        """None where κ ≥ ½, so that nothing is known."""
+        root = math.sqrt(mu)
+        kappa = R * decrement / root
+        if not kappa < 0.5:  # eˢ = 1 / (1 - κ)
+            return None
+        s = -math.log1p(-kappa)
+        energy = decrement * (s / kappa if kappa > 0 else 1.0)
+        return cls(s, energy, energy / root, math.expm1(s))
+
+    def swung(self, vector: Inexact, mu: float) -> float:
+        """c_v."""
+        crude = self.grown * vector.data_energy(mu)
+        return min(crude, vector.swing * _phi(self.s) * self.energy)
 
 
 def _phi(s: float) -> float:

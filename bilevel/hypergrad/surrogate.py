@@ -18,56 +18,170 @@ from H(x*)(Z - Z*) = R + (H* - H) Z + (B* - B).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ..backends import Array
-from ..inner import InnerConstants, InnerPoint
+from ..inner import InnerConstants, InnerPoint, Rounded
 from ..linalg import norm
-from ..outer import OuterConstants, OuterPoint
+from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
+from ..outer import OuterConstants, OuterPoint, RoundedOuter
 from ..problem import Problem
+from ..solvers import distance_bound
 from ..status import Status
 from ._protocol import HypergradResult
-from .bound import hypergradient_bound
+from .bound import hypergradient_bound, value_bound
 
 
 def certified(
     problem: Problem,
     point: InnerPoint,
     outer: OuterPoint,
-    value: Array,
+    value: Array | None,
     adjoint: Array,
     *,
     n_iter: int,
     status: Status,
+    inner_error: float | None = None,
+    rest: Array | None = None,
 ) -> HypergradResult:
-    """Return p with the bound that q gives it; ``None`` where a constant is not stated."""
+    """Return p with the bounds that q gives it; ``None`` where a constant is not stated.
+
+    Without a ``value`` p is p(q). ``inner_error`` is a bound of ‖x - X(λ)‖ where the caller has
+    one, ``rest`` H q - ∂_x g as computed from q: the residual that a recursion carries may have
+    little to do with it.
+    """
     backend = problem.backend
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
-    cross = point.cross_norm
-    residual, gap, size, slope, *cross_norm = backend.scalars(
-        norm(point.hvp(adjoint) - outer.grad_x, backend),
-        norm(value - implicit, backend),
-        norm(adjoint, backend),
-        norm(point.grad, backend),
-        *([] if cross is None else [cross]),
-    )
+    value = implicit if value is None else value
+    rest = point.hvp(adjoint) - outer.grad_x if rest is None else rest
+    residual, gap = backend.scalars(norm(rest, backend), norm(value - implicit, backend))
     if not math.isfinite(residual + gap):
         return HypergradResult(value, None, adjoint, residual, n_iter, Status.NON_FINITE, outer)
-    constants = problem.inner.constants(point.lam)
-    bound = hypergradient_bound(
-        constants,
-        problem.outer_constants,
-        inner_error=distance_bound(constants, slope),
-        residual=residual,
-        adjoint_norm=size,
-        cross_norm=cross_norm[0] if cross_norm else None,
+    found = Evidence.of(problem, point, outer, adjoint, rest, implicit, inner_error)
+    if found is None:
+        return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
+    bound = found.hypergradient_bound
+    total = None if bound is None else bound + gap * (1 + 1e-6)
+    return HypergradResult(
+        value, total, adjoint, residual, n_iter, status, outer, found.value_bound
     )
-    total = None if bound is None else bound + gap
-    return HypergradResult(value, total, adjoint, residual, n_iter, status, outer)
 
 
-def distance_bound(constants: InnerConstants, grad_norm: float) -> float | None:
-    """‖∂_x h‖/μ ≥ ‖x - X(λ)‖, None without μ."""
-    return grad_norm / constants.mu if constants.mu else None
+def value_error(problem: Problem, outer: OuterPoint, inner_error: float | None) -> float | None:
+    """Bound |g(x, λ) - f(λ)|, rounding included; None where a constant or that is not known."""
+    lost = outer.rounding() if isinstance(outer, RoundedOuter) else None
+    if lost is None or inner_error is None:
+        return None
+    slope, lost_slope, lost_value = problem.backend.scalars(
+        upper_norm(outer.grad_x, problem.backend), lost.grad_x, lost.value
+    )
+    return value_bound(
+        problem.outer_constants,
+        inner_error=inner_error,
+        grad_x_norm=slope + lost_slope,
+        rounding=lost_value,
+    )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is certain at (x, λ) with an adjoint q: norms from above, rounding included.
+
+    Attributes
+    ----------
+    inner, outer : InnerConstants, OuterConstants
+        What objective and criterion state of themselves.
+    inner_error : float or None
+        Of ‖x - X(λ)‖.
+    residual : float
+        Of ‖H q - ∂_x g‖.
+    adjoint : float
+        Of ‖q‖.
+    slope : float
+        Of ‖∂_x g‖.
+    cross : float or None
+        Of ‖∂²_{xλ} h‖.
+    value, hypergrad : float
+        The rounding of g and of p(q).
+    """
+
+    inner: InnerConstants
+    outer: OuterConstants
+    inner_error: float | None
+    residual: float
+    adjoint: float
+    slope: float
+    cross: float | None
+    value: float
+    hypergrad: float
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        point: InnerPoint,
+        outer: OuterPoint,
+        q: Array,
+        rest: Array,
+        p: Array,
+        inner_error: float | None = None,
+    ) -> Evidence | None:
+        """Gather it; None where a point can't say what rounding does to it."""
+        if not isinstance(point, Rounded) or not isinstance(outer, RoundedOuter):
+            return None
+        lost, lost_outer = point.rounding(q[..., None]), outer.rounding()
+        if lost is None or lost_outer is None:
+            return None
+        backend = problem.backend
+        cross = point.cross_norm
+        numbers = backend.scalars(
+            *(upper_norm(a, backend) for a in (rest, q, outer.grad_x, p, outer.grad_lam)),
+            *(upper_norm(point.grad, backend), lost.grad, lost.products[0], lost.cross),
+            *(lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam),
+            *([] if cross is None else [cross]),
+        )
+        residual, size, slope, norm_p, direct, grad = numbers[:6]
+        lost_grad, lost_product, lost_cross, lost_value, lost_slope, lost_direct = numbers[6:12]
+        unit = unit_roundoff(problem.dtype, backend)
+        widest = math.inf if cross is None else numbers[12] * (1 + 1e-4) + lost_cross
+        sums = gamma(math.prod(point.x.shape) + 4, unit) * widest
+        constants = problem.inner.constants(point.lam)
+        if inner_error is None:
+            inner_error = distance_bound(constants.mu, known(grad + lost_grad))
+        return cls(
+            inner=constants,
+            outer=problem.outer_constants,
+            inner_error=inner_error,
+            residual=residual * (1 + 2 * unit) + lost_product + lost_slope,
+            adjoint=size,
+            slope=slope + lost_slope,
+            cross=None if cross is None else widest,
+            value=lost_value,
+            hypergrad=lost_direct + (lost_cross + sums) * size + 2 * unit * (norm_p + direct),
+        )
+
+    @property
+    def hypergradient_bound(self) -> float | None:
+        """Of ‖p(q) - ∇f‖."""
+        return hypergradient_bound(
+            self.inner,
+            self.outer,
+            inner_error=self.inner_error,
+            residual=self.residual,
+            adjoint_norm=self.adjoint,
+            cross_norm=self.cross,
+            rounding=self.hypergrad,
+        )
+
+    @property
+    def value_bound(self) -> float | None:
+        """Of |g(x, λ) - f(λ)|."""
+        return value_bound(
+            self.outer,
+            inner_error=self.inner_error,
+            grad_x_norm=self.slope,
+            rounding=self.value,
+        )
 
 
 def tangent_bound(
@@ -78,6 +192,7 @@ def tangent_bound(
     residual: float,
     tangent_norm: float,
     grad_x_norm: float,
+    rounding: float = 0.0,
 ) -> float | None:
     """Bound ‖p - ∇f(λ)‖ for p = ∂_λ g + Zᵀ ∂_x g, or None where a constant is not stated.
 
@@ -93,6 +208,9 @@ def tangent_bound(
         ‖Z‖.
     grad_x_norm : float
         ‖∂_x g‖.
+    rounding : float
+        How far the computed p may be from ∂_λ g + Zᵀ ∂_x g; the other numbers have to hold their
+        own.
 
     Examples
     --------
@@ -107,4 +225,5 @@ def tangent_bound(
     if inner_error is None:
         return None
     error = (residual + (l_h * tangent_norm + l_b) * inner_error) / mu
-    return l_lam * inner_error + error * grad_x_norm + (tangent_norm + error) * l_g * inner_error
+    turned = error * grad_x_norm + (tangent_norm + error) * l_g * inner_error
+    return known(l_lam * inner_error + turned + rounding)

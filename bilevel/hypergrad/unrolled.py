@@ -15,17 +15,20 @@ The start x_0 is the point that is handed over, and a constant: dx_0/dλ = 0. On
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..backends import Array
-from ..inner import InnerPoint
+from ..inner import InnerPoint, Rounded
 from ..linalg import norm
+from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
+from ..outer import OuterPoint, RoundedOuter
 from ..problem import Problem
-from ..solvers import InnerResult
+from ..solvers import InnerResult, distance_bound, point_error
 from ..status import Status
 from ._protocol import HypergradResult
 from .neumann import check_step, step_length
-from .surrogate import certified, distance_bound, tangent_bound
+from .surrogate import certified, tangent_bound
 
 
 @dataclass(frozen=True)
@@ -155,21 +158,39 @@ class ForwardUnrolled(Unrolled):
         columns = xp.reshape(tangent, (-1, tangent.shape[-1]))
         value = outer.grad_lam + xp.matmul(columns.T, xp.reshape(outer.grad_x, (-1,)))
         rest = last.hvp(tangent) + cross_matrix(problem, last)
-        residual, size, slope, pull = backend.scalars(
-            *(norm(a, backend) for a in (rest, tangent, last.grad, outer.grad_x))
-        )
-        constants = problem.inner.constants(last.lam)
-        bound = tangent_bound(
-            constants,
-            problem.outer_constants,
-            inner_error=distance_bound(constants, slope),
-            residual=residual,
-            tangent_norm=size,
-            grad_x_norm=pull,
-        )
+        bound = _tangent_bound(problem, last, outer, tangent, rest)
         return HypergradResult(
             value, bound, None, None, self.n_differentiated, Status.CONVERGED, outer
         )
+
+
+def _tangent_bound(
+    problem: Problem, point: InnerPoint, outer: OuterPoint, tangent: Array, rest: Array
+) -> float | None:
+    """The bound that Z gives p, None where a constant or the rounding is not known."""
+    if not isinstance(point, Rounded) or not isinstance(outer, RoundedOuter):
+        return None
+    lost, lost_outer = point.rounding(tangent), outer.rounding()
+    if lost is None or lost_outer is None:
+        return None
+    backend, constants = problem.backend, problem.inner.constants(point.lam)
+    residual, size, slope, pull, *others = backend.scalars(
+        *(upper_norm(a, backend) for a in (rest, tangent, point.grad, outer.grad_x)),
+        *(lost.grad, backend.xp.sum(lost.products), lost.cross),
+        *(lost_outer.grad_x, lost_outer.grad_lam, upper_norm(outer.grad_lam, backend)),
+    )
+    lost_grad, lost_product, lost_cross, lost_pull, lost_direct, direct = others
+    unit = unit_roundoff(problem.dtype, backend)
+    terms = gamma(math.prod(point.x.shape) + 4, unit)
+    return tangent_bound(
+        constants,
+        problem.outer_constants,
+        inner_error=distance_bound(constants.mu, known(slope + lost_grad)),
+        residual=residual * (1 + 2 * unit) + lost_product + lost_cross,
+        tangent_norm=size,
+        grad_x_norm=pull + lost_pull,
+        rounding=lost_direct + 2 * unit * direct + size * (lost_pull + terms * pull),
+    )
 
 
 def cross_matrix(problem: Problem, point: InnerPoint) -> Array:
@@ -183,5 +204,5 @@ def unsolved(problem: Problem, lam: Array, x0: Array) -> InnerResult:
     """Wrap a start as an inner result, for methods that do their own inner steps."""
     point = problem.inner.at(x0, lam)
     (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
-    bound = distance_bound(problem.inner.constants(lam), slope)
+    bound = point_error(point, problem.inner.constants(lam).mu, problem.backend)
     return InnerResult(point, Status.RUNNING, 0, slope, bound)

@@ -8,6 +8,8 @@ from ._protocol import (
     Pushable,
     Ray,
     Roundable,
+    Rounded,
+    Rounding,
     Swinging,
 )
 from .elastic_net import SmoothedElasticNet
@@ -43,6 +45,8 @@ __all__ = [
     "Pushable",
     "Ray",
     "Roundable",
+    "Rounded",
+    "Rounding",
     "Sigmoid",
     "SingleL2",
     "SmoothedElasticNet",

@@ -38,6 +38,27 @@ class InnerConstants:
     self_concordance: float | None = None
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """How far rounding may keep what a point computes from what it is.
+
+    A bound rests on these: what was computed, and this much more.
+
+    Attributes
+    ----------
+    grad : array
+        Upper bound of the norm of the error of ∂_x h, 0-d.
+    products : array, shape (k,)
+        The same of ∂²_{xx} h · v for each of the vectors that it was asked for.
+    cross : array
+        The same of ∂²_{xλ} h as a matrix, 0-d; the sums of (∂²_{xλ} h)ᵀ q come on top.
+    """
+
+    grad: Array
+    products: Array
+    cross: Array
+
+
 class InnerPoint(Protocol):
     """h and its derivatives at one (x, λ): an immutable snapshot.
 
@@ -75,7 +96,9 @@ class InnerPoint(Protocol):
 
     @property
     def carry(self) -> Array | None:
-        """What the pass at x produced and λ does not change (the margins); None if nothing.
+        """What the pass at x produced and λ does not change; None if nothing.
+
+        Of a linear model the margins, and in a last row how far they may be from X x.
 
         Handed to :meth:`Inner.at` it makes the same x at another λ cost no pass, and a resumed
         run equal to an unbroken one to the last bit.
@@ -97,6 +120,22 @@ class InnerPoint(Protocol):
 
 
 @runtime_checkable
+class Rounded(Protocol):
+    """A point, or a penalty at a point, that can bound its own rounding errors.
+
+    Of a point that can't, nothing is proven: what it computes may be anything.
+    """
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        """The bounds, no pass; None where they are not known.
+
+        ``vectors`` of shape (*x_shape, k); with ``pushed`` their products are those of
+        :meth:`Pushable.pull`, without it those of ``hvp``.
+        """
+        ...
+
+
+@runtime_checkable
 class Preconditioned(Protocol):
     """A point that may know a matrix M close to its Hessian H, with M⁻¹H ⪰ I."""
 
@@ -114,7 +153,18 @@ class Pushable(Protocol):
     """
 
     def push(self, v: Array) -> Array:
-        """X v for directions v of shape (*x_shape, k), one pass."""
+        """X v for directions v of shape (*x_shape, k), one pass.
+
+        It may hold more beside, as how far it is from X v; :meth:`joined` and :meth:`along` know.
+        """
+        ...
+
+    def joined(self, pushed: Array, more: Array) -> Array:
+        """What the sum of the directions of two :meth:`push` gives, no pass."""
+        ...
+
+    def along(self, pushed: Array, weights: Array) -> Array:
+        """The same of the sum of the directions, weighted: of shape (k,), no pass."""
         ...
 
     def pull(self, v: Array, pushed: Array) -> tuple[Array, Array]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import Array, Backend
 from ..linalg import dot, dots
-from ._protocol import InnerConstants
-from .penalties import exp_or_inf
+from ..linalg.rounding import unit_roundoff, upper_norm
+from ..losses._protocol import ELEMENTARY
+from ._protocol import InnerConstants, Rounding
+from .penalties import exp_or_inf, upper_norms
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ class SmoothedElasticNetPoint:
 
     def diag(self) -> Array:
         return self._diag
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding:
+        """All terms are of one sign, so that each is right to a few units."""
+        backend = self.backend
+        few = 2 * ELEMENTARY * unit_roundoff(self.x.dtype, backend)
+        size = upper_norm(self._l1_grad, backend) + upper_norm(self._l2_grad, backend)
+        products = few * backend.xp.max(self._diag) * upper_norms(vectors, backend)
+        return Rounding(few * size, products, few * size)
 
     def moved(self, x: Array) -> SmoothedElasticNetPoint:
         return SmoothedElasticNetPoint(self.penalty, x, self.weights, self.backend)

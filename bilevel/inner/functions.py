@@ -14,13 +14,14 @@ from typing import Any, Literal
 from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
-from ._protocol import InnerConstants
+from ._protocol import InnerConstants, Rounding
 
 Origin = Literal["given", "autodiff", "differences"]
 
 ValueAndGrad = Callable[[Array, Array], tuple[Any, Array]]
 Product = Callable[[Array, Array, Array], Array]
 Constants = InnerConstants | Callable[[Array], InnerConstants]
+DeclaredRounding = Callable[[Array, Array, Array], tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class FunctionInner:
     cross_jvp: Product | None
     derivatives: Derivatives
     declared: Constants
+    cross_norm: Callable[[Array, Array], Any] | None = None
+    declared_rounding: DeclaredRounding | None = None
     _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
 
     @property
@@ -161,9 +164,26 @@ class FunctionPoint:
         return
 
     @property
-    def cross_norm(self) -> None:
-        """Not known: no bound of a norm follows from products."""
-        return
+    def cross_norm(self) -> Array | None:
+        """As declared: no bound of a norm follows from products."""
+        declared = self.inner.cross_norm
+        return None if declared is None else self._number(declared(self.x, self.lam))
+
+    def _number(self, value: Any) -> Array:
+        """A number of the user's as a 0-d array."""
+        inner = self.inner
+        return inner.backend.xp.asarray(value, dtype=inner.dtype, device=inner.backend.device)
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        """As declared; of functions that say nothing nothing is known."""
+        declared = self.inner.declared_rounding
+        if declared is None:
+            return None
+        columns = range(vectors.shape[-1])
+        found = [declared(self.x, self.lam, vectors[..., j]) for j in columns]
+        grad, _, cross = (self._number(number) for number in found[0])
+        products = [self._number(product) for _, product, _ in found]
+        return Rounding(grad, self.inner.backend.xp.stack(products), cross)
 
     def diag(self) -> None:
         """Not to be had from products."""
@@ -239,6 +259,8 @@ def from_functions(
     cross_vjp: Product | None = None,
     cross_jvp: Product | None = None,
     constants: Constants | None = None,
+    cross_norm: Callable[[Array, Array], Any] | None = None,
+    rounding: DeclaredRounding | None = None,
 ) -> FunctionInner:
     """Build an inner objective h(x, λ) from functions.
 
@@ -260,8 +282,15 @@ def from_functions(
     cross_jvp : callable, optional
         (x, λ, d) ↦ (∂²_{xλ} h) d, the shape of x. Two gradients a product when omitted.
     constants : InnerConstants or callable, optional
-        Constants of h(., λ), or λ ↦ them; with ``InnerConstants(mu=...)`` an inner solution comes
-        with a bound of its error. None are known when omitted.
+        Constants of h(., λ), or λ ↦ them. None are known when omitted.
+    cross_norm : callable, optional
+        (x, λ) ↦ an upper bound of ‖∂²_{xλ} h‖ (spectral norm), without which no hypergradient has
+        a bound.
+    rounding : callable, optional
+        (x, λ, v) ↦ three numbers: how far the computed ∂_x h, ∂²_{xx} h · v and ∂²_{xλ} h (as a
+        matrix) may be from what they are, in norm. With it and ``InnerConstants(mu=...)`` an inner
+        solution comes with a bound of its error; without it nothing is proven, since what a
+        function returns may be anything. A product by differences is off by far more than rounding.
 
     Returns
     -------
@@ -302,6 +331,8 @@ def from_functions(
         cross_vjp,
         cross_jvp,
         constants,
+        cross_norm,
+        rounding,
     )
 
 
@@ -313,6 +344,8 @@ def from_autodiff(
     x_shape: tuple[int, ...],
     n_hyperparameters: int,
     constants: Constants | None = None,
+    cross_norm: Callable[[Array, Array], Any] | None = None,
+    rounding: DeclaredRounding | None = None,
 ) -> FunctionInner:
     """Build an inner objective from h alone, by automatic differentiation.
 
@@ -323,7 +356,7 @@ def from_autodiff(
         so its course may not depend on the numbers.
     engine : {"torch", "jax"}
         What differentiates.
-    like, x_shape, n_hyperparameters, constants
+    like, x_shape, n_hyperparameters, constants, cross_norm, rounding
         As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
         change hands by DLPack, without a copy, where both can use the same device.
 
@@ -362,6 +395,8 @@ def from_autodiff(
         products.cross_vjp,
         products.cross_jvp,
         constants,
+        cross_norm,
+        rounding,
     )
 
 
@@ -375,6 +410,8 @@ def _build(
     cross_vjp: Product | None,
     cross_jvp: Product | None,
     constants: Constants | None,
+    cross_norm: Callable[[Array, Array], Any] | None,
+    rounding: DeclaredRounding | None,
 ) -> FunctionInner:
     backend = backend_of(like=like)
     dtype = common_dtype(backend, like=like)
@@ -394,4 +431,6 @@ def _build(
         cross_jvp,
         derivatives,
         InnerConstants() if constants is None else constants,
+        cross_norm,
+        rounding,
     )

@@ -26,7 +26,10 @@ from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
 from ..linalg import dot, dots
-from ._protocol import InnerConstants
+from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..losses._protocol import ELEMENTARY
+from ._kernel_rounding import entry_rounding
+from ._protocol import InnerConstants, Rounding
 from .kernels import Kernel
 from .penalties import exp_or_inf
 
@@ -285,6 +288,28 @@ class KernelRidgePoint:
         backend = self.model.backend
         squares = [dot(column, column, backend) for column in self.cross_columns]
         return backend.xp.sqrt(backend.xp.sum(backend.xp.stack(squares)))
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        """From the errors of the entries of K and the sums over its rows; None for other kernels.
+
+        A bound of |∂k/∂θ| bounds the error of a column of ∂²_{αλ} h as well.
+        """
+        model, xp, backend = self.model, self.model.backend.xp, self.model.backend
+        entry = entry_rounding(model.kernel, model.X, self.lam[:-1], backend)
+        if entry is None:
+            return None
+        n, unit = model.X.shape[0], unit_roundoff(model.dtype, backend)
+        heaviest = 1.0 if model.roots is None else xp.max(model.roots) ** 2
+        # ‖ |K| ‖ ≤ n, since no entry of such a kernel is above 1.
+        lost = heaviest * n * (2 * entry + gamma(n + 8, unit)) + 2 * ELEMENTARY * unit * self._ridge
+        size = upper_norm(self.x, backend)
+        targets = upper_norm(self._targets, backend)
+        grad = 2 * lost * size + 4 * unit * (targets + upper_norm(self.grad, backend))
+        derivative = n * heaviest * (4 * entry + 2 * gamma(n + 8, unit))
+        columns = range(vectors.shape[-1])
+        lengths = xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
+        cross = (derivative + 2 * ELEMENTARY * unit * self._ridge) * size
+        return Rounding(grad, 2 * lost * lengths, cross)
 
     def diag(self) -> Array | None:
         """None with row weights: a row of weight s is to converge as s rows of weight 1 do."""

@@ -19,10 +19,12 @@ from typing import Any
 
 from .._cached import cached_property
 from ..backends import Array, Backend, backend_of
-from ..design import Design, WithIntercept, as_design, rounded, row_square_norms
+from ..design import Design, Reach, WithIntercept, as_design, rounded, row_square_norms
 from ..linalg import Preconditioner, dot
-from ..losses import Loss
-from ._protocol import InnerConstants
+from ..linalg.rounding import gamma
+from ..losses import Accounted, Loss
+from ._protocol import InnerConstants, Rounded, Rounding
+from ._rows import RowRounding
 from .intercept import free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
 
@@ -93,9 +95,14 @@ class LinearModel:
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> LinearPoint:
         point = LinearPoint(self, x, lam)
-        if carry is not None:
-            point.__dict__["margins"] = carry  # fills the cache of a frozen point
+        if carry is not None:  # fills the caches of a frozen point
+            point.__dict__.update(carry=carry, margins=carry[:-1, ...], drift=carry[-1, ...])
         return point
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What rounding does to products with X."""
+        return Reach.of(self.design)
 
     def weigh(self, rows: Array) -> Array:
         """S times an array of the shape of the margins, or with one more axis."""
@@ -138,7 +145,8 @@ class LinearModel:
             return None
         self._square_norms()
         total = self._norms["weight"]
-        square = self._norms["square"] - total  # at least ‖A‖²: less the column of ones
+        # At least ‖A‖²: less the column of ones, the sums of which may be off, too.
+        square = self._norms["square"] - (1 - self._norms["lost"]) * total
         theta = min(kappa, w / (2 * square)) if square > 0 else kappa
         return min(w, theta * total) / 2
 
@@ -161,10 +169,19 @@ class LinearModel:
                 xp.max(xp.sum(weights * columns, axis=0)),
                 xp.max(rows),
                 xp.min(totals),
+                xp.sum(rows),
             )
-            names = ("square", "widest", "weight")
-            self._norms.update(zip(names, found, strict=True))
-            self._norms["widest"] **= 0.5
+            n, p = self.design.shape
+            lost = gamma(n + p + 16, self.reach.unit)
+            square, widest, weight, unweighted = found
+            # Centring on the fly loses what the columns had before it, and shows here.
+            gone = lost * max(self.reach.total**2 - unweighted, 0.0)
+            self._norms.update(
+                square=square * (1 + lost) + gone * square / max(unweighted, 1e-300),
+                widest=math.sqrt(widest * (1 + lost) + gone),
+                weight=weight * (1 - lost),
+                lost=lost,
+            )
         return self._norms["square"], self._norms["widest"]
 
 
@@ -201,9 +218,15 @@ class LinearPoint:
         """X x, shape (n, *tail)."""
         return matmul(self.model.design, self.x)
 
-    @property
+    @cached_property
+    def drift(self) -> Array:
+        """How far each column of the margins may be from X x, the shape of the tail."""
+        return self.model.reach.forward * self.model.reach(self.x)
+
+    @cached_property
     def carry(self) -> Array:
-        return self.margins
+        """The margins, and their drift in a last row."""
+        return _below(self.margins, self.drift, self.model.backend)
 
     @cached_property
     def penalty(self) -> PenaltyPoint:
@@ -292,18 +315,74 @@ class LinearPoint:
         model = self.model.rounded()
         if model is None:
             return None
-        point = model.at(self.x, self.lam, self.margins)
+        point = model.at(self.x, self.lam, self.carry)
         point.__dict__["curvature"] = self.curvature  # the margins are the same
         return point
 
     def push(self, v: Array) -> Array:
-        """X v for directions v, shape (n, *tail, k)."""
-        return matmul(self.model.design, v)
+        """X v for directions v, and their drift in a last row: shape (n + 1, *tail, k)."""
+        reach = self.model.reach
+        product = matmul(self.model.design, v)
+        return _below(product, reach.forward * reach(v), self.model.backend)
+
+    def joined(self, pushed: Array, more: Array) -> Array:
+        backend, unit = self.model.backend, self.model.reach.unit
+        xp, total = backend.xp, pushed + more
+        rows = total[:-1, ...]
+        # The sum itself is right to one unit of each of its rows.
+        lost = 2 * unit * xp.sqrt(xp.sum(rows * rows, axis=0))
+        return _below(rows, (1 + 4 * unit) * total[-1, ...] + lost, backend)
+
+    def along(self, pushed: Array, weights: Array) -> Array:
+        backend, reach = self.model.backend, self.model.reach
+        xp, rows = backend.xp, pushed[:-1, ...]
+        terms = gamma(weights.shape[0] + 4, reach.unit)
+        sizes = pushed[-1, ...] + terms * xp.sqrt(xp.sum(rows * rows, axis=0))
+        drift = (1 + 2 * terms) * xp.matmul(sizes, xp.abs(weights))
+        return _below(xp.matmul(rows, weights), drift, backend)
+
+    @cached_property
+    def _rows(self) -> RowRounding:
+        model, backend = self.model, self.model.backend
+        return RowRounding(
+            reach=model.reach,
+            loss=model.loss,
+            y=model.y,
+            t=self.margins,
+            slopes=self.loss_derivative,
+            weights=model.sample_weight,
+            drift=backend.xp.sqrt(backend.xp.sum(self.drift * self.drift)),
+            backend=backend,
+        )
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        """Those of the rows and of the penalty; None where one of the two states none."""
+        model, xp = self.model, self.model.backend.xp
+        if not isinstance(model.loss, Accounted) or not isinstance(self.penalty, Rounded):
+            return None
+        penalty = self.penalty.rounding(vectors)
+        if penalty is None:
+            return None
+        reach, tail = model.reach, tuple(range(len(model.tail)))
+        if pushed is None:
+            sizes = reach(vectors)
+            drifts = reach.forward * sizes
+        else:
+            sizes = (1 + reach.backward) * xp.sqrt(xp.sum(pushed[:-1, ...] ** 2, axis=0))
+            drifts = pushed[-1, ...]
+        sizes, drifts = (xp.sqrt(xp.sum(a * a, axis=tail)) if tail else a for a in (sizes, drifts))
+        # The sums of the two parts are right to one unit, which either part has already twice.
+        return Rounding(
+            2 * (self._rows.grad + penalty.grad),
+            2 * (self._rows.products(sizes, drifts) + penalty.products),
+            penalty.cross,
+        )
 
     def pull(self, v: Array, pushed: Array) -> tuple[Array, Array]:
         """(∂_x h, ∂²_{xx} h · v) from one backward pass; ``pushed`` is X v."""
         model, xp = self.model, self.model.backend.xp
-        bent = model.weigh(model.loss.curvature_product(self.curvature, pushed, model.backend))
+        rows = pushed[:-1, ...]
+        bent = model.weigh(model.loss.curvature_product(self.curvature, rows, model.backend))
         both = xp.concat([self.loss_derivative[..., None], bent], axis=-1)
         back = rmatmul(model.design, both)
         self.__dict__["grad"] = back[..., 0] + self.penalty.grad
@@ -321,16 +400,25 @@ class LinearPoint:
         if c is None or model.constants(self.lam).self_concordance is None:
             return None  # of the loss, and of the penalty
         own = tuple(range(1, 1 + len(model.loss.output_shape)))
+        pushed, drift = pushed[:-1, ...], pushed[-1, ...]
         squares = xp.sum(pushed * pushed, axis=own) if own else pushed * pushed
         rows = tuple(range(squares.ndim - 1))
         tangents = pushed[..., 1:]
         bent = model.weigh(model.loss.curvature_product(self.curvature, tangents, model.backend))
         bent = xp.sum(bent * tangents, axis=own) if own else bent * tangents
         both = xp.sum(squares[..., :1] * bent, axis=rows)
-        return c * xp.sqrt(xp.max(squares, axis=rows)), c * xp.sqrt(both)
+        # What rounding may have taken, from X v and from ℓ''.
+        drift = xp.sqrt(xp.sum(drift * drift, axis=tuple(range(drift.ndim - 1))))
+        most = 1.01 * xp.sqrt(xp.max(squares, axis=rows)) + drift
+        widest, lost = self._rows.bent(drift[1:], 1.01 * xp.sqrt(xp.sum(squares[..., 1:], axis=rows)))
+        both = 1.01 * xp.sqrt(xp.maximum(both, xp.zeros_like(both)))
+        both = both + most[:1] * lost + drift[:1] * widest
+        return c * most, c * both
 
     def ray(self, d: Array, pushed: Array | None = None) -> LinearRay:
-        return LinearRay(self, d, matmul(self.model.design, d) if pushed is None else pushed)
+        if pushed is None:
+            pushed = self.push(d[..., None])[..., 0]
+        return LinearRay(self, d, pushed)
 
 
 @dataclass(frozen=True)
@@ -339,12 +427,28 @@ class LinearRay:
 
     start: LinearPoint
     d: Array
-    d_margins: Array
+    pushed: Array
+
+    @cached_property
+    def d_margins(self) -> Array:
+        """X d."""
+        return self.pushed[:-1, ...]
+
+    @cached_property
+    def _reaches(self) -> tuple[Array, Array]:
+        """κᵀ|x| and κᵀ|d|."""
+        reach = self.start.model.reach
+        return reach(self.start.x), reach(self.d)
 
     def at(self, t: float) -> LinearPoint:
         start = self.start
         margins = start.margins + t * self.d_margins
-        point = start.model.at(start.x + t * self.d, start.lam, margins)
+        point = start.model.at(start.x + t * self.d, start.lam)
+        # x, its margins and their product with t are each right to one unit.
+        here, step = self._reaches
+        lost = 5 * start.model.reach.unit * (here + abs(t) * step)
+        drift = start.drift + abs(t) * self.pushed[-1, ...] + lost
+        point.__dict__.update(margins=margins, drift=drift)
         point.__dict__["penalty"] = start.penalty.moved(point.x)
         return point
 
@@ -352,6 +456,11 @@ class LinearRay:
         backend = self.start.model.backend
         data = dot(point.loss_derivative, self.d_margins, backend)
         return data + dot(point.penalty.grad, self.d, backend)
+
+
+def _below(rows: Array, last: Array, backend: Backend) -> Array:
+    """Rows, and one more below them."""
+    return backend.xp.concat([rows, last[None, ...]], axis=0)
 
 
 def _by_columns(product: Any, v: Array, backend: Backend) -> Array:

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 from .._cached import cached_property
 from ..backends import Array, Backend, check_groups
 from ..linalg import dot, dots
-from ._protocol import InnerConstants
+from ..linalg.rounding import unit_roundoff, upper_norm
+from ..losses._protocol import ELEMENTARY
+from ._protocol import InnerConstants, Rounded, Rounding
 
 
 class PenaltyPoint(Protocol):
@@ -132,8 +134,26 @@ class WeightedL2Point:
     def diag(self) -> Array:
         return self.weights
 
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding:
+        """e^λ is right to a few units, and so is each product with it."""
+        backend = self.backend
+        few = _ELEMENTS * unit_roundoff(self.x.dtype, backend)
+        size = upper_norm(self.grad, backend)
+        products = few * backend.xp.max(self.weights) * upper_norms(vectors, backend)
+        return Rounding(few * size, products, few * size)
+
     def moved(self, x: Array) -> WeightedL2Point:
         return WeightedL2Point(self.penalty, x, self.weights, self.backend)
+
+
+#: Units of roundoff of a product with e^λ.
+_ELEMENTS = ELEMENTARY + 4
+
+
+def upper_norms(vectors: Array, backend: Backend) -> Array:
+    """Upper bounds of the norms of vectors along the last axis, (k,)."""
+    columns = range(vectors.shape[-1])
+    return backend.xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
 
 
 def columns(d: Array, ndim: int) -> Array:
@@ -333,6 +353,10 @@ class FreeLastPoint:
             return None
         shape = (self.x.shape[0] - 1, *self.x.shape[1:])
         return self._padded(self.backend.xp.broadcast_to(diag, shape))
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        base = self.base
+        return base.rounding(vectors[:-1, ...]) if isinstance(base, Rounded) else None
 
     def moved(self, x: Array) -> FreeLastPoint:
         return FreeLastPoint(self.base.moved(x[:-1, ...]), x, self.backend)

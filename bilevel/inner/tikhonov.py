@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from .._cached import cached_property
 from ..backends import Array, Backend
 from ..linalg import dot, dots
-from ._protocol import InnerConstants
-from .penalties import exp_or_inf
+from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..losses._protocol import ELEMENTARY
+from ._protocol import InnerConstants, Rounding
+from .penalties import exp_or_inf, upper_norms
 
 
 class LinearOperator(Protocol):
@@ -159,6 +161,19 @@ class TikhonovPoint:
 
     def diag(self) -> Array | None:
         return None
+
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+        """From ‖ |L|ᵀ |L| ‖ ≤ ‖L‖²_F ≤ p ‖L‖²; None where a norm of an operator is not stated."""
+        norms, backend = self.penalty.norms, self.backend
+        if norms is None or any(norm is None for norm in norms):
+            return None
+        p, unit = self.x.shape[0], unit_roundoff(self.x.dtype, backend)
+        squares = [norm * norm for norm in norms if norm is not None]
+        top = _sum(tuple(self.weights[j] * square for j, square in enumerate(squares)))
+        # The rows of an operator are not known: twice the columns, as of differences in a plane.
+        lost = 2 * gamma(2 * p + ELEMENTARY, unit) * p * top
+        size = upper_norm(self.x, backend)
+        return Rounding(lost * size, lost * upper_norms(vectors, backend), 2 * lost * size)
 
     def moved(self, x: Array) -> TikhonovPoint:
         return TikhonovPoint(self.penalty, x, self.weights, self.backend)

@@ -37,6 +37,8 @@ class Progress:
         Lower bound of the spectrum; None measures the residual.
     gamma : float
         γ_k.
+    rounding : float
+        What γ_k - α_k, which is positive in theory, may have lost, as a share of γ_k.
     energy : float
         ‖x_k - x_0‖²_A = Σ α_j r_jᵀz_j.
     rz, rr : float
@@ -47,6 +49,7 @@ class Progress:
     relative: float = 0.0
     mu: float | None = None
     gamma: float = math.inf
+    rounding: float = 1e-12
     energy: float = 0.0
     rz: float = math.inf
     rr: float = math.inf
@@ -86,8 +89,8 @@ class Progress:
         energy = self.energy + alpha * self.rz
         gamma = self.gamma
         if self.mu is not None:
-            # Rounding must not make the bound vanish: the difference is positive in theory.
-            left = max(gamma - alpha, 1e-12 * gamma)
+            # γ_{k+1} grows with the difference: what rounding may have taken of it is added.
+            left = max(gamma - alpha, 0.0) + self.rounding * gamma
             beta = rz / self.rz if self.rz > 0 else 0.0
             gamma = left / (self.mu * left + beta) if left > 0 else gamma
         return replace(self, gamma=gamma, energy=energy, rz=rz, rr=rr)

@@ -88,7 +88,8 @@ def cg(
     tol : float, sequence of float, or Accuracy
         Absolute tolerance on ‖b - A x‖, one for all columns or one for each; or another test.
     x0 : array, optional
-        Where to start, zero when omitted (which saves a product).
+        Where to start, zero when omitted (which saves a product). A column whose residual there
+        is larger than at zero starts at zero.
     preconditioner : callable, optional
         r ↦ M⁻¹ r, for one column or several.
     max_iter : int, optional
@@ -121,12 +122,15 @@ def cg(
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     if overwrite_b and verify:
         raise ValueError("overwrite_b needs verify=False: the true residual takes b.")
-    r = b if x0 is None else b - operator(x)
+    r = b
+    if x0 is not None:
+        x, r = _start(backend, x, b, b - operator(x), columns)
     if x0 is None and not overwrite_b:
         r = xp.asarray(b, copy=True)
     if not verify:
         del b  # blocks are large: nothing below keeps one that it does not need
-    progress = tuple(accuracy.start(j) for j in range(n_columns))
+    rounding = _ROUNDINGS * float(xp.finfo(r.dtype).eps)
+    progress = tuple(replace(accuracy.start(j), rounding=rounding) for j in range(n_columns))
     n_iter, previous = 0, math.inf
     while True:
         blocks = [x, r]
@@ -159,6 +163,22 @@ def cg(
         _all_or_none([p.error for p in progress]),
         _all_or_none([p.estimate for p in progress]),
     )
+
+
+#: Roundings that the length of a step may hold, in units of the machine epsilon.
+_ROUNDINGS = 64
+
+
+def _start(
+    backend: Backend, x: Array, b: Array, r: Array, columns: bool
+) -> tuple[Array, Array]:
+    """X and its residual; zero and b for each column that zero serves better.
+
+    A start that is far too large leaves a residual of rounding, and no solve makes up for that.
+    """
+    xp = backend.xp
+    worse = _dot(backend, r, r, columns) > _dot(backend, b, b, columns)  # NaN is to be seen
+    return xp.where(worse, xp.zeros_like(x), x), xp.where(worse, b, r)
 
 
 def _all_or_none(values: list[float | None]) -> tuple[float, ...] | None:

@@ -1,6 +1,6 @@
 """Losses, each one file: value, derivative and curvature of one prediction."""
 
-from ._protocol import Loss, Pointwise
+from ._protocol import Accounted, Loss, Pointwise
 from .huber import Huber
 from .logistic import Logistic
 from .multinomial import Multinomial
@@ -9,6 +9,7 @@ from .squared import Squared
 from .squared_hinge import SquaredHinge
 
 __all__ = [
+    "Accounted",
     "Huber",
     "Logistic",
     "Loss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 
@@ -72,6 +72,24 @@ class Loss(Protocol):
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         """Diag ∂²ℓ/∂t², the shape of t."""
         ...
+
+
+@runtime_checkable
+class Accounted(Protocol):
+    """A loss that says how exactly it is computed; without that nothing of it can be proven."""
+
+    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
+        """Bounds of the errors of value and derivative, in units of the roundoff.
+
+        Of the shapes that :meth:`Loss.value` and :meth:`Loss.derivative` have, at exactly these t.
+        The curvature is taken to be right to :data:`ELEMENTARY` units of its bound.
+        """
+        ...
+
+
+#: Units of roundoff (half a last place) by which an elementary function may be off; those of the
+#: libraries are good to a few last places.
+ELEMENTARY = 32
 
 
 class Pointwise:

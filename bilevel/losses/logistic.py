@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise, refuse_labels_but_signs
+from ._protocol import ELEMENTARY, Pointwise, refuse_labels_but_signs
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,8 @@ class Logistic(Pointwise):
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         s = backend.expit(-(y * t))
         return s * (1 - s)
+
+    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
+        """Both are computed without cancellation, y t without an error."""
+        value, slope = self.value(y, t, backend), self.derivative(y, t, backend)
+        return 2 * ELEMENTARY * value, 2 * ELEMENTARY * backend.xp.abs(slope)

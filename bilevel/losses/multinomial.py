@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import float_labels
+from ._protocol import ELEMENTARY, float_labels
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,17 @@ class Multinomial:
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         return curvature * (1 - curvature)
+
+    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
+        """t_j - max t is right to one unit of itself, which is what e^{t_j - max t} loses.
+
+        Σ_j |t_j - max t| e^{t_j - max t} ≤ c / e bounds what all of them lose together.
+        """
+        xp, c = backend.xp, self.n_classes
+        away = xp.max(t, axis=1, keepdims=True) - t
+        total = xp.abs(xp.expand_dims(backend.logsumexp(t, axis=1), axis=1))
+        products = xp.sum(xp.abs(y * t), axis=1, keepdims=True)
+        value = (2 * ELEMENTARY + 2 * c) + 4 * total + (c + 4) * products
+        p = self.curvature(y, t, backend)
+        slope = (ELEMENTARY + 3 * c + away) * p + 2 * xp.abs(p - y)
+        return value, slope

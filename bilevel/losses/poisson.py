@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise
+from ._protocol import ELEMENTARY, Pointwise
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,9 @@ class Poisson(Pointwise):
 
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t)
+
+    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
+        """Those of e^t, of the product and of the difference, which may cancel."""
+        mean = backend.xp.exp(t)
+        value = (ELEMENTARY + 2) * mean + 4 * backend.xp.abs(y * t)
+        return value, (ELEMENTARY + 2) * mean + 2 * y

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from .._cached import cached_property
 from ..backends import Array, Backend
-from ..hypergrad import Bend, Inexact, self_concordant_bound
-from ..inner import InnerConstants, Swinging
-from ..linalg import dot, norm
-from ..outer import Curved, OuterConstants
+from ..hypergrad import (
+    Bend,
+    Inexact,
+    Nearness,
+    self_concordant_bound,
+    self_concordant_value_bound,
+    value_error,
+)
+from ..inner import InnerConstants, Rounded, Swinging
+from ..linalg import dot
+from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..outer import Curved, CurvedRounded, OuterConstants, RoundedOuter
 from ..problem import Problem
+from ..solvers import point_error
 from .looks import Look, Solved
 
 
@@ -52,6 +63,9 @@ class Proof:
     tangents: tuple[Inexact, ...]
     swings: tuple[float, ...]
     bends: tuple[Bend, ...]
+    correction: float
+    lost: tuple[float, ...]
+    lost_value: float
 
     def _bounds(self, decrement: float, adjoint: Inexact, tangents: tuple[Inexact, ...]) -> float:
         found = [
@@ -63,8 +77,11 @@ class Proof:
                 tangent=tangent,
                 swing=swing,
                 bend=bend,
+                rounding=lost,
             )
-            for tangent, swing, bend in zip(tangents, self.swings, self.bends, strict=True)
+            for tangent, swing, bend, lost in zip(
+                tangents, self.swings, self.bends, self.lost, strict=True
+            )
         ]
         return math.hypot(*(math.inf if bound is None else bound for bound in found))
 
@@ -72,6 +89,28 @@ class Proof:
     def bound(self) -> float:
         """|p - ∇f| ≤ bound."""
         return self._bounds(self.decrement, self.adjoint, self.tangents)
+
+    @cached_property
+    def distance(self) -> float:
+        """‖x - X(λ)‖ ≤ distance."""
+        mu, R = self.inner.mu, self.inner.self_concordance
+        assert mu and R is not None  # else there is no proof
+        near = Nearness.of(self.decrement, R, mu)
+        return math.inf if near is None else near.distance
+
+    @cached_property
+    def value_bound(self) -> float:
+        """|g(x, λ) - f(λ)| ≤ value_bound."""
+        bound = self_concordant_value_bound(
+            self.inner,
+            self.outer,
+            decrement=self.decrement,
+            correction=self.correction,
+            adjoint=self.adjoint,
+            top=self.bends[0].top,
+            rounding=self.lost_value,
+        )
+        return math.inf if bound is None else bound
 
     def needs(self, allowed: float) -> Wanted | None:
         """The accuracies at which the bound is ``allowed``, a fifth of it left to spare.
@@ -95,59 +134,178 @@ class Proof:
         return Wanted(1e-3, relative, share * small / slope)
 
 
+@dataclass(frozen=True)
+class Proven:
+    """Bounds of ‖x - X(λ)‖, |g(x, λ) - f(λ)| and ‖p - ∇f(λ)‖, None where nothing is proven."""
+
+    distance: float | None
+    value: float | None
+    hypergrad: float | None
+
+
+def proven(problem: Problem, look: Look, proof: Proof | None) -> Proven:
+    """What is proven at an iterate: by a proof of p where there is one, and by the gradient."""
+    distance = point_error(look.point, look.constants.mu, problem.backend)
+    if distance is not None and proof is not None:
+        distance = min(distance, proof.distance)
+    value = value_error(problem, look.outer, distance)
+    if value is not None and proof is not None:
+        value = min(value, proof.value_bound)
+    known = proof is not None and math.isfinite(proof.bound)
+    return Proven(distance, value, proof.bound if proof is not None and known else None)
+
+
 def prove(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Proof | None:
     """The proven bound where the constants are known and every hyperparameter has a tangent.
 
     The residuals of the last solve are known in the norm of H⁻¹, by CG; those at the new iterate
-    differ from them by vectors that are known, which divided by √μ bound the rest.
+    differ from them by vectors that are known, which divided by √μ bound the rest. What is known of
+    a vector holds what rounding may have done to it.
     """
     inner, errors = after.constants, solved.errors
     if errors is None or not inner.mu or inner.self_concordance is None:
         return None
-    backend = problem.backend
-    k = after.vectors.shape[-1]
-    swing = None
-    if isinstance(after.point, Swinging) and after.pushed is not None:
-        swing = after.point.swing(after.pushed)
-    swings = [] if swing is None else [a[j] for a in swing for j in range(a.shape[0])]
-    host = backend.scalars(
-        solved.distance,
-        *(norm(rhs[..., j] - solved.residual[..., j], backend) for j in range(1 + k)),
-        *(norm(after.vectors[..., j], backend) for j in range(k)),
-        *swings,
-    )
-    distance, changes, norms = host[0], host[1 : 2 + k], host[2 + k : 2 + 2 * k]
-    single = host[2 + 2 * k :][:k] or (math.inf,) * k
-    pairs = host[2 + 2 * k :][k:] or (math.inf,) * (k - 1)
+    seen = _Seen.of(problem, solved, after, rhs)
+    if seen is None:
+        return None
     # H(x⁺) ⪰ e^{-R‖x⁺ - x‖} H(x).
-    turn = inner.self_concordance * distance / 2
+    turn = inner.self_concordance * seen.distance / 2
     if not turn < 1:
         return None
     grown, root = math.exp(turn), math.sqrt(inner.mu)
-    known = [grown * (e + c / root) for e, c in zip(errors, changes, strict=True)]
-    decrement = known[0] if solved.moved else math.hypot(solved.energies[0], errors[0])
+    apart = (c + lost for c, lost in zip(seen.changes, seen.lost, strict=True))
+    known = [grown * (e + c / root) for e, c in zip(errors, apart, strict=True)]
+    decrement = known[0]
+    if not solved.moved:
+        decrement = math.hypot(solved.energies[0], errors[0]) + seen.lost[0] / root
     if not inner.self_concordance * decrement < root / 2:
         return None
+    energies = seen.energies(after.energies)
     adjoint, *tangents = (
-        Inexact(*numbers) for numbers in zip(after.energies, norms, known[1:], single, strict=True)
+        Inexact(*numbers)
+        for numbers in zip(energies, seen.norms, known[1:], seen.single, strict=True)
     )
-    bends = _bends(after, k - 1, backend)
+    bends = _bends(after, len(tangents), problem.backend)
     outer = problem.outer_constants
-    return Proof(inner, outer, decrement, adjoint, tuple(tangents), pairs, bends)
+    return Proof(
+        inner,
+        outer,
+        decrement,
+        adjoint,
+        tuple(tangents),
+        seen.pairs,
+        bends,
+        seen.correction,
+        seen.hypergrad,
+        seen.value,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Norms at the new iterate, from above: of the changes of the residuals, of q and the t_j.
+
+    ``lost`` is what rounding may have done to the residuals, ``hypergrad`` and ``value`` the same
+    of each p_j and of g.
+    """
+
+    distance: float
+    changes: list[float]
+    lost: list[float]
+    norms: list[float]
+    products: list[float]
+    spread: list[float]
+    single: tuple[float, ...]
+    pairs: tuple[float, ...]
+    correction: float
+    hypergrad: tuple[float, ...]
+    value: float
+
+    @classmethod
+    def of(cls, problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Seen | None:
+        """Read all of them at once; None where what rounding does is not known."""
+        point, backend = after.point, problem.backend
+        lost = point.rounding(after.vectors, after.pushed) if isinstance(point, Rounded) else None
+        lost_outer = after.outer.rounding() if isinstance(after.outer, RoundedOuter) else None
+        if lost is None or lost_outer is None:
+            return None
+        k = after.vectors.shape[-1]
+        widest = backend.xp.full_like(lost.cross, math.inf)
+        if point.cross_norm is not None:
+            widest = point.cross_norm + lost.cross
+        swing = None
+        if isinstance(point, Swinging) and after.pushed is not None:
+            swing = point.swing(after.pushed)
+        host = iter(
+            backend.scalars(
+                solved.distance,
+                *(upper_norm(rhs[..., j] - solved.residual[..., j], backend) for j in range(1 + k)),
+                *(upper_norm(rhs[..., j], backend) for j in range(1 + k)),
+                *(upper_norm(after.vectors[..., j], backend) for j in range(k)),
+                *(lost.grad, *(lost.products[j] for j in range(k)), lost.cross),
+                *(lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam),
+                *(upper_norm(a, backend) for a in (after.grad, after.outer.grad_x, after.p)),
+                *(dot(after.vectors[..., 0], after.grad, backend), widest),
+                *([] if swing is None else [a[j] for a in swing for j in range(a.shape[0])]),
+            )
+        )
+        (distance,), changes, rests, norms = _take(host, 1, 1 + k, 1 + k, k)
+        (lost_grad,), products, (cross, value, slope, direct) = _take(host, 1, k, 4)
+        (grad, pull, p, corrected, side), single, pairs = _take(host, 5, k, k - 1)
+        unit = unit_roundoff(problem.dtype, backend)
+        terms = gamma(math.prod(point.x.shape) + 8, unit)
+        right = [slope, *(cross for _ in range(k - 1))]
+        apart = [a + b + unit * r for a, b, r in zip(products, right, rests[1:], strict=True)]
+        q, *tangents = norms
+        sides = [pull, *(side for _ in range(k - 1))]
+        return cls(
+            distance=distance * (1 + terms),
+            changes=changes,
+            lost=[lost_grad, *apart],
+            norms=norms,
+            products=products,
+            # What is lost of vᵀ H v as a sum, H v being no longer than the two that make the rest.
+            spread=[terms * (r + s) for r, s in zip(rests[1:], sides, strict=True)],
+            single=tuple(single) or (math.inf,) * k,
+            pairs=tuple(pairs) or (math.inf,) * (k - 1),
+            correction=abs(corrected) + terms * q * grad + q * lost_grad,
+            hypergrad=tuple(
+                direct + 4 * unit * p + t * (slope + terms * pull) + q * (a + terms * r)
+                for t, a, r in zip(tangents, apart[1:], rests[2:], strict=True)
+            ),
+            value=value,
+        )
+
+    def energies(self, computed: tuple[float, ...]) -> list[float]:
+        """‖v‖_H from above."""
+        each = zip(computed, self.norms, self.products, self.spread, strict=True)
+        return [math.sqrt(e * e + v * (a + b)) for e, v, a, b in each]
+
+
+def _take(numbers: Iterator[float], *counts: int) -> tuple[list[float], ...]:
+    """The next so many numbers, and so on; fewer where there are no more."""
+    return tuple(list(islice(numbers, count)) for count in counts)
 
 
 def _bends(look: Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
     """The curvature of the criterion along the tangents: two passes over its rows."""
-    if not isinstance(look.outer, Curved):
+    outer, tangents = look.outer, look.vectors[..., 1:]
+    lost = outer.product_rounding(tangents) if isinstance(outer, CurvedRounded) else None
+    if not isinstance(outer, Curved) or lost is None:
         return (Bend(),) * n_tangents
-    tangents = look.vectors[..., 1:]
-    products = look.outer.hvp(tangents)
+    products = outer.hvp(tangents)
     columns = range(n_tangents)
     host = backend.scalars(
-        look.outer.top(),
-        *(norm(products[..., j], backend) for j in columns),
+        outer.top(),
+        *(upper_norm(products[..., j], backend) + lost[j] for j in columns),
         *(dot(products[..., j], tangents[..., j], backend) for j in columns),
+        *(upper_norm(tangents[..., j], backend) for j in columns),
     )
+    top, norms = host[0] * (1 + 1e-4), host[1 : 1 + n_tangents]
+    quotients, lengths = host[1 + n_tangents : 1 + 2 * n_tangents], host[1 + 2 * n_tangents :]
+    terms = gamma(math.prod(look.point.x.shape) + 8, unit_roundoff(tangents.dtype, backend))
+    off = backend.scalars(*(lost[j] for j in columns))
     return tuple(
-        Bend(host[1 + j], math.sqrt(max(host[1 + n_tangents + j], 0.0)), host[0]) for j in columns
+        Bend(norms[j], math.sqrt(max(quotients[j], 0.0) + lengths[j] * (off[j] + terms * norms[j])), top)
+        for j in columns
     )

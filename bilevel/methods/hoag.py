@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..backends import Array
-from ..hypergrad import Hypergradient, Implicit, value_bound
+from ..hypergrad import Hypergradient, Implicit
 from ..linalg import norm
 from ..problem import Problem
 from ..record import Record
@@ -233,9 +233,7 @@ class HOAG:
             k=k,
             lam=lam,
             value=value,
-            value_error=value_bound(
-                problem.outer_constants, inner_error=inner.error_bound, grad_x_norm=norm_g
-            ),
+            value_error=found.value_error,
             hypergrad=p,
             hypergrad_error=found.error_bound,
             tol=tol,

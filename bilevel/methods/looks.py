@@ -57,12 +57,25 @@ def look_at(
         grad = point.grad
         (size,) = backend.scalars(xp.max(xp.abs(vectors)))
         products = xp.zeros_like(vectors) if size == 0 else point.hvp(vectors)
-    squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
-    energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
     right = outer.grad_x[..., None]
     if vectors.shape[-1] > 1:
         right = xp.concat([right, -_cross(problem, point)], axis=-1)
-    rhs = xp.concat([-grad[..., None], right - products], axis=-1)
+    rest = right - products
+    columns = range(vectors.shape[-1])
+    host = backend.scalars(
+        *(dot(vectors[..., j], products[..., j], backend) for j in columns),
+        *(dot(vectors[..., j], right[..., j] + rest[..., j], backend) for j in columns),
+    )
+    squares, gains = host[: len(columns)], host[len(columns) :]
+    energies = tuple(math.sqrt(max(s, 0.0)) for s in squares)
+    if min(gains) < 0:
+        # ‖v - v*‖²_H - ‖v*‖²_H = -⟨v, b + r⟩: such a v is further from the solution than zero is.
+        kept = xp.asarray([g >= 0 for g in gains], device=backend.device)
+        vectors = xp.where(kept, vectors, xp.zeros_like(vectors))
+        rest = xp.where(kept, rest, right)
+        pushed = None if pushed is None else xp.where(kept, pushed, xp.zeros_like(pushed))
+        energies = tuple(e if g >= 0 else 0.0 for e, g in zip(energies, gains, strict=True))
+    rhs = xp.concat([-grad[..., None], rest], axis=-1)
     p = corrected(problem, outer, point, vectors, rhs[..., 2:])
     constants = problem.inner.constants(point.lam)
     return Look(point, outer, vectors, pushed, grad, p, energies, constants), rhs
@@ -111,7 +124,8 @@ def turned(problem: Problem, look: Look, found: CGResult) -> Turn:
     if not isinstance(look.point, Pushable):
         return Turn(d, None, vectors, None)
     through = look.point.push(corrections)
-    pushed = through[..., 1:] if look.pushed is None else look.pushed + through[..., 1:]
+    more = through[..., 1:]
+    pushed = more if look.pushed is None else look.point.joined(look.pushed, more)
     return Turn(d, through[..., 0], vectors, pushed)
 
 

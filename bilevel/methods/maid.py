@@ -23,8 +23,9 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array
-from ..hypergrad import HypergradResult, Implicit, value_bound
+from ..hypergrad import HypergradResult, Implicit, value_error
 from ..linalg import norm
+from ..outer import OuterPoint
 from ..problem import Problem
 from ..record import Record
 from ..solvers import LBFGS, InnerResult, Solver, solve
@@ -130,14 +131,13 @@ class MAID:
             x, carry, adjoint = inner.x, inner.point.carry, found.adjoint
             n_inner, n_cg = n_inner + inner.n_iter, n_cg + found.n_iter
             z = found.value
-            value, size, slope, stationarity = backend.scalars(
+            value, size, stationarity = backend.scalars(
                 found.outer.value,
                 norm(z, backend),
-                norm(found.outer.grad_x, backend),
                 optimality(domain, backend, state.lam, z),
             )
             error = _needed(found.error_bound, "the error of the hypergradient")
-            uncertain = _uncertainty(problem, inner, slope)
+            uncertain = _needed(found.value_error, "the value of the criterion")
             if not math.isfinite(size + value):
                 status = Status.NON_FINITE
                 break
@@ -155,12 +155,10 @@ class MAID:
                     )
                     n_inner += ahead.n_iter
                     outer = problem.outer.at(ahead.x, lam)
-                    value_next, slope_next, moved = backend.scalars(
-                        outer.value,
-                        norm(outer.grad_x, backend),
-                        norm(lam - state.lam, backend),
+                    value_next, moved = backend.scalars(
+                        outer.value, norm(lam - state.lam, backend)
                     )
-                    worst = value_next + _uncertainty(problem, ahead, slope_next)
+                    worst = value_next + _uncertainty(problem, ahead, outer)
                     if moved == 0 or worst <= value - uncertain - self.eta * moved**2 / alpha:
                         status = Status.RUNNING if moved > 0 else Status.STALLED
                         break
@@ -197,9 +195,9 @@ def _needed(bound: float | None, what: str) -> float:
     return bound
 
 
-def _uncertainty(problem: Problem, inner: InnerResult, slope: float) -> float:
-    """‖∂_x g‖ e + L_g e²/2 ≥ |g(x̃) - f|, with the certified e ≤ ε."""
-    bound = value_bound(problem.outer_constants, inner_error=inner.error_bound, grad_x_norm=slope)
+def _uncertainty(problem: Problem, inner: InnerResult, outer: OuterPoint) -> float:
+    """‖∂_x g‖ e + L_g e²/2 ≥ |g(x̃) - f|, with the certified e ≤ ε, and the rounding of g."""
+    bound = value_error(problem, outer, inner.error_bound)
     return _needed(bound, "the value of the criterion")
 
 

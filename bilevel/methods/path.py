@@ -25,7 +25,6 @@ import math
 from dataclasses import dataclass, replace
 
 from ..backends import Array
-from ..hypergrad import value_bound
 from ..inner import InnerPoint, Pushable
 from ..linalg import (
     Accuracy,
@@ -42,7 +41,7 @@ from ..record import Record
 from ..status import Status
 from . import projected, secant
 from ._protocol import optimality
-from .certified import Proof, Wanted, provable_at, prove
+from .certified import Proof, Wanted, provable_at, prove, proven
 from .kept import Pairs, Sketch, plain, preconditioner, rounded_point
 from .looks import Look, Solved, look_at, turned, walk
 from .projected import ProjectedState
@@ -477,7 +476,6 @@ def _estimate(
         solved.grad_norm,
         norm(after.grad, backend),
         dot(after.vectors[..., 0], after.grad, backend),
-        norm(after.outer.grad_x, backend),
         optimality(problem.domain, backend, after.point.lam, after.p),
         norm(solved.p - solved.healed, backend),
         norm(after.p - solved.p, backend),
@@ -485,9 +483,9 @@ def _estimate(
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(rhs[..., j], backend) for j in range(1, width)),
     )
-    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
-    moved_p, free = numbers[9:11]
-    old, new = numbers[11 : 10 + width], numbers[10 + width :]
+    value, size, change, grad, grad_after, correction, stationarity, healed = numbers[:8]
+    moved_p, free = numbers[8:10]
+    old, new = numbers[10 : 9 + width], numbers[9 + width :]
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
     errors = solved.estimates
@@ -509,25 +507,18 @@ def _estimate(
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
         linear = max(linear, share * moved_p)
     error = lag + linear
-    bound, inner_error = None, None
-    mu = after.constants.mu
-    if mu is not None:
-        inner_error = grad_after / mu if mu > 0 else math.inf
-    if proof is not None and math.isfinite(proof.bound):
-        bound = proof.bound
+    bounds = proven(problem, after, proof)
     return _Estimate(
         hypergrad=after.p,
         norm=size,
         free_norm=free,
         error=error if error == error else math.inf,
         linear_error=linear,
-        bound=bound,
-        inner_error=inner_error,
+        bound=bounds.hypergrad,
+        inner_error=bounds.distance,
         stationarity=stationarity,
         value=value,
-        value_error=value_bound(
-            problem.outer_constants, inner_error=inner_error, grad_x_norm=grad_x
-        ),
+        value_error=bounds.value,
         corrected=value - correction,
         corrected_error=abs(correction) + lag,
         cg_residual=max(solved.residual_norms[1:]),
@@ -542,11 +533,12 @@ def _predict(problem: Problem, look: Look, lam: Array, delta: Array) -> InnerPoi
     stay = problem.inner.at(point.x, lam, point.carry)
     if look.vectors.shape[-1] == 1:
         return stay
-    x = point.x + xp.matmul(look.vectors[..., 1:], delta)
-    carry = None
-    if look.pushed is not None and point.carry is not None:
-        carry = point.carry + xp.matmul(look.pushed[..., 1:], delta)
-    go = problem.inner.at(x, lam, carry)
+    step = xp.matmul(look.vectors[..., 1:], delta)
+    if isinstance(point, Pushable) and look.pushed is not None:
+        ahead = point.ray(step, point.along(look.pushed[..., 1:], delta)).at(1.0)
+        go = problem.inner.at(ahead.x, lam, ahead.carry)
+    else:
+        go = problem.inner.at(point.x + step, lam)
     here, there = backend.scalars(stay.value, go.value)
     return go if there < here else stay
 

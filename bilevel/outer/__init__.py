@@ -1,7 +1,15 @@
 """Outer criteria g(x, λ): what the hyperparameters minimise."""
 
 from ._predictor import LinearPredictor, Prediction, Predictor
-from ._protocol import Curved, Outer, OuterConstants, OuterPoint
+from ._protocol import (
+    Curved,
+    CurvedRounded,
+    Outer,
+    OuterConstants,
+    OuterPoint,
+    OuterRounding,
+    RoundedOuter,
+)
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
 from .gcv import GCV, gcv
 from .held_out import HeldOut, held_out
@@ -14,6 +22,7 @@ __all__ = [
     "GCV",
     "SURE",
     "Curved",
+    "CurvedRounded",
     "FunctionOuter",
     "HeldOut",
     "KernelPredictor",
@@ -25,8 +34,10 @@ __all__ = [
     "OuterConstants",
     "OuterDerivatives",
     "OuterPoint",
+    "OuterRounding",
     "Prediction",
     "Predictor",
+    "RoundedOuter",
     "from_autodiff",
     "from_functions",
     "gcv",

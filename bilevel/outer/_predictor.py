@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from .._cached import cached_property
 from ..backends import Array, Backend
-from ..design import Design, row_square_norms
+from ..design import Design, Reach, row_square_norms
 from ..inner.linear import matmul, rmatmul
+from ..linalg.rounding import gamma
 
 
 class Prediction(Protocol):
@@ -92,9 +93,18 @@ class LinearPredictor:
     def at(self, x: Array, lam: Array) -> LinearPrediction:
         return LinearPrediction(self.design, x, lam)
 
+    @cached_property
+    def reach(self) -> Reach:
+        """What rounding does to products with X."""
+        return Reach.of(self.design)
+
     def row_square_norms(self) -> Array:
-        """‖a_i‖², off the counter: they belong to the data."""
-        return row_square_norms(self.design)
+        """‖a_i‖² and what rounding may have taken, off the counter: they belong to the data."""
+        xp, rows = self.backend.xp, row_square_norms(self.design)
+        lost = gamma(self.design.shape[1] + 16, self.reach.unit)
+        # Centring on the fly loses what the columns had before it, and shows here.
+        gone = xp.maximum(self.reach.total**2 - xp.sum(rows), xp.zeros_like(rows[0]))
+        return (1 + lost) * rows + lost * gone
 
 
 @dataclass(frozen=True)

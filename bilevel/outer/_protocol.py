@@ -28,6 +28,21 @@ class OuterConstants:
     self_concordance: float | None = None
 
 
+@dataclass(frozen=True)
+class OuterRounding:
+    """How far rounding may keep what a point computes from what it is.
+
+    Attributes
+    ----------
+    value, grad_x, grad_lam : array
+        Upper bounds of the norms of the errors of g, ∂_x g and ∂_λ g, 0-d.
+    """
+
+    value: Array
+    grad_x: Array
+    grad_lam: Array
+
+
 class OuterPoint(Protocol):
     """g and its derivatives at one (x, λ), each computed when first asked for, once."""
 
@@ -57,6 +72,24 @@ class Curved(Protocol):
 
     def top(self) -> Array:
         """An upper bound of the largest eigenvalue of G, 0-d, no pass."""
+        ...
+
+
+@runtime_checkable
+class RoundedOuter(Protocol):
+    """A point that can bound its own rounding errors; of one that can't, nothing is proven."""
+
+    def rounding(self) -> OuterRounding | None:
+        """The bounds, no pass; None where they are not known."""
+        ...
+
+
+@runtime_checkable
+class CurvedRounded(Protocol):
+    """A point that can bound the rounding of its products with G."""
+
+    def product_rounding(self, v: Array) -> Array | None:
+        """Upper bounds of the norms of the errors of ``hvp(v)``, (k,), no pass; None if unknown."""
         ...
 
 

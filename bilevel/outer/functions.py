@@ -10,7 +10,9 @@ from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..inner.functions import Origin, check_result, check_value_and_grad, difference, unit_vectors
-from ._protocol import OuterConstants
+from ._protocol import OuterConstants, OuterRounding
+
+DeclaredRounding = Callable[[Array, Array], tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class FunctionOuter:
     grad_lam: Callable[[Array, Array], Array] | None
     derivatives: OuterDerivatives
     declared: OuterConstants
+    declared_rounding: DeclaredRounding | None = None
     _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
 
     @property
@@ -85,6 +88,15 @@ class FunctionOuterPoint:
         given = self.outer.evaluate_grad_lam(self.x, self.lam)
         return self._differences() if given is None else given
 
+    def rounding(self) -> OuterRounding | None:
+        """As declared; of functions that say nothing nothing is known."""
+        outer = self.outer
+        if outer.declared_rounding is None:
+            return None
+        xp, device = outer.backend.xp, outer.backend.device
+        found = outer.declared_rounding(self.x, self.lam)
+        return OuterRounding(*(xp.asarray(a, dtype=outer.dtype, device=device) for a in found))
+
     def _differences(self) -> Array:
         """The difference of g(x, .) along each e_j."""
         backend, lam = self.outer.backend, self.lam
@@ -102,6 +114,7 @@ def from_functions(
     like: Array,
     grad_lam: Callable[[Array, Array], Array] | None = None,
     constants: OuterConstants | None = None,
+    rounding: DeclaredRounding | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion g(x, λ) from functions.
 
@@ -116,6 +129,9 @@ def from_functions(
         2m values a point when omitted.
     constants : OuterConstants, optional
         Lipschitz constants of the gradients; none are known when omitted.
+    rounding : callable, optional
+        (x, λ) ↦ three numbers: how far the computed g, ∂_x g and ∂_λ g may be from what they are,
+        in norm. Without it nothing is proven.
 
     Returns
     -------
@@ -137,11 +153,17 @@ def from_functions(
     OuterDerivatives(grad_x='given', grad_lam='differences')
     """
     origin: Origin = "differences" if grad_lam is None else "given"
-    return _build(OuterDerivatives("given", origin), like, value_and_grad, grad_lam, constants)
+    found = OuterDerivatives("given", origin)
+    return _build(found, like, value_and_grad, grad_lam, constants, rounding)
 
 
 def from_autodiff(
-    fun: Scalar, *, engine: Engine, like: Array, constants: OuterConstants | None = None
+    fun: Scalar,
+    *,
+    engine: Engine,
+    like: Array,
+    constants: OuterConstants | None = None,
+    rounding: DeclaredRounding | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion from g alone, by automatic differentiation.
 
@@ -151,7 +173,7 @@ def from_autodiff(
         (x, λ) ↦ g(x, λ), 0-d, written with the functions of ``engine``; for JAX it is compiled.
     engine : {"torch", "jax"}
         What differentiates.
-    like, constants
+    like, constants, rounding
         As in :func:`from_functions`; arrays change hands by DLPack.
 
     Raises
@@ -176,6 +198,7 @@ def from_autodiff(
         products.value_and_grad,
         products.grad_lam,
         constants,
+        rounding,
     )
 
 
@@ -185,8 +208,11 @@ def _build(
     value_and_grad: Callable[[Array, Array], tuple[Any, Array]],
     grad_lam: Callable[[Array, Array], Array] | None,
     constants: OuterConstants | None,
+    rounding: DeclaredRounding | None,
 ) -> FunctionOuter:
     backend = backend_of(like=like)
     dtype = common_dtype(backend, like=like)
     declared = OuterConstants() if constants is None else constants
-    return FunctionOuter(backend, dtype, value_and_grad, grad_lam, derivatives, declared)
+    return FunctionOuter(
+        backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._cached import cached_property
 from ..backends import Array
-from ..design import Design, WithIntercept, as_design
+from ..design import Design, Reach, WithIntercept, as_design
 from ..inner.linear import (
     align,
     beside,
@@ -18,10 +18,12 @@ from ..inner.linear import (
     rmatmul,
     weigh,
 )
-from ..losses import Loss
+from ..inner._rows import RowRounding
+from ..linalg.rounding import gamma, unit_roundoff
+from ..losses import Accounted, Loss
 from ._predicted import PredictedPoint
 from ._predictor import LinearPredictor, Predictor
-from ._protocol import OuterConstants
+from ._protocol import OuterConstants, OuterRounding
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class HeldOut:
         weighted = rows if s is None else s * beside(rows, s)
         square, widest = backend.scalars(xp.max(xp.sum(weighted, axis=0)), xp.max(rows))
         bends = self.loss.self_concordance
+        square *= 1 + gamma(rows.shape[0] + 4, unit_roundoff(rows.dtype, backend))
         return OuterConstants(
             None if second is None else second * square,
             direct,
@@ -96,10 +99,14 @@ class HeldOutPoint(PredictedPoint):
     outer: HeldOut
 
     @cached_property
-    def value(self) -> Array:
+    def _losses(self) -> Array:
+        """S ℓ."""
         outer, backend = self.outer, self.outer.predictor.backend
-        losses = outer.loss.value(outer.y, self.prediction.value, backend)
-        return backend.xp.sum(outer.weigh(losses))
+        return outer.weigh(outer.loss.value(outer.y, self.prediction.value, backend))
+
+    @cached_property
+    def value(self) -> Array:
+        return self.outer.predictor.backend.xp.sum(self._losses)
 
     @cached_property
     def _slopes(self) -> Array:
@@ -120,6 +127,44 @@ class LinearHeldOutPoint(HeldOutPoint):
         rows = matmul(outer.design, v)
         bent = outer.loss.curvature_product(self._curvature, rows, outer.predictor.backend)
         return rmatmul(outer.design, outer.weigh(bent))
+
+    @property
+    def _reach(self) -> Reach | None:
+        predictor = self.outer.predictor
+        return predictor.reach if isinstance(predictor, LinearPredictor) else None
+
+    @cached_property
+    def _rounded_rows(self) -> RowRounding:
+        outer, reach = self.outer, self._reach
+        assert reach is not None
+        xp, drift = outer.predictor.backend.xp, reach.forward * reach(self.x)
+        return RowRounding(
+            reach=reach,
+            loss=outer.loss,
+            y=outer.y,
+            t=self.prediction.value,
+            slopes=self._slopes,
+            weights=outer.sample_weight,
+            drift=xp.sqrt(xp.sum(drift * drift)),
+            backend=outer.predictor.backend,
+        )
+
+    def rounding(self) -> OuterRounding | None:
+        """Those of the rows; ∂_λ g is zero."""
+        if not isinstance(self.outer.loss, Accounted) or self._reach is None:
+            return None
+        rows = self._rounded_rows
+        value = rows.value(self._losses)
+        return OuterRounding(value, rows.grad, 0 * value)
+
+    def product_rounding(self, v: Array) -> Array | None:
+        """How far :meth:`hvp` may be off, of each column; None where it is not known."""
+        if not isinstance(self.outer.loss, Accounted) or self._reach is None:
+            return None
+        xp, sizes = self.outer.predictor.backend.xp, self._reach(v)
+        tail = tuple(range(sizes.ndim - 1))
+        sizes = xp.sqrt(xp.sum(sizes * sizes, axis=tail)) if tail else sizes
+        return self._rounded_rows.products(sizes, self._reach.forward * sizes)
 
     def top(self) -> Array:
         """The trace, of the problem where it is largest."""

@@ -1,7 +1,8 @@
 """Inner solvers: each walks from point to point; :func:`solve` says when to stop."""
 
 from ._protocol import InnerResult, Solver, Step, solve
+from .distance import distance_bound, point_error
 from .lbfgs import LBFGS
 from .newton_cg import NewtonCG
 
-__all__ = ["LBFGS", "InnerResult", "NewtonCG", "Solver", "Step", "solve"]
+__all__ = ["LBFGS", "InnerResult", "NewtonCG", "Solver", "Step", "distance_bound", "point_error", "solve"]

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..backends import Array, Backend
 from ..inner import Inner, InnerPoint
 from ..status import Status
+from .distance import certain_slope, point_error
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class InnerResult:
     grad_norm : float
         ‖∂_x h‖ at the point.
     error_bound : float or None
-        ‖∂_x h‖ / μ ≥ ‖x - X(λ)‖, None where the objective states no μ.
+        ‖∂_x h‖ / μ ≥ ‖x - X(λ)‖, the rounding of ∂_x h included; None where the objective states
+        no μ, or its points no rounding.
     """
 
     point: InnerPoint
@@ -74,9 +76,10 @@ def solve(
 ) -> InnerResult:
     """Minimise x ↦ h(x, λ) until ‖x - X(λ)‖ ≤ tol is certain.
 
-    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance. Where the objective
-    states no μ nothing can be certified: then the gradient norm itself is held to ``tol``, and
-    ``error_bound`` is None.
+    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance, as long as the rounding
+    of ∂_x h is within it, too; where it alone is above μ tol, the status is STALLED. Where the
+    objective states no μ nothing can be certified: then the gradient norm itself is held to
+    ``tol``, and ``error_bound`` is None.
 
     Parameters
     ----------
@@ -118,11 +121,21 @@ def solve(
             break
         last = step
         if step.grad_norm <= target and (n_iter >= min_iter or step.grad_norm == 0):
-            status = Status.CONVERGED
-            break
+            status = Status.CONVERGED if mu is None else _certified(step, target, inner.backend)
+            if status is not Status.RUNNING:
+                break
         if n_iter >= max_iter:
             status = Status.MAX_ITER
             break
     assert last is not None  # a walk yields its start
-    bound = None if mu is None else (last.grad_norm / mu if mu > 0 else math.inf)
+    bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
+
+
+def _certified(step: Step, target: float, backend: Backend) -> Status:
+    """Whether the rounding of the gradient is within the target, too, or could ever be."""
+    found = certain_slope(step.point, backend)
+    if found is None or found[0] <= target:
+        return Status.CONVERGED
+    slope, lost = found
+    return Status.RUNNING if step.grad_norm > 0 and 2 * lost < target else Status.STALLED

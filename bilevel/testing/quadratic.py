@@ -16,8 +16,9 @@ import numpy as np
 
 from .._cached import cached_property
 from ..backends import Array, Backend
-from ..inner import InnerConstants
-from ..outer import OuterConstants
+from ..inner import InnerConstants, Rounding
+from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..outer import OuterConstants, OuterRounding
 from .reference import spectral
 
 
@@ -163,6 +164,20 @@ class QuadraticPoint:
         value = spectral(x[:, None] * groups * scales - slope)
         return backend.xp.asarray(value, dtype=inner.dtype, device=backend.device)
 
+    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding:
+        """From the Frobenius norm of A; the sums have p and m terms."""
+        backend, inner = self.inner.backend, self.inner
+        xp, unit = backend.xp, unit_roundoff(inner.dtype, backend)
+        terms = gamma(sum(inner.slope.shape) + 40, unit)
+        heavy = upper_norm(inner.matrix, backend) + xp.max(xp.abs(self._weights))
+        size, lam = upper_norm(self.x, backend), upper_norm(self.lam, backend)
+        slope = upper_norm(inner.slope, backend)
+        linear = upper_norm(inner.offset, backend) + slope * lam
+        columns = range(vectors.shape[-1])
+        lengths = xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
+        cross = terms * (slope + size * xp.sqrt(xp.sum(self._scales * self._scales)))
+        return Rounding(2 * terms * (heavy * size + linear), terms * heavy * lengths, cross)
+
     def diag(self) -> Array:
         return self.inner.backend.xp.linalg.diagonal(self.inner.matrix) + self._weights
 
@@ -258,3 +273,20 @@ class QuadraticOuterPoint:
     @cached_property
     def grad_lam(self) -> Array:
         return self._coupled + self.outer.weight * (self.lam - self.outer.center)
+
+    def rounding(self) -> OuterRounding:
+        """From the Frobenius norms of M and N; the sums have n, p and m terms."""
+        backend, outer = self.outer.backend, self.outer
+        terms = gamma(sum(outer.matrix.shape) + self.lam.shape[0] + 40, self._unit)
+        M, N, x, lam, target, center = (
+            upper_norm(a, backend)
+            for a in (outer.matrix, outer.coupling, self.x, self.lam, outer.target, outer.center)
+        )
+        fit, away = M * x + target, lam + center
+        value = fit * fit + lam * N * x + outer.weight * away * away
+        direct = N * x + outer.weight * away
+        return OuterRounding(2 * terms * value, 2 * terms * (M * fit + N * lam), 2 * terms * direct)
+
+    @property
+    def _unit(self) -> float:
+        return unit_roundoff(self.x.dtype, self.outer.backend)
