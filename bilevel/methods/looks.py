@@ -141,6 +141,22 @@ def walk(problem: Problem, look: Look, turn: Turn) -> tuple[InnerPoint, bool]:
     return (point, False) if found is None else (found, True)
 
 
+def ahead(
+    problem: Problem,
+    point: InnerPoint,
+    vectors: Array,
+    pushed: Array | None,
+    lam: Array,
+    delta: Array,
+) -> InnerPoint:
+    """The point x + t δ at another λ; through X without a pass where the tangents went through."""
+    step = problem.backend.xp.matmul(vectors[..., 1:], delta)
+    if not isinstance(point, Pushable) or pushed is None:
+        return problem.inner.at(point.x + step, lam)
+    there = point.ray(step, point.along(pushed[..., 1:], delta)).at(1.0)
+    return problem.inner.at(there.x, lam, there.carry)
+
+
 @dataclass(frozen=True)
 class Solved:
     """A block solve, and what is worth keeping of the look that asked for it.

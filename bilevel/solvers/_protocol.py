@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..backends import Array, Backend
 from ..inner import Inner, InnerPoint
+from ..meter import tick
 from ..status import Status
 from .distance import certain_slope, point_error
 
@@ -76,9 +77,10 @@ def solve(
 ) -> InnerResult:
     """Minimise x ↦ h(x, λ) until ‖x - X(λ)‖ ≤ tol is certain.
 
-    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance, as long as the rounding
-    of ∂_x h is within it, too; where it alone is above μ tol, the status is STALLED. Where the
-    objective states no μ nothing can be certified: then the gradient norm itself is held to
+    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance. The rounding of ∂_x h
+    is held within it, too, where half of it is enough; where what is known of the rounding is
+    above that, the computed gradient alone decides, and ``error_bound`` says what is certain. Where
+    the objective states no μ nothing can be certified: then the gradient norm itself is held to
     ``tol``, and ``error_bound`` is None.
 
     Parameters
@@ -116,6 +118,7 @@ def solve(
     status, n_iter = Status.STALLED, 0
     last = None
     for n_iter, step in enumerate(solver.walk(point, inner.backend, target)):
+        tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
             break
@@ -133,9 +136,9 @@ def solve(
 
 
 def _certified(step: Step, target: float, backend: Backend) -> Status:
-    """Whether the rounding of the gradient is within the target, too, or could ever be."""
+    """Go on where the rounding of the gradient could be within the target, too, and is not yet."""
     found = certain_slope(step.point, backend)
-    if found is None or found[0] <= target:
+    if found is None or step.grad_norm == 0:
         return Status.CONVERGED
     slope, lost = found
-    return Status.RUNNING if step.grad_norm > 0 and 2 * lost < target else Status.STALLED
+    return Status.RUNNING if slope > target and 2 * lost < target else Status.CONVERGED
