@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array
+from ..backends import Array, Backend
 from ..inner import InnerConstants, InnerPoint, Pushable
 from ..linalg import CGResult, dot, dots, norm
 from ..outer import OuterPoint
@@ -46,9 +46,17 @@ class Look:
 
 
 def look_at(
-    problem: Problem, point: InnerPoint, vectors: Array, pushed: Array | None
+    problem: Problem,
+    point: InnerPoint,
+    vectors: Array,
+    pushed: Array | None,
+    *,
+    warm: bool = False,
 ) -> tuple[Look, Array]:
-    """The look, and the right-hand sides of a block solve: -∂_x h, the residuals of q and t_j."""
+    """The look, and the right-hand sides of a block solve: -∂_x h, the residuals of q and t_j.
+
+    ``warm``: the vectors are of another λ, and those that are far worse than zero here are dropped.
+    """
     backend, xp = problem.backend, problem.backend.xp
     outer = problem.outer.at(point.x, point.lam)
     if isinstance(point, Pushable) and pushed is not None:
@@ -61,24 +69,32 @@ def look_at(
     if vectors.shape[-1] > 1:
         right = xp.concat([right, -_cross(problem, point)], axis=-1)
     rest = right - products
-    columns = range(vectors.shape[-1])
-    host = backend.scalars(
-        *(dot(vectors[..., j], products[..., j], backend) for j in columns),
-        *(dot(vectors[..., j], right[..., j] + rest[..., j], backend) for j in columns),
-    )
-    squares, gains = host[: len(columns)], host[len(columns) :]
-    energies = tuple(math.sqrt(max(s, 0.0)) for s in squares)
-    if min(gains) < 0:
-        # ‖v - v*‖²_H - ‖v*‖²_H = -⟨v, b + r⟩: such a v is further from the solution than zero is.
-        kept = xp.asarray([g >= 0 for g in gains], device=backend.device)
-        vectors = xp.where(kept, vectors, xp.zeros_like(vectors))
-        rest = xp.where(kept, rest, right)
-        pushed = None if pushed is None else xp.where(kept, pushed, xp.zeros_like(pushed))
-        energies = tuple(e if g >= 0 else 0.0 for e, g in zip(energies, gains, strict=True))
+    squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
+    energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
+    if warm:
+        kept = _worth_keeping(right, rest, backend)
+        if not all(kept):
+            mask = xp.asarray(kept, device=backend.device)
+            vectors = xp.where(mask, vectors, xp.zeros_like(vectors))
+            rest = xp.where(mask, rest, right)
+            pushed = None if pushed is None else xp.where(mask, pushed, xp.zeros_like(pushed))
+            energies = tuple(e if keep else 0.0 for e, keep in zip(energies, kept, strict=True))
     rhs = xp.concat([-grad[..., None], rest], axis=-1)
     p = corrected(problem, outer, point, vectors, rhs[..., 2:])
     constants = problem.inner.constants(point.lam)
     return Look(point, outer, vectors, pushed, grad, p, energies, constants), rhs
+
+
+#: How much larger than at zero the residual of a start may be.
+_WORSE = 100.0
+
+
+def _worth_keeping(right: Array, rest: Array, backend: Backend) -> list[bool]:
+    """Whether the residual at each start is not far larger than at zero: else it is rounding."""
+    columns = range(right.shape[-1])
+    sizes = backend.scalars(*(norm(a[..., j], backend) for a in (right, rest) for j in columns))
+    pairs = zip(sizes[: len(columns)], sizes[len(columns) :], strict=True)
+    return [not there > _WORSE * zero for zero, there in pairs]  # NaN is to be seen
 
 
 def _cross(problem: Problem, point: InnerPoint) -> Array:

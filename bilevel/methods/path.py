@@ -188,7 +188,7 @@ class PathFollowing:
         else:
             point = problem.inner.at(state.start, state.lam, state.carry)
             vectors, pushed, n_cg = state.vectors, state.pushed, 0
-        look, rhs = look_at(problem, point, vectors, pushed)
+        look, rhs = look_at(problem, point, vectors, pushed, warm=True)
         wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
         if state.gap <= 20 * state.tol:
             # This step will arrive: what the proof needs is cheapest at once.
