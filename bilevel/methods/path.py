@@ -284,10 +284,8 @@ class PathFollowing:
         if not abs(estimate.value - estimate.corrected) <= enough:
             return False
         if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
-            # The pairs see the curvature along the last steps alone: one more has to agree, and
-            # what those steps gained has to be as small as what is said to be left.
-            gained = projected.gained(state.rule, estimate.corrected)
-            return state.gap <= 100 * state.tol and gained <= enough
+            # The pairs see the curvature along the last steps alone: one more has to agree.
+            return state.gap <= 100 * state.tol
         return True
 
     def _ended(self, problem: Problem, state: PathState, work: _Work) -> bool:
@@ -323,8 +321,7 @@ class PathFollowing:
         p, axes = host[:m], [j for j in range(m) if host[m + j] != 0]
         looks = []
         for j in axes:
-            step = _probe(estimate, rule, p[j])
-            found = beside(problem, look, j, step)
+            found = beside(problem, look, j, math.copysign(_probe(estimate, rule, p[j]), -p[j]))
             if found is None:
                 return gap, rule
             looks.append(found)

@@ -52,7 +52,12 @@ class SecantState:
 
 
 def observe(
-    state: SecantState, lam: float, p: float, error: float, value: float, value_error: float
+    state: SecantState,
+    lam: float,
+    p: float,
+    error: float,
+    value: float = math.nan,
+    value_error: float = 0.0,
 ) -> SecantState:
     """Take in p ± error and f ± its error at λ; the last iterate stays where λ went past a minimum.
 
