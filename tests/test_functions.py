@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import math
+
 import numpy as np
 import pytest
 
@@ -273,12 +275,17 @@ def test_a_whole_problem_from_functions():
         point = validation.at(x, lam)
         return point.value, point.grad_x
 
+    def rounding(x: Any, lam: Any, v: Any) -> Any:
+        found = model.at(x, lam).rounding(v[..., None])
+        return found.grad, found.products[0], found.cross
+
     h = inner.from_functions(
         value_and_grad,
         like=X,
         x_shape=(P,),
         n_hyperparameters=1,
         constants=model.constants,
+        rounding=rounding,
     )
     g = outer.from_functions(outer_value_and_grad, like=X, grad_lam=lambda x, lam: 0 * lam)
     values = []
@@ -289,3 +296,69 @@ def test_a_whole_problem_from_functions():
         assert solved.error_bound <= 1e-10
         values.append(Implicit()(problem, solved, tol=1e-8).value)
     np.testing.assert_allclose(*values, rtol=1e-6)
+
+
+def quadratic_functions(*, stated: bool) -> tuple[bilevel.Problem, Any]:
+    """½ Σ_j (j + e^λ) x_j² - Σ x_j and ½ ‖x - 1‖², exact up to a few units; f' in closed form."""
+    weights = np.arange(1.0, 5.0)
+
+    def value_and_grad(x: Any, lam: Any) -> Any:
+        grad = (weights + np.exp(lam[0])) * x - 1
+        return float(0.5 * x @ (grad - 1)), grad
+
+    def units(x: Any, lam: Any, v: Any) -> Any:
+        top, eps = 4 + np.exp(lam[0]), np.finfo(float).eps
+        sizes = (top * np.linalg.norm(x) + 2, top * np.linalg.norm(v))
+        return *(10 * eps * s for s in sizes), 10 * eps * np.exp(lam[0]) * np.linalg.norm(x)
+
+    h = inner.from_functions(
+        value_and_grad,
+        like=weights,
+        x_shape=(4,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: (weights + np.exp(lam[0])) * v,
+        cross_jvp=lambda x, lam, d: np.exp(lam[0]) * d[0] * x,
+        constants=lambda lam: inner.InnerConstants(
+            1 + math.exp(lam[0]), 4 + math.exp(lam[0]), 0.0, math.exp(lam[0]), 0.0
+        ),
+        cross_norm=(lambda x, lam: np.exp(lam[0]) * np.linalg.norm(x)) if stated else None,
+        rounding=units if stated else None,
+    )
+    g = outer.from_functions(
+        lambda x, lam: (float(0.5 * (x - 1) @ (x - 1)), x - 1),
+        like=weights,
+        grad_lam=lambda x, lam: 0 * lam,
+        constants=outer.OuterConstants(1.0, 0.0, 0.0),
+        rounding=lambda x, lam: (
+            1e-15 * (4 + x @ x),
+            1e-15 * (2 + np.linalg.norm(x)),
+            0.0,
+        ),
+    )
+
+    def derivative(lam: float) -> float:
+        x = 1 / (weights + math.exp(lam))
+        return float(-np.sum((x - 1) * math.exp(lam) * x * x))
+
+    return bilevel.Problem(h, g, bilevel.Box(-3.0, 3.0)), derivative
+
+
+def test_functions_that_state_what_it_takes_have_bounds_and_maid() -> None:
+    problem, derivative = quadratic_functions(stated=True)
+    found = bilevel.minimize(problem, 0.0, method="maid", max_iter=10)
+    assert found.history
+    for record in found.history:
+        error = abs(record.hypergrad[0] - derivative(float(record.lam[0])))
+        assert error <= record.hypergrad_error
+        assert record.value_error is not None
+
+
+def test_functions_that_say_nothing_of_their_rounding_prove_nothing() -> None:
+    problem, _ = quadratic_functions(stated=False)
+    solved = solve(problem.inner, np.zeros(1), np.zeros(4), solver=LBFGS(), tol=1e-8)
+    assert solved.error_bound is None
+    found = Implicit()(problem, solved, tol=1e-8)
+    assert found.error_bound is None
+    assert found.value_error is None
+    with pytest.raises(ValueError, match="rounding"):
+        bilevel.minimize(problem, 0.0, method="maid", max_iter=3)

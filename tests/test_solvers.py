@@ -80,7 +80,9 @@ def test_every_solver_certifies_its_distance(name, lam, solver):
     # The certificate is about the point that is returned.
     fresh = inner.at(found.x, lam)
     assert found.grad_norm == pytest.approx(np.linalg.norm(fresh.grad), rel=1e-6, abs=1e-11)
-    np.testing.assert_allclose(found.point.carry, fresh.carry, atol=1e-10)
+    off = np.linalg.norm(found.point.margins - fresh.margins)
+    assert off <= found.point.drift + fresh.drift
+    assert found.point.drift <= 1e-9 * np.linalg.norm(fresh.margins)
 
 
 class _ReachedError(Exception):
@@ -188,7 +190,8 @@ def test_a_tolerance_below_rounding_stalls_and_says_so(solver):
     found = solve(inner, lam, x0, solver=solver, tol=1e-18, max_iter=1000)
     assert found.status is Status.STALLED
     assert found.error_bound > 1e-18
-    assert found.error_bound < 1e-12  # it went on as far as rounding allows
+    assert found.grad_norm < 1e-12  # it went on as far as rounding allows
+    assert found.error_bound < 1e-8  # at worst
     assert found.n_iter < 500
 
 

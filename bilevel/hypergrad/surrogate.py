@@ -54,14 +54,15 @@ def certified(
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
     value = implicit if value is None else value
     rest = point.hvp(adjoint) - outer.grad_x if rest is None else rest
-    residual, gap = backend.scalars(norm(rest, backend), norm(value - implicit, backend))
+    gap = upper_norm(value - implicit, backend)
+    residual, gap = backend.scalars(norm(rest, backend), gap)
     if not math.isfinite(residual + gap):
         return HypergradResult(value, None, adjoint, residual, n_iter, Status.NON_FINITE, outer)
     found = Evidence.of(problem, point, outer, adjoint, rest, implicit, inner_error)
     if found is None:
         return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
     bound = found.hypergradient_bound
-    total = None if bound is None else bound + gap * (1 + 1e-6)
+    total = None if bound is None else bound + gap
     return HypergradResult(
         value, total, adjoint, residual, n_iter, status, outer, found.value_bound
     )

@@ -121,7 +121,7 @@ class SmoothedElasticNetPoint:
         backend = self.backend
         few = 2 * ELEMENTARY * unit_roundoff(self.x.dtype, backend)
         size = upper_norm(self._l1_grad, backend) + upper_norm(self._l2_grad, backend)
-        products = few * backend.xp.max(self._diag) * upper_norms(vectors, backend)
+        products = few * upper_norms(self.hvp(vectors), backend)
         return Rounding(few * size, products, few * size)
 
     def moved(self, x: Array) -> SmoothedElasticNetPoint:

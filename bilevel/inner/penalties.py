@@ -139,7 +139,7 @@ class WeightedL2Point:
         backend = self.backend
         few = _ELEMENTS * unit_roundoff(self.x.dtype, backend)
         size = upper_norm(self.grad, backend)
-        products = few * backend.xp.max(self.weights) * upper_norms(vectors, backend)
+        products = few * upper_norms(self.hvp(vectors), backend)
         return Rounding(few * size, products, few * size)
 
     def moved(self, x: Array) -> WeightedL2Point:

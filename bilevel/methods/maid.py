@@ -193,8 +193,8 @@ class MAID:
 def _needed(bound: float | None, what: str) -> float:
     if bound is None:
         raise ValueError(
-            f"MAID needs a bound of {what}, but the problem does not state the constants for it: "
-            "use method='path' or 'hoag', or give the constants."
+            f"MAID needs a bound of {what}, but the problem does not state what it takes: use "
+            "method='path' or 'hoag', or give constants, cross_norm and rounding."
         )
     return bound
 
