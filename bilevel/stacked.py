@@ -188,10 +188,15 @@ class StackedPoint:
 
         return apply
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         """The roots of the sums of squares; ∂²_{xλ} h has the parts on top of each other."""
-        split = zip(self.points, self.layout.split(vectors), strict=True)
-        found = [p.rounding(v) if isinstance(p, Rounded) else None for p, v in split]
+        scales: Sequence[Array | None] = [None] * len(self.points)
+        if scale is not None:
+            scales = self.layout.split(scale)
+        split = zip(self.points, self.layout.split(vectors), scales, strict=True)
+        found = [p.rounding(v, None, s) if isinstance(p, Rounded) else None for p, v, s in split]
         known = [part for part in found if part is not None]
         if len(known) < len(found):
             return None
@@ -269,9 +274,13 @@ class StackedOuterPoint:
     def grad_lam(self) -> Array:
         return _total(point.grad_lam for point in self.points)
 
-    def rounding(self) -> OuterRounding | None:
+    def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """The sums of the parts, and those of their own sums."""
-        found = [p.rounding() if isinstance(p, RoundedOuter) else None for p in self.points]
+        scales: Sequence[Array | None] = [None] * len(self.points)
+        if scale is not None:
+            scales = self.layout.split(scale)
+        parts = zip(self.points, scales, strict=True)
+        found = [p.rounding(s) if isinstance(p, RoundedOuter) else None for p, s in parts]
         known = [part for part in found if part is not None]
         if len(known) < len(found):
             return None

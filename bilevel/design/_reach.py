@@ -63,6 +63,14 @@ class Reach:
         # Two sums more where columns are centred on the fly.
         return cls(columns, total, gamma(_terms(design) + 8, inside), gamma(n + 8, inside), unit)
 
+    def scaled_total(self, scale: Array | None) -> Array | float:
+        """‖κ‖ with each column times its scale, of the shape of x: the largest of all problems."""
+        if scale is None:
+            return self.total
+        xp = backend_of(scale=scale).xp
+        heights = self.columns[(slice(None), *(None,) * (scale.ndim - 1))] * scale
+        return (1 + self.backward) * xp.max(xp.sqrt(xp.sum(heights * heights, axis=0)))
+
     def __call__(self, v: Array) -> Array:
         """An upper bound of κᵀ|v|, of the shape of v but for its first axis."""
         xp = backend_of(v=v).xp

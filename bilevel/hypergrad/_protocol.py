@@ -35,6 +35,8 @@ class HypergradResult:
         The criterion at x, its value and gradients computed.
     value_error : float or None
         A proven upper bound of abs(g(x, λ) - f(λ)) for that criterion, where one is to be had.
+    inner_error : float or None
+        A proven upper bound of ‖x - X(λ)‖ at the x of that criterion.
     """
 
     value: Array
@@ -45,6 +47,7 @@ class HypergradResult:
     status: Status
     outer: OuterPoint
     value_error: float | None = None
+    inner_error: float | None = None
 
 
 class Hypergradient(Protocol):

@@ -222,7 +222,7 @@ def self_concordant_bound(
     moved = (tangent.error + l_b * e / root + near.swung(tangent, mu)) / (1 - near.grown)
     both = min(
         near.grown * adjoint.data_energy(mu) * tangent.data_energy(mu),
-        swing * _phi(near.s) * near.energy,
+        swing * growth(near.s) * near.energy,
     )
     turned = (
         both
@@ -233,7 +233,7 @@ def self_concordant_bound(
     if l_g is not None:
         straight, change = l_g * tangent.norm * e, l_g * e
     if R_g is not None:
-        grows = _phi(R_g * e)
+        grows = growth(R_g * e)
         bent = bend.product * e + (grows - 1) * bend.energy * math.sqrt(bend.top) * e
         straight, change = min(straight, bent), min(change, grows * bend.top * e)
     return known(
@@ -297,7 +297,7 @@ def self_concordant_value_bound(
     near = Nearness.of(decrement, R, mu)
     if near is None:
         return math.inf
-    e, energy, phi = near.distance, near.energy, _phi(near.s)
+    e, energy, phi = near.distance, near.energy, growth(near.s)
     turned = min(adjoint.swing * phi * energy / 2, (phi - 1) * adjoint.data_energy(mu)) * energy
     bent = math.inf if l_g is None else l_g
     if R_g is not None:
@@ -336,10 +336,10 @@ class Nearness:
     def swung(self, vector: Inexact, mu: float) -> float:
         """c_v."""
         crude = self.grown * vector.data_energy(mu)
-        return min(crude, vector.swing * _phi(self.s) * self.energy)
+        return min(crude, vector.swing * growth(self.s) * self.energy)
 
 
-def _phi(s: float) -> float:
+def growth(s: float) -> float:
     """(eˢ - 1) / s, inf where it overflows."""
     if s > 700:
         return math.inf

@@ -30,6 +30,7 @@ from ..solvers import distance_bound
 from ..status import Status
 from ._protocol import HypergradResult
 from .bound import hypergradient_bound, value_bound
+from .whitened import Bounds, smaller, whitened_bounds
 
 
 def certified(
@@ -63,8 +64,17 @@ def certified(
         return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
     bound = found.hypergradient_bound
     total = None if bound is None else bound + gap
+    few = whitened_bounds(problem, point, outer, value) or Bounds(None, None, None)
     return HypergradResult(
-        value, total, adjoint, residual, n_iter, status, outer, found.value_bound
+        value,
+        smaller(total, few.hypergrad),
+        adjoint,
+        residual,
+        n_iter,
+        status,
+        outer,
+        smaller(found.value_bound, few.value),
+        smaller(found.inner_error, few.distance),
     )
 
 

@@ -126,11 +126,14 @@ class Rounded(Protocol):
     Of a point that can't, nothing is proven: what it computes may be anything.
     """
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         """The bounds, no pass; None where they are not known.
 
         ``vectors`` of shape (*x_shape, k); with ``pushed`` their products are those of
-        :meth:`Pushable.pull`, without it those of ``hvp``.
+        :meth:`Pushable.pull`, without it those of ``hvp``. With ``scale``, of the shape of x, the
+        norms are those of the errors times it.
         """
         ...
 
@@ -188,6 +191,18 @@ class Swinging(Protocol):
         The first, (k + 1,), are M_j with |wᵀ(H(x + u) - H(x)) v_j| ≤ M_j φ(R‖u‖) ‖w‖_A ‖u‖_A for
         all u and w, where φ(s) = (eˢ - 1)/s, R is the self-concordance and A = H - μ I; the
         second, (k,), are M_j with |v_0ᵀ(H(x + u) - H(x)) v_j| ≤ M_j φ(R‖u‖) ‖u‖_A, j ≥ 1.
+        """
+        ...
+
+
+@runtime_checkable
+class Leveraged(Protocol):
+    """A point of a self-concordant objective of predictions that are linear in x."""
+
+    def leverage(self, pushed: Array, W: Array) -> Array:
+        """C with which R ‖u‖ may be C ‖v‖ for every u = W v, no pass, 0-d.
+
+        ``pushed`` is :meth:`Pushable.push` of the unit vectors, W of shape (size of x, k).
         """
         ...
 

@@ -96,10 +96,11 @@ class RowRounding:
 
     @cached_property
     def grad(self) -> Array:
+        """To be multiplied by ‖κ‖, or by the norm of κ times a scale."""
         reach, slopes = self.reach, upper_norm(self.slopes, self.backend)
         moved = self._heaviest * (self._steepest * self.drift)
         own = reach.unit * upper_norm(self._errors[1], self.backend)
-        return 1.01 * reach.total * (moved + own + reach.backward * slopes) + self._floor
+        return 1.01 * (moved + own + reach.backward * slopes) + self._floor
 
     def value(self, losses: Array) -> Array:
         """Of Σ ``losses``, which are s ℓ."""
@@ -112,12 +113,15 @@ class RowRounding:
         return 1.01 * (moved + bent + own + sums) + self._floor
 
     def products(self, sizes: Array, drifts: Array) -> Array:
-        """For vectors with ‖X v‖ ≤ ``sizes``, through X with an error of ``drifts``, (k,) both."""
+        """For vectors with ‖X v‖ ≤ ``sizes``, through X with an error of ``drifts``, (k,) both.
+
+        To be multiplied by ‖κ‖, as :attr:`grad`.
+        """
         steepest, turned = self._steepest, self._turning * self.drift
         units = (ELEMENTARY + 2 * _length(self.t)) * self.reach.unit
         lost = (units + self.reach.backward) * steepest + turned
         bent = self._heaviest * (steepest * drifts + 2 * lost * (sizes + drifts))
-        return 1.01 * self.reach.total * bent + self._floor
+        return 1.01 * bent + self._floor
 
     def bent(self, drifts: Array, sizes: Array) -> tuple[Array, Array]:
         """Of (Σ s ℓ''[X v, X v])^½, with ‖X v‖ ≤ ``sizes`` but for ``drifts``: most of it, and lost.

@@ -11,7 +11,7 @@ from ..linalg import dot, dots
 from ..linalg.rounding import unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, upper_norms
+from .penalties import exp_or_inf, scaled, upper_norms
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,15 @@ class SmoothedElasticNetPoint:
     def diag(self) -> Array:
         return self._diag
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding:
         """All terms are of one sign, so that each is right to a few units."""
         backend = self.backend
         few = 2 * ELEMENTARY * unit_roundoff(self.x.dtype, backend)
-        size = upper_norm(self._l1_grad, backend) + upper_norm(self._l2_grad, backend)
-        products = few * upper_norms(self.hvp(vectors), backend)
+        parts = (scaled(grad, scale) for grad in (self._l1_grad, self._l2_grad))
+        size = sum(upper_norm(part, backend) for part in parts)
+        products = few * upper_norms(scaled(self.hvp(vectors), scale), backend)
         return Rounding(few * size, products, few * size)
 
     def moved(self, x: Array) -> SmoothedElasticNetPoint:

@@ -175,7 +175,9 @@ class FunctionPoint:
         inner = self.inner
         return inner.backend.xp.asarray(value, dtype=inner.dtype, device=inner.backend.device)
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         """As declared; of functions that say nothing nothing is known."""
         declared = self.inner.declared_rounding
         if declared is None:
@@ -183,8 +185,9 @@ class FunctionPoint:
         columns = range(vectors.shape[-1])
         found = [declared(self.x, self.lam, vectors[..., j]) for j in columns]
         grad, _, cross = (self._number(number) for number in found[0])
-        products = [self._number(product) for _, product, _ in found]
-        return Rounding(grad, self.inner.backend.xp.stack(products), cross)
+        xp, products = self.inner.backend.xp, [self._number(product) for _, product, _ in found]
+        most = 1.0 if scale is None else xp.max(xp.abs(scale))
+        return Rounding(most * grad, most * xp.stack(products), most * cross)
 
     def diag(self) -> None:
         """Not to be had from products."""

@@ -31,7 +31,7 @@ from ..losses._protocol import ELEMENTARY
 from ._kernel_rounding import entry_rounding
 from ._protocol import InnerConstants, Rounding
 from .kernels import Kernel
-from .penalties import exp_or_inf
+from .penalties import exp_or_inf, upper_norms
 
 #: Entries of a kernel matrix that is kept (512 MiB in float64), and of a block that is not.
 KEPT_ENTRIES = 1 << 26
@@ -289,7 +289,9 @@ class KernelRidgePoint:
         squares = [dot(column, column, backend) for column in self.cross_columns]
         return backend.xp.sqrt(backend.xp.sum(backend.xp.stack(squares)))
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         """From the errors of the entries of K and the sums over its rows; None for other kernels.
 
         A bound of |∂k/∂θ| bounds the error of a column of ∂²_{αλ} h as well.
@@ -299,17 +301,16 @@ class KernelRidgePoint:
         if entry is None:
             return None
         n, unit = model.X.shape[0], unit_roundoff(model.dtype, backend)
-        heaviest = 1.0 if model.roots is None else xp.max(model.roots) ** 2
+        most = 1.0 if scale is None else xp.max(xp.abs(scale))
+        heaviest = most if model.roots is None else most * xp.max(model.roots) ** 2
         # ‖ |K| ‖ ≤ n, since no entry of such a kernel is above 1.
-        lost = heaviest * n * (2 * entry + gamma(n + 8, unit)) + 2 * ELEMENTARY * unit * self._ridge
+        ridge = 2 * ELEMENTARY * unit * most * self._ridge
+        lost = heaviest * n * (2 * entry + gamma(n + 8, unit)) + ridge
         size = upper_norm(self.x, backend)
-        targets = upper_norm(self._targets, backend)
-        grad = 2 * lost * size + 4 * unit * (targets + upper_norm(self.grad, backend))
+        sums = most * (upper_norm(self._targets, backend) + upper_norm(self.grad, backend))
         derivative = n * heaviest * (4 * entry + 2 * gamma(n + 8, unit))
-        columns = range(vectors.shape[-1])
-        lengths = xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
-        cross = (derivative + 2 * ELEMENTARY * unit * self._ridge) * size
-        return Rounding(grad, 2 * lost * lengths, cross)
+        products = 2 * lost * upper_norms(vectors, backend)
+        return Rounding(2 * lost * size + 4 * unit * sums, products, (derivative + ridge) * size)
 
     def diag(self) -> Array | None:
         """None with row weights: a row of weight s is to converge as s rows of weight 1 do."""

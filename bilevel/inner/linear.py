@@ -21,7 +21,7 @@ from .._cached import cached_property
 from ..backends import Array, Backend, backend_of
 from ..design import Design, Reach, WithIntercept, as_design, rounded, row_square_norms
 from ..linalg import Preconditioner, dot
-from ..linalg.rounding import gamma
+from ..linalg.rounding import gamma, upper_norm
 from ..losses import Accounted, Loss
 from ._protocol import InnerConstants, Rounded, Rounding
 from ._rows import RowRounding
@@ -355,12 +355,14 @@ class LinearPoint:
             backend=backend,
         )
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         """Those of the rows and of the penalty; None where one of the two states none."""
         model, xp = self.model, self.model.backend.xp
         if not isinstance(model.loss, Accounted) or not isinstance(self.penalty, Rounded):
             return None
-        penalty = self.penalty.rounding(vectors)
+        penalty = self.penalty.rounding(vectors, None, scale)
         if penalty is None:
             return None
         reach, tail = model.reach, tuple(range(len(model.tail)))
@@ -371,10 +373,11 @@ class LinearPoint:
             sizes = (1 + reach.backward) * xp.sqrt(xp.sum(pushed[:-1, ...] ** 2, axis=0))
             drifts = pushed[-1, ...]
         sizes, drifts = (xp.sqrt(xp.sum(a * a, axis=tail)) if tail else a for a in (sizes, drifts))
+        total = reach.scaled_total(scale)
         # The sums of the two parts are right to one unit, which either part has already twice.
         return Rounding(
-            2 * (self._rows.grad + penalty.grad),
-            2 * (self._rows.products(sizes, drifts) + penalty.products),
+            2 * (total * self._rows.grad + penalty.grad),
+            2 * (total * self._rows.products(sizes, drifts) + penalty.products),
             penalty.cross,
         )
 
@@ -414,6 +417,16 @@ class LinearPoint:
         both = 1.01 * xp.sqrt(xp.maximum(both, xp.zeros_like(both)))
         both = both + most[:1] * lost + drift[:1] * widest
         return c * most, c * both
+
+    def leverage(self, pushed: Array, W: Array) -> Array:
+        """C max_i ‖Wᵀa_i‖, of the predictions of a row together."""
+        model, xp = self.model, self.model.backend.xp
+        rows = xp.matmul(pushed[:-1, ...], W)
+        drift = xp.sqrt(xp.sum(pushed[-1, ...] ** 2)) * upper_norm(W, model.backend)
+        axes = (*range(1, 1 + len(model.loss.output_shape)), rows.ndim - 1)
+        return (model.loss.self_concordance or 0.0) * (
+            (1 + model.reach.forward) * xp.max(xp.sqrt(xp.sum(rows * rows, axis=axes))) + drift
+        )
 
     def ray(self, d: Array, pushed: Array | None = None) -> LinearRay:
         if pushed is None:

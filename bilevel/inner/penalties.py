@@ -134,12 +134,14 @@ class WeightedL2Point:
     def diag(self) -> Array:
         return self.weights
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding:
         """e^λ is right to a few units, and so is each product with it."""
         backend = self.backend
         few = _ELEMENTS * unit_roundoff(self.x.dtype, backend)
-        size = upper_norm(self.grad, backend)
-        products = few * upper_norms(self.hvp(vectors), backend)
+        size = upper_norm(scaled(self.grad, scale), backend)
+        products = few * upper_norms(scaled(self.hvp(vectors), scale), backend)
         return Rounding(few * size, products, few * size)
 
     def moved(self, x: Array) -> WeightedL2Point:
@@ -154,6 +156,13 @@ def upper_norms(vectors: Array, backend: Backend) -> Array:
     """Upper bounds of the norms of vectors along the last axis, (k,)."""
     columns = range(vectors.shape[-1])
     return backend.xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
+
+
+def scaled(v: Array, scale: Array | None) -> Array:
+    """V times the scale of its entries, for v of the shape of x or with one more axis."""
+    if scale is None:
+        return v
+    return (scale if v.ndim == scale.ndim else scale[..., None]) * v
 
 
 def columns(d: Array, ndim: int) -> Array:
@@ -354,9 +363,13 @@ class FreeLastPoint:
         shape = (self.x.shape[0] - 1, *self.x.shape[1:])
         return self._padded(self.backend.xp.broadcast_to(diag, shape))
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         base = self.base
-        return base.rounding(vectors[:-1, ...]) if isinstance(base, Rounded) else None
+        if not isinstance(base, Rounded):
+            return None
+        return base.rounding(vectors[:-1, ...], None, None if scale is None else scale[:-1, ...])
 
     def moved(self, x: Array) -> FreeLastPoint:
         return FreeLastPoint(self.base.moved(x[:-1, ...]), x, self.backend)

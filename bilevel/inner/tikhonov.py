@@ -162,7 +162,9 @@ class TikhonovPoint:
     def diag(self) -> Array | None:
         return None
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding | None:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding | None:
         """From ‖ |L|ᵀ |L| ‖ ≤ ‖L‖²_F ≤ p ‖L‖²; None where a norm of an operator is not stated."""
         norms, backend = self.penalty.norms, self.backend
         if norms is None or any(norm is None for norm in norms):
@@ -173,6 +175,8 @@ class TikhonovPoint:
         # The rows of an operator are not known: twice the columns, as of differences in a plane.
         lost = 2 * gamma(2 * p + ELEMENTARY, unit) * p * top
         size = upper_norm(self.x, backend)
+        if scale is not None:
+            lost = lost * backend.xp.max(backend.xp.abs(scale))
         return Rounding(lost * size, lost * upper_norms(vectors, backend), 2 * lost * size)
 
     def moved(self, x: Array) -> TikhonovPoint:

@@ -82,8 +82,11 @@ class Curved(Protocol):
 class RoundedOuter(Protocol):
     """A point that can bound its own rounding errors; of one that can't, nothing is proven."""
 
-    def rounding(self) -> OuterRounding | None:
-        """The bounds, no pass; None where they are not known."""
+    def rounding(self, scale: Array | None = None) -> OuterRounding | None:
+        """The bounds, no pass; None where they are not known.
+
+        With ``scale``, of the shape of x, that of ∂_x g is of the error times it.
+        """
         ...
 
 

@@ -89,14 +89,16 @@ class FunctionOuterPoint:
         given = self.outer.evaluate_grad_lam(self.x, self.lam)
         return self._differences() if given is None else given
 
-    def rounding(self) -> OuterRounding | None:
+    def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """As declared; of functions that say nothing nothing is known."""
         outer = self.outer
         if outer.declared_rounding is None:
             return None
         xp, device = outer.backend.xp, outer.backend.device
         found = outer.declared_rounding(self.x, self.lam)
-        return OuterRounding(*(xp.asarray(a, dtype=outer.dtype, device=device) for a in found))
+        value, grad_x, grad_lam = (xp.asarray(a, dtype=outer.dtype, device=device) for a in found)
+        most = 1.0 if scale is None else xp.max(xp.abs(scale))
+        return OuterRounding(value, most * grad_x, grad_lam)
 
     def _differences(self) -> Array:
         """The difference of g(x, .) along each e_j."""

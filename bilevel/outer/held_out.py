@@ -151,13 +151,13 @@ class LinearHeldOutPoint(HeldOutPoint):
             backend=outer.predictor.backend,
         )
 
-    def rounding(self) -> OuterRounding | None:
+    def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """Those of the rows; ∂_λ g is zero."""
         if not isinstance(self.outer.loss, Accounted) or self._reach is None:
             return None
         rows = self._rounded_rows
         value = rows.value(self._losses)
-        return OuterRounding(value, rows.grad, 0 * value)
+        return OuterRounding(value, rows.reach.scaled_total(scale) * rows.grad, 0 * value)
 
     def product_rounding(self, v: Array) -> Array | None:
         """How far :meth:`hvp` may be off, of each column; None where it is not known."""
@@ -166,7 +166,8 @@ class LinearHeldOutPoint(HeldOutPoint):
         xp, sizes = self.outer.predictor.backend.xp, self._reach(v)
         tail = tuple(range(sizes.ndim - 1))
         sizes = xp.sqrt(xp.sum(sizes * sizes, axis=tail)) if tail else sizes
-        return self._rounded_rows.products(sizes, self._reach.forward * sizes)
+        rows, reach = self._rounded_rows, self._reach
+        return reach.total * rows.products(sizes, reach.forward * sizes)
 
     def top(self) -> Array:
         """The trace, of the problem where it is largest."""

@@ -164,7 +164,9 @@ class QuadraticPoint:
         value = spectral(x[:, None] * groups * scales - slope)
         return backend.xp.asarray(value, dtype=inner.dtype, device=backend.device)
 
-    def rounding(self, vectors: Array, pushed: Array | None = None) -> Rounding:
+    def rounding(
+        self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
+    ) -> Rounding:
         """From the Frobenius norm of A; the sums have p and m terms."""
         backend, inner = self.inner.backend, self.inner
         xp, unit = backend.xp, unit_roundoff(inner.dtype, backend)
@@ -175,6 +177,7 @@ class QuadraticPoint:
         linear = upper_norm(inner.offset, backend) + slope * lam
         columns = range(vectors.shape[-1])
         lengths = xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
+        terms *= 1.0 if scale is None else float(xp.max(xp.abs(scale)))
         cross = terms * (slope + size * xp.sqrt(xp.sum(self._scales * self._scales)))
         return Rounding(2 * terms * (heavy * size + linear), terms * heavy * lengths, cross)
 
@@ -274,7 +277,7 @@ class QuadraticOuterPoint:
     def grad_lam(self) -> Array:
         return self._coupled + self.outer.weight * (self.lam - self.outer.center)
 
-    def rounding(self) -> OuterRounding:
+    def rounding(self, scale: Array | None = None) -> OuterRounding:
         """From the Frobenius norms of M and N; the sums have n, p and m terms."""
         backend, outer = self.outer.backend, self.outer
         terms = gamma(sum(outer.matrix.shape) + self.lam.shape[0] + 40, self._unit)
@@ -285,7 +288,9 @@ class QuadraticOuterPoint:
         fit, away = M * x + target, lam + center
         value = fit * fit + lam * N * x + outer.weight * away * away
         direct = N * x + outer.weight * away
-        return OuterRounding(2 * terms * value, 2 * terms * (M * fit + N * lam), 2 * terms * direct)
+        most = 1.0 if scale is None else backend.xp.max(backend.xp.abs(scale))
+        slope = 2 * terms * most * (M * fit + N * lam)
+        return OuterRounding(2 * terms * value, slope, 2 * terms * direct)
 
     @property
     def _unit(self) -> float:
