@@ -17,6 +17,7 @@ from .reversible import InformationBuffer, Reversible
 from .surrogate import tangent_bound, value_error
 from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
 from .unrolled_lbfgs import ReverseLBFGS
+from .whitened import smaller, whitened_bounds
 
 __all__ = [
     "Bend",
@@ -35,8 +36,10 @@ __all__ = [
     "hypergradient_bound",
     "self_concordant_bound",
     "self_concordant_value_bound",
+    "smaller",
     "tangent_bound",
     "unsolved",
     "value_bound",
     "value_error",
+    "whitened_bounds",
 ]

@@ -36,7 +36,7 @@ class HypergradResult:
     value_error : float or None
         A proven upper bound of abs(g(x, λ) - f(λ)) for that criterion, where one is to be had.
     inner_error : float or None
-        A proven upper bound of ‖x - X(λ)‖ at the x of that criterion.
+        A proven upper bound of ‖x - X(λ)‖ for the x that was handed over, no larger than its own.
     """
 
     value: Array

@@ -65,7 +65,16 @@ class Direct:
             status = Status.CONVERGED
         q = xp.reshape(q, point.x.shape)
         value = outer.grad_lam - point.cross_vjp(q)
-        return certified(problem, point, outer, value, q, n_iter=1, status=status)
+        return certified(
+            problem,
+            point,
+            outer,
+            value,
+            q,
+            n_iter=1,
+            status=status,
+            inner_error=inner.error_bound,
+        )
 
     def hessian(self, point: InnerPoint, backend: Backend) -> Array:
         """∂²_{xx} h as a matrix, shape (p, p) with p all the entries of x."""

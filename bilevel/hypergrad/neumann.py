@@ -82,7 +82,16 @@ class Neumann:
                 status = Status.STALLED
                 break
         value = outer.grad_lam - point.cross_vjp(q)
-        return certified(problem, point, outer, value, q, n_iter=n_iter, status=status)
+        return certified(
+            problem,
+            point,
+            outer,
+            value,
+            q,
+            n_iter=n_iter,
+            status=status,
+            inner_error=inner.error_bound,
+        )
 
 
 def check_step(step: float | None) -> None:

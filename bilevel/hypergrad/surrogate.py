@@ -74,12 +74,27 @@ def certified(
         status,
         outer,
         smaller(found.value_bound, few.value),
-        smaller(found.inner_error, few.distance),
+        None if inner_error is None else smaller(inner_error, few.distance),
     )
 
 
-def value_error(problem: Problem, outer: OuterPoint, inner_error: float | None) -> float | None:
-    """Bound |g(x, λ) - f(λ)|, rounding included; None where a constant or that is not known."""
+def value_error(
+    problem: Problem,
+    outer: OuterPoint,
+    inner_error: float | None,
+    point: InnerPoint | None = None,
+) -> float | None:
+    """Bound |g(x, λ) - f(λ)|, rounding included; None where a constant or that is not known.
+
+    With the inner point the bound of :mod:`~bilevel.hypergrad.whitened` is taken where it is
+    smaller.
+    """
+    few = None if point is None else whitened_bounds(problem, point, outer, None)
+    return smaller(_by_distance(problem, outer, inner_error), None if few is None else few.value)
+
+
+def _by_distance(problem: Problem, outer: OuterPoint, inner_error: float | None) -> float | None:
+    """‖∂_x g‖ e + L_g e²/2, and the rounding."""
     lost = outer.rounding() if isinstance(outer, RoundedOuter) else None
     if lost is None or inner_error is None:
         return None

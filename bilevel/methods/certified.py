@@ -15,7 +15,9 @@ from ..hypergrad import (
     Nearness,
     self_concordant_bound,
     self_concordant_value_bound,
+    smaller,
     value_error,
+    whitened_bounds,
 )
 from ..inner import InnerConstants, Rounded, Swinging
 from ..linalg import dot
@@ -152,7 +154,15 @@ def proven(problem: Problem, look: Look, proof: Proof | None) -> Proven:
     if value is not None and proof is not None:
         value = min(value, proof.value_bound)
     known = proof is not None and math.isfinite(proof.bound)
-    return Proven(distance, value, proof.bound if proof is not None and known else None)
+    bound = proof.bound if proof is not None and known else None
+    few = whitened_bounds(problem, look.point, look.outer, look.p)
+    if few is None:
+        return Proven(distance, value, bound)
+    return Proven(
+        smaller(distance, few.distance),
+        smaller(value, few.value),
+        smaller(bound, few.hypergrad),
+    )
 
 
 def prove(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Proof | None:

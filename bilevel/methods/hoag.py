@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..backends import Array
-from ..hypergrad import Hypergradient, HypergradResult, Implicit
+from ..hypergrad import Hypergradient, HypergradResult, Implicit, smaller
 from ..linalg import dot, norm
 from ..problem import Problem
 from ..record import Record
@@ -377,7 +377,7 @@ def _record(k: int, lam: Array, tol: float, at: _Iterate, moved: float) -> Recor
         hypergrad=at.found.value,
         hypergrad_error=at.found.error_bound,
         tol=tol,
-        inner_error=at.inner.error_bound,
+        inner_error=smaller(at.inner.error_bound, at.found.inner_error),
         cg_residual=at.found.residual,
         optimality=at.stationarity,
         step=moved,

@@ -201,7 +201,7 @@ def _needed(bound: float | None, what: str) -> float:
 
 def _uncertainty(problem: Problem, inner: InnerResult, outer: OuterPoint) -> float:
     """‖∂_x g‖ e + L_g e²/2 ≥ |g(x̃) - f|, with the certified e ≤ ε, and the rounding of g."""
-    bound = value_error(problem, outer, inner.error_bound)
+    bound = value_error(problem, outer, inner.error_bound, inner.point)
     return _needed(bound, "the value of the criterion")
 
 
@@ -225,7 +225,7 @@ def _record(
         hypergrad=found.value,
         hypergrad_error=found.error_bound,
         tol=epsilon,
-        inner_error=inner.error_bound,
+        inner_error=found.inner_error,
         cg_residual=found.residual,
         optimality=stationarity,
         step=moved,
