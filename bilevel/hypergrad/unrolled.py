@@ -144,7 +144,7 @@ class ForwardUnrolled(Unrolled):
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
     ) -> HypergradResult:
-        backend, xp = problem.backend, problem.backend.xp
+        xp = problem.backend.xp
         eta = step_length(self.step, problem, inner.point.lam)
         points = self.walk(problem, inner.point)
         last = points[-1]

@@ -55,7 +55,7 @@ def smaller(a: float | None, b: float | None) -> float | None:
 def whitened_bounds(
     problem: Problem, point: InnerPoint, outer: OuterPoint, p: Array | None
 ) -> Bounds | None:
-    """The bounds at (x, λ) for any p; None where there are many coefficients or too little is known.
+    """The bounds at (x, λ) for any p; None with many coefficients, or where too little is known.
 
     Two passes over the data, two over those of the criterion.
     """
@@ -88,6 +88,7 @@ class _Metric:
 
     @classmethod
     def at(cls, problem: Problem, point: InnerPoint, constants: InnerConstants) -> _Metric | None:
+        assert isinstance(point, Rounded)
         backend = problem.backend
         xp, shape = backend.xp, tuple(point.x.shape)
         size = math.prod(shape)
@@ -130,9 +131,7 @@ class _Metric:
         return cls(H, W, scale, chi, first - off, longest, leverage, pushed)
 
 
-def _leverage(
-    point: InnerPoint, pushed: Array | None, W: Array, backend: Backend
-) -> float | None:
+def _leverage(point: InnerPoint, pushed: Array | None, W: Array, backend: Backend) -> float | None:
     """c max_i ‖a_i‖_{W Wᵀ} where predictions are linear in x; None where that is not known."""
     if not isinstance(point, Leveraged) or pushed is None:
         return None
@@ -233,8 +232,13 @@ class _Small:
         lengths = read(*(upper_norm(solved[:, j], backend) for j in range(2 + m)))
         apart = read(*xp.abs(exact - (exact if p is None else p)))
         others = read(
-            lost.grad, lost.cross, lost_outer.grad_x, lost_outer.value, lost_outer.grad_lam,
-            xp.max(xp.abs(outer.grad_lam)), xp.abs(xp.matmul(seen[:, 1], seen[:, 0])),
+            lost.grad,
+            lost.cross,
+            lost_outer.grad_x,
+            lost_outer.value,
+            lost_outer.grad_lam,
+            xp.max(xp.abs(outer.grad_lam)),
+            xp.abs(xp.matmul(seen[:, 1], seen[:, 0])),
         )
         swung = read(*swing)
         bent = read(*curved)
@@ -255,9 +259,7 @@ class _Small:
         """‖WᵀGW‖, its rounding, then ‖WᵀG t_j‖ and t_jᵀG t_j; nothing where G is not known."""
         outer, backend, size = self.outer, self.problem.backend, self.metric.W.shape[0]
         xp, shape = backend.xp, (*self.point.x.shape, size)
-        units = xp.reshape(
-            xp.eye(size, dtype=tangents.dtype, device=backend.device), shape
-        )
+        units = xp.reshape(xp.eye(size, dtype=tangents.dtype, device=backend.device), shape)
         lost = outer.product_rounding(units) if isinstance(outer, CurvedRounded) else None
         if lost is None or not isinstance(outer, Curved):
             return []
@@ -294,8 +296,8 @@ class _Reader:
 class _Host:
     """Numbers at a point: of d, q and the t_j, in that order, where there is one for each.
 
-    ``sizes`` are ‖Wᵀ ·‖ of their right-hand sides, ``lengths`` their norms; ``lost_*`` what rounding
-    may have done, to right-hand sides in the norm of H⁻¹.
+    ``sizes`` are ‖Wᵀ ·‖ of their right-hand sides, ``lengths`` their norms; ``lost_*`` is what
+    rounding may have done, to right-hand sides in the norm of H⁻¹.
     """
 
     chi: float
@@ -373,11 +375,15 @@ class _Host:
         """How far the p_j that it is compared with may be from that of the exact q and t_j."""
         q, t = self.sizes[1], self.sizes[2 + j]
         data = self.lost_cross * q + self.lost_slope * t
-        return self.chi * (self.off * q * t + data) + self.lost_cross * self.lost_slope + self.lost_direct
+        return (
+            self.chi * (self.off * q * t + data)
+            + self.lost_cross * self.lost_slope
+            + self.lost_direct
+        )
 
     def vectors(self, longest: float) -> list[Inexact]:
         """The exact q and t_j in the metric of H, where a norm is taken by ``longest``."""
-        found = []
+        found: list[Inexact] = []
         for size, length, swing in zip(self.sizes[1:], self.lengths[1:], self.swings, strict=True):
             lost = self.lost_cross if found else self.lost_slope
             energy = self.dual(size) + lost
@@ -400,6 +406,8 @@ def _bends(
     for j in range(m):
         away = top * (chi - 1) * math.sqrt(chi) * sizes[j]
         product = math.sqrt(chi) * rest[j] + lost * longest * lengths[j] + away
-        energy = math.sqrt(rest[m + j] + lost * lengths[j] ** 2) + math.sqrt(top) * (chi - 1) * sizes[j]
+        energy = (
+            math.sqrt(rest[m + j] + lost * lengths[j] ** 2) + math.sqrt(top) * (chi - 1) * sizes[j]
+        )
         bends.append(Bend(product, energy, top))
     return top, tuple(bends)

@@ -87,7 +87,8 @@ class RowRounding:
             return loss.third_bound
         if loss.self_concordance is None:
             return math.inf
-        return loss.self_concordance * self._steepest
+        turning: Array | float = loss.self_concordance * self._steepest
+        return turning
 
     @property
     def _floor(self) -> float:
@@ -124,7 +125,9 @@ class RowRounding:
         return 1.01 * bent + self._floor
 
     def bent(self, drifts: Array, sizes: Array) -> tuple[Array, Array]:
-        """Of (Σ s ℓ''[X v, X v])^½, with ‖X v‖ ≤ ``sizes`` but for ``drifts``: most of it, and lost.
+        """Of (Σ s ℓ''[X v, X v])^½: what it is at most, and what may be lost of it.
+
+        ``sizes`` are those of X v but for ``drifts``, as for :meth:`products`.
 
         The root of what ℓ'' may have lost is added, since a sum of tiny ℓ'' may be lost whole.
         """
@@ -137,4 +140,4 @@ class RowRounding:
 
 def _length(t: Array) -> int:
     """Sums over further axes are longer by their length; their γ grows no faster than this."""
-    return max(1, math.prod(t.shape[1:]))
+    return max(1, math.prod(int(n) for n in t.shape[1:]))

@@ -413,7 +413,9 @@ class LinearPoint:
         # What rounding may have taken, from X v and from ℓ''.
         drift = xp.sqrt(xp.sum(drift * drift, axis=tuple(range(drift.ndim - 1))))
         most = 1.01 * xp.sqrt(xp.max(squares, axis=rows)) + drift
-        widest, lost = self._rows.bent(drift[1:], 1.01 * xp.sqrt(xp.sum(squares[..., 1:], axis=rows)))
+        widest, lost = self._rows.bent(
+            drift[1:], 1.01 * xp.sqrt(xp.sum(squares[..., 1:], axis=rows))
+        )
         both = 1.01 * xp.sqrt(xp.maximum(both, xp.zeros_like(both)))
         both = both + most[:1] * lost + drift[:1] * widest
         return c * most, c * both

@@ -170,9 +170,7 @@ def cg(
 _ROUNDINGS = 64
 
 
-def _start(
-    backend: Backend, x: Array, b: Array, r: Array, columns: bool
-) -> tuple[Array, Array]:
+def _start(backend: Backend, x: Array, b: Array, r: Array, columns: bool) -> tuple[Array, Array]:
     """X and its residual; zero and b for each column that zero serves better.
 
     A start that is far too large leaves a residual of rounding, and no solve makes up for that.

@@ -316,6 +316,10 @@ def _bends(look: Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
     terms = gamma(math.prod(look.point.x.shape) + 8, unit_roundoff(tangents.dtype, backend))
     off = backend.scalars(*(lost[j] for j in columns))
     return tuple(
-        Bend(norms[j], math.sqrt(max(quotients[j], 0.0) + lengths[j] * (off[j] + terms * norms[j])), top)
+        Bend(
+            norms[j],
+            math.sqrt(max(quotients[j], 0.0) + lengths[j] * (off[j] + terms * norms[j])),
+            top,
+        )
         for j in columns
     )

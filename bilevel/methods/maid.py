@@ -157,9 +157,7 @@ class MAID:
                     )
                     n_inner += ahead.n_iter
                     outer = problem.outer.at(ahead.x, lam)
-                    value_next, moved = backend.scalars(
-                        outer.value, norm(lam - state.lam, backend)
-                    )
+                    value_next, moved = backend.scalars(outer.value, norm(lam - state.lam, backend))
                     worst = value_next + _uncertainty(problem, ahead, outer)
                     if moved == 0 or worst <= value - uncertain - self.eta * moved**2 / alpha:
                         status = Status.RUNNING if moved > 0 else Status.STALLED

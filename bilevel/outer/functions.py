@@ -216,6 +216,4 @@ def _build(
     backend = backend_of(like=like)
     dtype = common_dtype(backend, like=like)
     declared = OuterConstants() if constants is None else constants
-    return FunctionOuter(
-        backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding
-    )
+    return FunctionOuter(backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding)

@@ -8,6 +8,7 @@ from typing import Any
 from .._cached import cached_property
 from ..backends import Array
 from ..design import Design, Reach, WithIntercept, as_design
+from ..inner._rows import RowRounding
 from ..inner.linear import (
     align,
     beside,
@@ -18,7 +19,6 @@ from ..inner.linear import (
     rmatmul,
     weigh,
 )
-from ..inner._rows import RowRounding
 from ..linalg.rounding import gamma, unit_roundoff
 from ..losses import Accounted, Loss
 from ._predicted import PredictedPoint

@@ -5,4 +5,13 @@ from .distance import distance_bound, point_error
 from .lbfgs import LBFGS
 from .newton_cg import NewtonCG
 
-__all__ = ["LBFGS", "InnerResult", "NewtonCG", "Solver", "Step", "distance_bound", "point_error", "solve"]
+__all__ = [
+    "LBFGS",
+    "InnerResult",
+    "NewtonCG",
+    "Solver",
+    "Step",
+    "distance_bound",
+    "point_error",
+    "solve",
+]

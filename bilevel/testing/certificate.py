@@ -19,7 +19,6 @@ from .. import schedules
 from ..domains import Ball, Box, Domain
 from ..hypergrad import HypergradResult, Implicit
 from ..inner import FunctionInner
-from ..linalg import norm
 from ..methods import Method, get_method
 from ..methods.hoag import FixedStep
 from ..outer import FunctionOuter

@@ -410,6 +410,4 @@ def _kernel(rng: Any, X: Any, n: int, seed: int, dtype: Any) -> Drawn:
     reference = KernelTruth(np.asarray(X[:n], dtype=LONG), np.asarray(y[:n], dtype=LONG))
     lam0 = rng.uniform(-3, 3, 2).astype(dtype)
     name = f"seed {seed}: kernel, {dtype.__name__}, n={n} p={X.shape[1]}"
-    return Drawn(
-        bilevel.Problem(h, g, bilevel.Box(-6.0, 6.0)), reference, lam0, "kernel", name
-    )
+    return Drawn(bilevel.Problem(h, g, bilevel.Box(-6.0, 6.0)), reference, lam0, "kernel", name)
