@@ -169,7 +169,11 @@ class Evidence:
         residual, size, slope, norm_p, direct, grad = numbers[:6]
         lost_grad, lost_product, lost_cross, lost_value, lost_slope, lost_direct = numbers[6:12]
         unit = unit_roundoff(problem.dtype, backend)
-        widest = math.inf if cross is None else numbers[12] * (1 + 1e-4) + lost_cross
+        widest = (
+            math.inf
+            if cross is None
+            else numbers[12] * (1 + gamma(math.prod(point.x.shape) + 8, unit)) + lost_cross
+        )
         sums = gamma(math.prod(point.x.shape) + 4, unit) * widest
         constants = problem.inner.constants(point.lam)
         if inner_error is None:

@@ -93,7 +93,8 @@ class RowRounding:
     @property
     def _floor(self) -> float:
         """What underflow may take from a sum over the rows, and ten times that."""
-        return 10 * math.prod(self.t.shape) * underflow(self.t.dtype, 1, self.backend) ** 2
+        smallest = underflow(self.t.dtype, 1, self.backend) ** 2
+        return 10.0 * math.prod(int(n) for n in self.t.shape) * smallest
 
     @cached_property
     def grad(self) -> Array:

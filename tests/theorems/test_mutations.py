@@ -21,12 +21,12 @@ import bilevel
 from bilevel import checkpoint as checkpoints
 from bilevel.backends.numpy import NumPyBackend
 from bilevel.domains import Ball, Box
-from bilevel.hypergrad import Implicit, implicit
+from bilevel.hypergrad import Implicit, implicit, surrogate
 from bilevel.inner import linear as linear_module
 from bilevel.inner import penalties
 from bilevel.linalg import cg
 from bilevel.losses import Logistic, Poisson
-from bilevel.methods import HOAG, AdaptiveStep, FixedStep, certified, hoag, path
+from bilevel.methods import HOAG, AdaptiveStep, FixedStep, certified, hoag
 from bilevel.schedules import Exponential, Power
 from bilevel.solvers import NewtonCG
 from bilevel.status import Status
@@ -294,7 +294,8 @@ def hurried_cg(right: Any) -> Any:
 def claimed_residual(right: Any) -> Any:
     def call(operator: Any, b: Any, **options: Any) -> Any:
         found = right(operator, b, **options)
-        return replace(found, residual_norms=tuple(n / 10 for n in found.residual_norms))
+        norms = tuple(n / 10 for n in found.residual_norms)
+        return replace(found, residual_norms=norms, residual=found.residual / 10)
 
     return call
 
@@ -375,13 +376,16 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "stop at ‖∂_x h‖ ≤ ε": several(
         attribute(hoag, "solve", loose_solve), attribute(theorems, "solve", loose_solve)
     ),
-    "bound a hundredth": attribute(implicit, "hypergradient_bound", scaled(0.01)),
-    "bound without the residual": attribute(implicit, "hypergradient_bound", without(residual=0.0)),
+    "bound a hundredth": attribute(surrogate, "hypergradient_bound", scaled(0.01)),
+    "bound without the residual": attribute(
+        surrogate, "hypergradient_bound", without(residual=0.0)
+    ),
     "bound without the error of x": attribute(
-        implicit, "hypergradient_bound", without(inner_error=0.0)
+        surrogate, "hypergradient_bound", without(inner_error=0.0)
     ),
     "bound of the value zero": several(
-        attribute(hoag, "value_bound", scaled(0.0)), attribute(path, "value_bound", scaled(0.0))
+        attribute(surrogate, "value_bound", scaled(0.0)),
+        attribute(certified, "value_error", scaled(0.0)),
     ),
     "self-concordant bound a thousandth": attribute(
         certified, "self_concordant_bound", scaled(1e-3)
