@@ -155,10 +155,12 @@ def minimize(
     callback : callable, optional
         Called with each record; a true answer ends the run.
     checkpoint : path, optional
-        A file that holds the whole state after each iteration.
+        A file that holds the whole state after each iteration. Where it can't be written the run
+        goes on, with a warning, and the result says so.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine.
+        broken off, to the last bit on the same machine. A file of other data, of another method
+        or option, of another ``lam0``, ``x0`` or ``tol`` is refused; the budgets may differ.
 
     Returns
     -------
@@ -190,14 +192,15 @@ def minimize(
             raise ValueError(f"{name} must be positive, got {budget!r}.")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
-    if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
-        raise ValueError(f"checkpoint is to be written to {checkpoint}: there is no such folder.")
     if resume and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)
     snapshot = _start(problem, lam0, chosen, x0, tol)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        snapshot = checkpoints.load(checkpoint, problem, chosen)
+    keeper = None
+    if checkpoint is not None:
+        start = {"lam0": problem.lam(lam0), "x0": x0, "tol": tol}
+        keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
+        snapshot = (keeper.load() if resume else None) or snapshot
     status = Status.MAX_ITER
 
     def verdict(record: Record) -> Status | None:
@@ -218,8 +221,8 @@ def minimize(
             return _result(snapshot, ended)
         for snapshot in _snapshots(problem, chosen, snapshot):
             record = snapshot.history[-1]
-            if checkpoint is not None:
-                checkpoints.save(checkpoint, snapshot, problem, chosen)
+            if keeper is not None:
+                keeper.save(snapshot)
             asked = callback is not None and callback(record)
             ended = Status.INTERRUPTED if asked else verdict(record)
             if ended is not None:
@@ -227,10 +230,10 @@ def minimize(
                 break
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    return _result(snapshot, status)
+    return _result(snapshot, status, *([keeper.trouble] if keeper and keeper.trouble else []))
 
 
-def _result(snapshot: Snapshot, status: Status) -> Result:
+def _result(snapshot: Snapshot, status: Status, *notes: str) -> Result:
     best, x = snapshot.best, snapshot.state.x
     if status is Status.CONVERGED:
         best = snapshot.history[-1]
@@ -246,4 +249,5 @@ def _result(snapshot: Snapshot, status: Status) -> Result:
         nit=len(snapshot.history),
         history=snapshot.history,
         costs=snapshot.costs,
+        notes=notes,
     )

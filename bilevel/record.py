@@ -151,13 +151,15 @@ class Result(Costed):
     status : Status
         Why the run ended.
     message : str
-        The same in a sentence.
+        The same in a sentence, and the notes after it.
     nit : int
         Outer iterations.
     history : tuple of Record
         All of them.
     costs : Costs
         What the run has spent.
+    notes : tuple of str
+        What else there is to know, a sentence each: that the checkpoint could not be written.
     """
 
     lam: Array
@@ -168,6 +170,7 @@ class Result(Costed):
     nit: int
     history: tuple[Record, ...]
     costs: Costs
+    notes: tuple[str, ...] = ()
 
     @property
     def success(self) -> bool:
@@ -175,7 +178,7 @@ class Result(Costed):
 
     @property
     def message(self) -> str:
-        return self.status.message
+        return " ".join((self.status.message, *self.notes))
 
     def __repr__(self) -> str:
         rows = {
