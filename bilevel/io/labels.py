@@ -114,7 +114,7 @@ class BinaryLabels:
 def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     matching = [value for value in values if _show(value) == positive]
     if not matching and values.dtype.kind not in "US":
-        matching = [value for value in values if str(float(value)) == positive]
+        matching = [value for value in values if _is_number(positive, float(value))]
     if not matching:
         raise BadFileError(
             table.source,
@@ -126,6 +126,16 @@ def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     return matching[0]
 
 
+def _is_number(text: str, value: float) -> bool:
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
+
+
 def _show(value: Any) -> str:
-    """Write a label as its file does: 2, not 2.0."""
-    return str(value) if isinstance(value, str) else f"{float(value):g}"
+    """Write a label as its file does: 2, not 2.0; two labels never in the same way."""
+    if isinstance(value, str):
+        return str(value)
+    number = float(value)
+    return str(int(value)) if number.is_integer() and abs(number) < 1e15 else repr(number)
