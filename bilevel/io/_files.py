@@ -93,6 +93,10 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+#: What the system and the decompressors raise; :func:`told` says it in words.
+FAULTS = (OSError, EOFError, MemoryError, zlib.error, lzma.LZMAError)
+
+
 @contextlib.contextmanager
 def told(path: Path) -> Iterator[None]:
     """Say what the system and the decompressors raise in the words of :class:`BadFileError`."""

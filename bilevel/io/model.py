@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._replacing import replacing
 from ..backends import read_arrays
-from ._files import check_file, told
+from ._files import FAULTS, check_file, told
 from ._table import BadFileError, HostMatrix
 
 
@@ -83,7 +83,7 @@ def load_model(path: str | Path) -> LinearClassifier:
                 found["classes"],
                 found.get("features"),
             )
-        except (OSError, EOFError, MemoryError):
+        except FAULTS:
             raise
         except Exception as error:  # zipfile and NumPy raise whatever the damage leads to
             raise BadFileError(

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ..backends import read_array, read_arrays
-from ._files import check_file, memory, open_bytes, open_seekable
+from ._files import FAULTS, check_file, memory, open_bytes, open_seekable
 from ._table import BadFileError, Dataset, HostMatrix, Table, distinct_names
 
 _CONVENTION = (
@@ -44,7 +44,7 @@ def read_npz(path: Path) -> Dataset:
         with open_seekable(path) as file:
             names = _refuse_too_large(path, file)
             arrays = read_arrays(file, lambda n: n.startswith(("X", "y")) or n in _KNOWN)
-    except (BadFileError, OSError, EOFError, MemoryError):
+    except (BadFileError, *FAULTS):
         raise
     except Exception as error:  # zipfile and NumPy raise whatever the damage leads to
         raise BadFileError(
@@ -183,7 +183,7 @@ def _beside(path: Path, arrays: Mapping[str, Any]) -> Any:
     try:
         with open_bytes(beside) as file:
             return read_array(file, beside.name)
-    except (BadFileError, OSError, EOFError, MemoryError):
+    except (BadFileError, *FAULTS):
         raise
     except Exception as error:  # NumPy raises whatever the damage leads to
         raise BadFileError(
