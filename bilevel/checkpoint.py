@@ -127,7 +127,7 @@ def load(path: str | Path, problem: Problem, identity: Identity) -> Snapshot:
         content = json.loads(text)
         found = content["format"]
     except Exception as error:  # the readers raise whatever the damage leads to
-        raise ValueError(f"{path} is no checkpoint of bilevel ({error}).") from error
+        raise ValueError(f"{path} is no checkpoint of bilevel ({str(error)[:200]}).") from error
     if found != _FORMAT:
         raise ValueError(f"{path} has checkpoint format {found!r}, expected {_FORMAT}.")
     try:

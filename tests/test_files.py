@@ -213,10 +213,11 @@ def test_a_first_row_that_is_one_is_kept(tmp_path: Path, text: str) -> None:
         (SVM + "1 20000000000:1\n", 4, "is beyond 2147483647", "from 1 on"),
         (SVM.replace("3:2", "3:"), 1, "feature 3 has the value ''", "leave the pair out"),
         (CSV, 1, "the label is 'a,b,y'", "--format csv"),
+        ("1\n-1\n", None, "the rows hold no features", "--features"),
     ],
 )
 def test_libsvm_numbers_are_those_of_the_format(
-    tmp_path: Path, text: str, line: int, problem: str, cure: str
+    tmp_path: Path, text: str, line: int | None, problem: str, cure: str
 ) -> None:
     with pytest.raises(io.BadFileError) as caught:
         io.read(write(tmp_path / "a.svm", text))

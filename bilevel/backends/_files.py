@@ -44,8 +44,9 @@ def read_arrays(
         found = {}
         for member in names:
             name = member.removesuffix(".npy")
-            if wanted(name):
-                with archive.open(member) as stream:
+            # Opened in any case: a name that is damaged in the directory is not that of the member.
+            with archive.open(member) as stream:
+                if wanted(name):
                     found[name] = read_array(stream, name)
     return found
 

@@ -264,6 +264,12 @@ def _not_encoded(path: Path, encoding: str, last: int) -> BadFileError:
     return BadFileError(path, f"it is no {encoding.upper()} after line {last}", cure)
 
 
+def brief(error: BaseException) -> str:
+    """What a library says of a fault; some of them show all that they found."""
+    text = str(error) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def shown(text: str) -> str:
     """Quote what a file holds, in full where it is short."""
     return repr(text) if len(text) <= 40 else f"{text[:37]!r}..."

@@ -58,7 +58,7 @@ def read_libsvm(path: Path, *, n_features: int | None = None, zero_based: bool =
     if not np.isfinite(y).all() or not np.isfinite(X.data).all():  # 1e999
         explain(path, n_features=n_features, zero_based=zero_based)
     if n_features is None:
-        rows.refuse_a_stray_feature(X.nnz)
+        rows.refuse_features_that_are_none(X.nnz)
     numbers = np.asarray(rows.numbers, dtype=np.int64)
     return Table(X, y, str(path), numbers, "the first number of each line")
 
@@ -99,8 +99,12 @@ class _Rows:
                 self.largest, self.at = int(last[0]), number
             yield row.encode()
 
-    def refuse_a_stray_feature(self, entries: int) -> None:
-        """Refuse one large number that makes a matrix of mostly empty columns."""
+    def refuse_features_that_are_none(self, entries: int) -> None:
+        """Refuse labels alone, and one large number that makes a matrix of mostly empty columns."""
+        if self.numbers and self.largest < self._first:
+            raise BadFileError(
+                self._path, "the rows hold no features", "Give at least one, or --features."
+            )
         count = self.largest + 1 - self._first
         if count > max(_MANY, _PER_ENTRY * entries):
             raise BadFileError(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._replacing import replacing
 from ..backends import read_arrays
-from ._files import FAULTS, check_file, told
+from ._files import FAULTS, brief, check_file, told
 from ._table import BadFileError, HostMatrix
 
 
@@ -87,5 +87,7 @@ def load_model(path: str | Path) -> LinearClassifier:
             raise
         except Exception as error:  # zipfile and NumPy raise whatever the damage leads to
             raise BadFileError(
-                path, f"it is no model that bilevel saved ({error})", "Save it anew by --save."
+                path,
+                f"it is no model that bilevel saved ({brief(error)})",
+                "Save it anew by --save.",
             ) from error

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ..backends import read_array, read_arrays
-from ._files import FAULTS, check_file, memory, open_bytes, open_seekable
+from ._files import FAULTS, brief, check_file, memory, open_bytes, open_seekable
 from ._table import BadFileError, Dataset, HostMatrix, Table, distinct_names
 
 _CONVENTION = (
@@ -48,7 +48,7 @@ def read_npz(path: Path) -> Dataset:
         raise
     except Exception as error:  # zipfile and NumPy raise whatever the damage leads to
         raise BadFileError(
-            path, f"it is no .npz archive of plain arrays ({error})", _CONVENTION + "."
+            path, f"it is no .npz archive of plain arrays ({brief(error)})", _CONVENTION + "."
         ) from error
     if set(_SCIPY) <= set(arrays):
         return Dataset(
@@ -80,9 +80,13 @@ def _refuse_too_large(path: Path, file: IO[bytes]) -> list[str]:
 
 def _part(path: Path, arrays: Mapping[str, Any], suffix: str) -> Table | None:
     X = _matrix(path, arrays, f"X{suffix}")
-    if X is None:
-        return None
     label = f"y{suffix}"
+    if X is None:
+        if label in arrays:
+            raise BadFileError(
+                path, f"it has {label} but no X{suffix}", f"Add it, or drop {label}."
+            )
+        return None
     if label not in arrays:
         raise BadFileError(path, f"it has X{suffix} but no {label}", f"Add the labels as {label}.")
     source = str(path) if not suffix else f"{path} ({suffix[1:]} part)"
@@ -152,7 +156,9 @@ def _csr(path: Path, name: str, data: Any, indices: Any, indptr: Any, shape: Any
         matrix.check_format(full_check=True)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadFileError(
-            path, f"the CSR arrays of {name} do not fit each other ({error})", "Write them anew."
+            path,
+            f"the CSR arrays of {name} do not fit each other ({brief(error)})",
+            "Write them anew.",
         ) from error
     matrix.sum_duplicates()
     return matrix
@@ -187,7 +193,7 @@ def _beside(path: Path, arrays: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:  # NumPy raises whatever the damage leads to
         raise BadFileError(
-            beside, f"it is no array of numbers or text ({error})", "Save the labels anew."
+            beside, f"it is no array of numbers or text ({brief(error)})", "Save the labels anew."
         ) from error
 
 
