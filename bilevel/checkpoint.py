@@ -15,8 +15,9 @@ import dataclasses
 import io
 import json
 import math
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,17 +83,20 @@ class Keeper:
         if not is_plain_or_new(self._path):
             raise ValueError(f"checkpoint must be the path of a file, got {path}, which is none.")
         self._identity = identify(problem, method, **start)
+        self._modules = tuple(cls.__module__ for cls in type(method).__mro__[:-1])
         self._warned = False
         self.trouble = ""
 
     def load(self) -> Snapshot | None:
         """Read the file, or return None where there is none."""
-        return load(self._path, self._problem, self._identity) if self._path.exists() else None
+        if not self._path.exists():
+            return None
+        return load(self._path, self._problem, self._identity, self._modules)
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a snapshot; where that fails, warn once and let the run go on."""
         try:
-            save(self._path, snapshot, self._problem, self._identity)
+            save(self._path, snapshot, self._problem, self._identity, self._modules)
         except Exception as error:  # whatever it is, the run is worth more than its checkpoint
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self.trouble = f"The checkpoint {self._path} could not be written: {reason}."
@@ -103,10 +107,19 @@ class Keeper:
             self.trouble = ""
 
 
-def save(path: str | Path, snapshot: Snapshot, problem: Problem, identity: Identity) -> None:
-    """Write a snapshot; the file is replaced in one step."""
+def save(
+    path: str | Path,
+    snapshot: Snapshot,
+    problem: Problem,
+    identity: Identity,
+    modules: Iterable[str] = (),
+) -> None:
+    """Write a snapshot; the file is replaced in one step.
+
+    ``modules`` are those that may define the classes of a state, beside this package's.
+    """
     arrays: dict[str, Any] = {}
-    tree = _encode(snapshot, problem, arrays)
+    tree = _Codec(problem, modules).encode(snapshot, arrays)
     header = {"format": _FORMAT, "identity": identity, "probe": problem.probe}
     buffer = io.BytesIO()
     write_npz(buffer, json.dumps({**header, "tree": tree}), arrays)
@@ -114,7 +127,9 @@ def save(path: str | Path, snapshot: Snapshot, problem: Problem, identity: Ident
         file.write(buffer.getvalue())
 
 
-def load(path: str | Path, problem: Problem, identity: Identity) -> Snapshot:
+def load(
+    path: str | Path, problem: Problem, identity: Identity, modules: Iterable[str] = ()
+) -> Snapshot:
     """Read a snapshot back onto the backend of the problem.
 
     Raises
@@ -132,7 +147,7 @@ def load(path: str | Path, problem: Problem, identity: Identity) -> Snapshot:
         raise ValueError(f"{path} has checkpoint format {found!r}, expected {_FORMAT}.")
     try:
         _refuse_another(path, content, problem, identity)
-        snapshot: Snapshot = _decode(content["tree"], problem, arrays)
+        snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
         _refuse_misfits(snapshot, problem)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{path} is a damaged checkpoint ({error!r}).") from error
@@ -176,52 +191,73 @@ def _refuse_misfits(snapshot: Snapshot, problem: Problem) -> None:
         raise TypeError("its iterations are not numbered from 1")
 
 
-def _types() -> dict[str, type]:
-    """The classes that a snapshot may hold, by name."""
-    from . import loop, methods, record, status
-
-    found: dict[str, type] = {}
-    for module in (loop, record, status, *methods.state_modules()):
-        for name, value in vars(module).items():
-            known = dataclasses.is_dataclass(value) or name == "Status"
-            if isinstance(value, type) and known:
-                found[name] = value
-    return found
+def _key(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _encode(value: Any, problem: Problem, arrays: dict[str, Any]) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return {"float": value.hex()}
-    if isinstance(value, Enum):
-        return {"enum": type(value).__name__, "name": value.name}
-    if isinstance(value, (tuple, list)):
-        return {"tuple": [_encode(item, problem, arrays) for item in value]}
-    if dataclasses.is_dataclass(value):
-        fields = {
-            field.name: _encode(getattr(value, field.name), problem, arrays)
-            for field in dataclasses.fields(value)
+class _Codec:
+    """Snapshots as trees of plain values, and back.
+
+    The classes that may occur are those of this package and of the modules of the method: a file
+    can name no others.
+    """
+
+    def __init__(self, problem: Problem, modules: Iterable[str]) -> None:
+        from . import loop, methods, record, status
+
+        theirs = (sys.modules[name] for name in modules if name in sys.modules)
+        self._problem = problem
+        self._types = {
+            _key(value): value
+            for module in (loop, record, status, *methods.state_modules(), *theirs)
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and (dataclasses.is_dataclass(value) or issubclass(value, Enum))
         }
-        return {"class": type(value).__name__, "fields": fields}
-    if is_array(value):
-        name = f"a{len(arrays)}"
-        arrays[name] = problem.backend.to_numpy(value)
-        return {"array": name}
-    raise TypeError(f"A checkpoint can't hold a {type(value).__name__}.")
 
+    def encode(self, value: Any, arrays: dict[str, Any]) -> Any:
+        """Return a tree for JSON; its arrays go to ``arrays``."""
+        if isinstance(value, Enum):
+            return {"enum": self._known(value), "name": value.name}
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return {"float": value.hex()}
+        if isinstance(value, (tuple, list)):
+            return {"tuple": [self.encode(item, arrays) for item in value]}
+        if dataclasses.is_dataclass(value):
+            fields = {
+                field.name: self.encode(getattr(value, field.name), arrays)
+                for field in dataclasses.fields(value)
+            }
+            return {"class": self._known(value), "fields": fields}
+        if is_array(value):
+            name = f"a{len(arrays)}"
+            arrays[name] = self._problem.backend.to_numpy(value)
+            return {"array": name}
+        raise TypeError(f"a checkpoint can't hold a {type(value).__name__}")
 
-def _decode(value: Any, problem: Problem, arrays: dict[str, Any]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "float" in value:
-        return float.fromhex(value["float"])
-    if "enum" in value:
-        members: Any = _types()[value["enum"]]
-        return members[value["name"]]
-    if "tuple" in value:
-        return tuple(_decode(item, problem, arrays) for item in value["tuple"])
-    if "array" in value:
-        return problem.backend.asarray(arrays[value["array"]])
-    fields = {name: _decode(item, problem, arrays) for name, item in value["fields"].items()}
-    return _types()[value["class"]](**fields)
+    def _known(self, value: Any) -> str:
+        key = _key(type(value))
+        if key not in self._types:
+            raise TypeError(
+                f"a checkpoint can't hold a {type(value).__name__} that is not a class of the "
+                "module of its method"
+            )
+        return key
+
+    def decode(self, value: Any, arrays: dict[str, Any]) -> Any:
+        """Return what a tree stands for."""
+        if not isinstance(value, dict):
+            return value
+        if "float" in value:
+            return float.fromhex(value["float"])
+        if "enum" in value:
+            members: Any = self._types[value["enum"]]
+            return members[value["name"]]
+        if "tuple" in value:
+            return tuple(self.decode(item, arrays) for item in value["tuple"])
+        if "array" in value:
+            return self._problem.backend.asarray(arrays[value["array"]])
+        fields = {name: self.decode(item, arrays) for name, item in value["fields"].items()}
+        return self._types[value["class"]](**fields)

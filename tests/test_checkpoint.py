@@ -416,3 +416,41 @@ def test_a_damaged_checkpoint_is_refused_or_right(tmp_path):
         with contextlib.suppress(ValueError):
             result = bilevel.minimize(small(numpy), **options, resume=True)
             np.testing.assert_array_equal(result.x, whole.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class HOAGState:
+    """A user's own state, called like one of ours."""
+
+    lam: object
+    x: object
+    steps: int
+    record: bilevel.Record | None
+    status: bilevel.Status
+
+
+class Steepest:
+    """A user's own method, no dataclass: one over the iteration times the gradient."""
+
+    def __init__(self, length=1.0):
+        self.length = length
+
+    def init(self, problem, lam0, x0, tol):
+        return HOAGState(lam0, problem.x(x0), 0, None, bilevel.Status.RUNNING)
+
+    def step(self, problem, state):
+        record = next(bilevel.iterate(problem, state.lam, method=HOAG(), x0=state.x))
+        k = state.steps + 1
+        lam = state.lam - self.length / k * record.hypergrad
+        return HOAGState(lam, state.x, k, dataclasses.replace(record, k=k), bilevel.Status.RUNNING)
+
+
+def test_a_method_of_the_user_is_resumed(tmp_path):
+    numpy = bilevel.get_backend("numpy")
+    whole = bilevel.minimize(small(numpy), method=Steepest(), max_iter=6)
+    options = {"checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(small(numpy), method=Steepest(), max_iter=3, **options)
+    resumed = bilevel.minimize(small(numpy), method=Steepest(), max_iter=6, resume=True, **options)
+    assert [r.value for r in resumed.history] == [r.value for r in whole.history]
+    with pytest.raises(ValueError, match="method.length is 1.0 in the file and 2.0 here"):
+        bilevel.minimize(small(numpy), method=Steepest(2.0), max_iter=9, resume=True, **options)
