@@ -325,6 +325,24 @@ def test_labels_that_look_alike_are_told_apart() -> None:
     assert labels.apply(table).tolist() == [-1, 1]
 
 
+def test_labels_of_another_kind_are_no_negatives() -> None:
+    """Against --positive M all of 0 and 1 became -1; one stray label makes text of a column."""
+    text = io.Table(np.ones((3, 1)), np.array(["M", "B", "C"]), "t.csv")
+    numbers = io.Table(np.ones((2, 1)), np.array([0.0, 1.0]), "v.csv")
+    with pytest.raises(io.BadFileError, match=r"v\.csv: its labels are numbers, as 0, but .* M"):
+        io.BinaryLabels.fit(text, "M").apply(numbers)
+    stray = io.Table(np.ones((2, 1)), np.array(["1", "O"]), "s.csv", lines=np.array([2, 3]))
+    with pytest.raises(io.BadFileError, match=r"s\.csv, line 3: its labels are text, as O, but"):
+        io.BinaryLabels.fit(numbers).apply(stray)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.svm", "a.npz"])
+def test_nothing_compressed_is_nothing(tmp_path: Path, name: str) -> None:
+    for content in (gzip.compress(b""), gzip.compress(b"\n# nothing\n")):
+        with pytest.raises(io.BadFileError, match="no rows|one column|no .npz archive"):
+            io.read(write(tmp_path / name, content))
+
+
 def test_columns_are_matched_by_name(tmp_path: Path) -> None:
     train = io.read(write(tmp_path / "a.csv", CSV)).train
     other = write(tmp_path / "b.csv", EXPECTED[["y", "b", "a"]].to_csv(index=False))

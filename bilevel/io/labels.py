@@ -96,6 +96,7 @@ class BinaryLabels:
 
     def apply(self, table: Table) -> npt.NDArray[np.float64]:
         """Return -1 or +1 for each row; raise for a label that the training rows do not have."""
+        self._refuse_another_kind(table)
         is_positive = table.y == self.positive
         if self.negative is not None:
             unknown = np.flatnonzero(~is_positive & (table.y != self.negative))
@@ -109,6 +110,20 @@ class BinaryLabels:
                     line=table.line(row),
                 )
         return np.where(is_positive, 1.0, -1.0)
+
+    def _refuse_another_kind(self, table: Table) -> None:
+        """Numbers are no text: against a positive label of the other kind all would become -1."""
+        is_text = table.y.dtype.kind in "US"
+        if is_text == isinstance(self.positive, str):
+            return
+        odd = next((i for i, label in enumerate(table.y) if not _is_number(label, None)), 0)
+        raise BadFileError(
+            table.source,
+            f"its labels are {'text' if is_text else 'numbers'}, as {_show(table.y[odd])}, but the "
+            f"training rows have the label {_show(self.positive)}",
+            "Give it the same labels.",
+            line=table.line(odd),
+        )
 
 
 def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
@@ -126,11 +141,13 @@ def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     return matching[0]
 
 
-def _is_number(text: str, value: float) -> bool:
+def _is_number(text: Any, value: float | None) -> bool:
+    """Tell whether this is a number, and that one if there is one."""
     try:
-        return float(text) == value
+        found = float(text)
     except ValueError:
         return False
+    return value is None or found == value
 
 
 def _show(value: Any) -> str:

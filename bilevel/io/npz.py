@@ -50,6 +50,7 @@ def read_npz(path: Path) -> Dataset:
         raise BadFileError(
             path, f"it is no .npz archive of plain arrays ({brief(error)})", _CONVENTION + "."
         ) from error
+    _refuse_rivals(path, arrays)
     if set(_SCIPY) <= set(arrays):
         return Dataset(
             _named(path, arrays, _scipy_matrix(path, arrays), _beside(path, arrays), str(path), "y")
@@ -64,6 +65,28 @@ def read_npz(path: Path) -> Dataset:
 _SCIPY = ("data", "indices", "indptr", "shape", "format")
 
 _KNOWN = frozenset({*_SCIPY, _NAMES})
+
+
+def _refuse_rivals(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Refuse two matrices of which one would be left out, and parts of a name that is not known."""
+
+    def forms(suffix: str) -> list[str]:
+        return [name for name in (f"X{suffix}", f"X{suffix}_data") if name in arrays]
+
+    whole = forms("") + (["data"] if set(_SCIPY) <= set(arrays) else [])
+    for rivals in (whole + forms("_train"), forms("_val"), forms("_test")):
+        if len(rivals) > 1:
+            raise BadFileError(
+                path, f"it has {' and '.join(rivals)}", "Leave out what is not to be used."
+            )
+    parts = {name[1:].removesuffix("_data") for name in arrays if name.startswith("X_")}
+    for part in sorted(parts - {"_train", "_val", "_test", "_indices", "_indptr", "_shape", ""}):
+        if f"y{part}" in arrays:
+            raise BadFileError(
+                path,
+                f"it has X{part} and y{part}, a part that is not known",
+                "Call the parts train, val and test.",
+            )
 
 
 def _refuse_too_large(path: Path, file: IO[bytes]) -> list[str]:
