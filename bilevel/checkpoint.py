@@ -11,6 +11,7 @@ with every option, and of where it started. It costs one read of the data, once 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -83,6 +84,8 @@ class Keeper:
         if not is_plain_or_new(self._path):
             raise ValueError(f"checkpoint must be the path of a file, got {path}, which is none.")
         self._identity = identify(problem, method, **start)
+        with contextlib.suppress(Exception):  # what a problem can't compute is said by its run
+            _ = problem.probe  # kept: its passes are not the run's
         self._modules = tuple(cls.__module__ for cls in type(method).__mro__[:-1])
         self._warned = False
         self.trouble = ""
