@@ -78,8 +78,8 @@ class Keeper:
     """
 
     def __init__(self, path: str | Path, problem: Problem, method: Method, **start: Any) -> None:
-        self._path, self._problem = Path(path), problem
-        if not self._path.absolute().parent.is_dir():
+        self._path, self._problem = Path(path).absolute(), problem
+        if not self._path.parent.is_dir():
             raise ValueError(f"checkpoint is to be written to {path}: there is no such folder.")
         if not is_plain_or_new(self._path):
             raise ValueError(f"checkpoint must be the path of a file, got {path}, which is none.")
@@ -147,7 +147,10 @@ def load(
     except Exception as error:  # the readers raise whatever the damage leads to
         raise ValueError(f"{path} is no checkpoint of bilevel ({str(error)[:200]}).") from error
     if found != _FORMAT:
-        raise ValueError(f"{path} has checkpoint format {found!r}, expected {_FORMAT}.")
+        raise ValueError(
+            f"{path} has checkpoint format {found!r}, expected {_FORMAT}: another version "
+            "wrote it, begin anew without resume."
+        )
     try:
         _refuse_another(path, content, problem, identity)
         snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
@@ -170,10 +173,12 @@ def _refuse_another(
                 "Resume it with what it was begun with, or begin anew without resume."
             )
     # What the problem computes, and what its functions use that no fingerprint sees. Another
-    # machine may round otherwise: other data differ by far more than this.
+    # machine may round otherwise.
+    xp = problem.backend.xp
+    rel_tol = 1e-5 if problem.dtype == xp.float64 else 1e-3
     for saved, here in zip(content["probe"], problem.probe, strict=True):
         both_nan = math.isnan(saved) and math.isnan(here)
-        if not (both_nan or math.isclose(saved, here, rel_tol=1e-3)):
+        if not (both_nan or math.isclose(saved, here, rel_tol=rel_tol)):
             raise ValueError(
                 f"{path} is of another problem: at the same point its value is {saved} in the "
                 f"file and {here} here."

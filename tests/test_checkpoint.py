@@ -454,3 +454,50 @@ def test_a_method_of_the_user_is_resumed(tmp_path):
     assert [r.value for r in resumed.history] == [r.value for r in whole.history]
     with pytest.raises(ValueError, match="method.length is 1.0 in the file and 2.0 here"):
         bilevel.minimize(small(numpy), method=Steepest(2.0), max_iter=9, resume=True, **options)
+
+
+FULL = """
+import resource, sys, warnings
+import numpy as np
+import bilevel
+
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((40, 6)), np.where(rng.standard_normal(40) > 0, 1.0, -1.0)
+problem = bilevel.logistic_regression(X[:20], y[:20], X[20:], y[20:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+result = bilevel.minimize(problem, method="hoag", max_iter=3, tol=0.0, checkpoint=sys.argv[1])
+print(result.nit, result.notes[-1])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits are set as on POSIX")
+def test_a_limit_of_the_system_ends_no_run(tmp_path):
+    """The system itself refuses the write, in mid-file."""
+    path = tmp_path / "run.npz"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.startswith(f"3 The checkpoint {path} could not be written: File too large")
+    assert list(tmp_path.iterdir()) == []  # nothing half-written is left
+
+
+def test_what_is_computed_from_the_data_counts_too(tmp_path):
+    """Of a standardised design the means are no part of the digest, but of the value."""
+    from bilevel.design import Standardized, as_design
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), np.where(rng.standard_normal(40) > 0, 1.0, -1.0)
+    base = as_design(X)
+
+    def problem(shift):
+        fitted = Standardized.fit(base)
+        design = Standardized(base, fitted.mean + shift, fitted.scale)
+        return bilevel.logistic_regression(design, y, design, y)
+
+    options = {**START, "method": "hoag", "checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(problem(0.0), **options)
+    with pytest.raises(ValueError, match="at the same point its value is"):
+        bilevel.minimize(problem(1e-3), **options, resume=True)
+    assert bilevel.minimize(problem(1e-15), **options, resume=True).nit == 2
