@@ -282,6 +282,16 @@ def _refuse_target(name: str, path: Path) -> None:
         raise BadInput(f"--{name} {path}: this is no regular file.")
 
 
+def _reading(o: _Options) -> io.ReadOptions:
+    return io.ReadOptions(
+        format=io.Format(o.file_format) if o.file_format else None,
+        label=o.label,
+        header=o.header,
+        features=o.features,
+        zero_based=o.zero_based,
+    )
+
+
 def _run(o: _Options, console: Console) -> bilevel.Status:
     try:
         backend = bilevel.get_backend(o.backend, device=o.device)
@@ -290,13 +300,7 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
             o.val,
             o.test,
             positive=o.positive,
-            options=io.ReadOptions(
-                format=io.Format(o.file_format) if o.file_format else None,
-                label=o.label,
-                header=o.header,
-                features=o.features,
-                zero_based=o.zero_based,
-            ),
+            options=_reading(o),
             seed=o.seed,
         )
         prepared = prepare(

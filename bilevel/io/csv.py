@@ -102,7 +102,9 @@ def _rows(path: Path) -> Iterator[_Row]:
     """Yield the rows that are not blank."""
     source = ((number, line) for number, line in lines(path) if line.strip())
     head = list(itertools.islice(source, 1))
-    stated = re.fullmatch(r'\s*"?sep=(.)"?[\r\n]*', head[0][1], re.IGNORECASE) if head else None
+    stated = (
+        re.fullmatch(r'\s*"?sep=([^\w"\r\n])"?[\r\n]*', head[0][1], re.IGNORECASE) if head else None
+    )
     head = [] if stated else head
     head += itertools.islice(source, _SNIFFED)
     separator = stated[1] if stated else _separator([line for _, line in head])
@@ -196,7 +198,11 @@ def _label_column(
         return int(label) % width, False
     named = header or not any(_number(cell) is not None for cell in first.cells)
     have = ", ".join(names) if named else f"numbers 0 to {width - 1} (there is no header)"
-    raise BadFileError(path, f"there is no column {label!r}", f"Give --label one of: {have}.")
+    raise BadFileError(
+        path,
+        f"there is no column {label!r}",
+        f"Give --label one of: {have}; other files need the label of the training file.",
+    )
 
 
 def _is_header(path: Path, first: _Row, column: int, told: bool | None) -> bool | None:

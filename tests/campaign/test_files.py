@@ -469,7 +469,7 @@ MUTATIONS = {
 def test_mutated_files_are_read_rightly_or_refused(
     tmp_path: Path, draws: Callable[[int], list[int]], kind: str
 ) -> None:
-    cases = [MUTATIONS[kind](np.random.default_rng(seed)) for seed in draws(2000)]
+    cases = [MUTATIONS[kind](np.random.default_rng(seed)) for seed in draws(1000)]
     found = faults(tmp_path, cases)
     assert not found, f"{len(found)} of {len(cases)}: " + "\n".join(found[:10])
 
@@ -516,7 +516,7 @@ def test_damaged_models_are_refused_or_the_same(
     from bilevel import io
 
     path = tmp_path / "m.npz"
-    for seed in draws(2000):
+    for seed in draws(1000):
         rng = np.random.default_rng(seed)
         coef = rng.standard_normal(int(rng.integers(1, 9)))
         model = io.LinearClassifier(coef, 0.25, np.ones(1), np.array(["no", "yes"]))
