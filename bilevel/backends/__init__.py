@@ -6,7 +6,7 @@
 array([0.5])
 """
 
-from ._files import read_npz, write_npz
+from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
@@ -38,6 +38,8 @@ __all__ = [
     "is_array",
     "is_sparse",
     "library_of",
+    "read_array",
+    "read_arrays",
     "read_npz",
     "same_backend",
     "write_npz",
