@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import COUNT, Array, Backend, Maybe, check_fields, flag, function
 from ..inner import InnerPoint, Preconditioned
 from ..linalg import cg, jacobi, norm
 from ..status import Status
@@ -43,6 +43,9 @@ class NewtonCG:
     max_cg: int | None = None
     precondition: bool = False
     search: WolfeSearch = WolfeSearch()
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_cg=Maybe(COUNT), precondition=flag, search=function)
 
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
         value, size = backend.scalars(point.value, norm(point.grad, backend))
