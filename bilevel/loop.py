@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .backends import Array
+from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
 from .methods import Method, State, get_method
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -29,7 +30,7 @@ class Snapshot:
 
 def iterate(
     problem: Problem,
-    lam0: Any = 0.0,
+    lam0: Any = None,
     *,
     method: str | Method = "path",
     x0: Array | None = None,
@@ -41,8 +42,9 @@ def iterate(
     ----------
     problem : Problem
         What to solve.
-    lam0 : float or array of shape (m,)
-        Where to start; projected on the domain.
+    lam0 : float, or list or array of shape (m,), optional
+        Where to start, 0 when omitted. Outside of the domain it is replaced by the nearest point of
+        it, with a warning (as SciPy does with bounds).
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -67,17 +69,35 @@ def iterate(
     True
     """
     chosen = get_method(method)
+    _check(problem)
     for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol)):
         yield snapshot.history[-1]
+
+
+def _check(problem: Any) -> None:
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
+
+
+def _file(path: Any, name: str) -> Path:
+    """A file that may be written: its folder is there, and it is no folder itself."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise TypeError(f"{name} must be the path of a file, got {described(path)}.")
+    found = Path(path)
+    if not found.absolute().parent.is_dir():
+        raise ValueError(f"{name} is to be written to {path}: there is no such folder.")
+    if found.is_dir():
+        raise ValueError(f"{name} must be the path of a file, got the folder {path}.")
+    return found
 
 
 def _start(
     problem: Problem, lam0: Any, method: Method, x0: Array | None, tol: float | None
 ) -> Snapshot:
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
+    tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
-    state = method.init(problem, problem.lam(lam0), start, tol)
+    lam = problem.start(0.0) if lam0 is None else problem.start(lam0)
+    state = method.init(problem, lam, start, tol)
     return Snapshot(state, (), None, None, Costs())
 
 
@@ -118,7 +138,7 @@ def _rank(record: Record) -> float:
 
 def minimize(
     problem: Problem,
-    lam0: Any = 0.0,
+    lam0: Any = None,
     *,
     method: str | Method = "path",
     x0: Array | None = None,
@@ -136,8 +156,9 @@ def minimize(
     ----------
     problem : Problem
         What to solve.
-    lam0 : float or array of shape (m,)
-        Where to start; projected on the domain.
+    lam0 : float, or list or array of shape (m,), optional
+        Where to start, 0 when omitted. Outside of the domain it is replaced by the nearest point of
+        it, with a warning (as SciPy does with bounds).
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -179,20 +200,13 @@ def minimize(
     >>> bilevel.minimize(problem, 1.0, method="hoag", max_iter=5).status.value
     'max_iter'
     """
-    if not isinstance(max_iter, int):
-        raise TypeError(f"max_iter must be an integer, got {max_iter!r}.")
-    if max_iter < 1:
-        raise ValueError(f"max_iter must be at least 1, got {max_iter!r}.")
-    if tol is not None and not tol >= 0:
-        raise ValueError(f"tol must not be negative, got {tol!r}.")
-    for name, budget in (("max_passes", max_passes), ("max_seconds", max_seconds)):
-        if budget is not None and not budget > 0:
-            raise ValueError(f"{name} must be positive, got {budget!r}.")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
-    if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
-        raise ValueError(f"checkpoint is to be written to {checkpoint}: there is no such folder.")
-    if resume and checkpoint is None:
+    _check(problem)
+    max_iter = COUNT(max_iter, "max_iter")
+    max_passes = Maybe(Number(above=0, finite=False))(max_passes, "max_passes")
+    max_seconds = Maybe(Number(above=0, finite=False))(max_seconds, "max_seconds")
+    Maybe(function)(callback, "callback")
+    checkpoint = Maybe(_file)(checkpoint, "checkpoint")
+    if flag(resume, "resume") and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)
     snapshot = _start(problem, lam0, chosen, x0, tol)

@@ -503,18 +503,14 @@ def check_weights(design: Design, weights: Array | None, X_name: str) -> Array |
             f"{name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
             f"({backend.device}): move one of them first."
         )
-    if weights.ndim not in (1, 2) or weights.shape[0] != design.shape[0]:
+    if weights.ndim not in (1, 2) or weights.shape[0] != design.shape[0] or 0 in weights.shape:
         raise ValueError(
             f"{name} must have shape ({design.shape[0]},) or ({design.shape[0]}, K), got "
             f"{tuple(weights.shape)}."
         )
     if weights.dtype != design.dtype:
         raise TypeError(f"{name} has dtype {weights.dtype}, expected {design.dtype} as {X_name}.")
-    xp = backend.xp
-    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
-        raise ValueError(f"{name} must be finite and not negative.")
-    if not bool(xp.all(xp.max(weights, axis=0) > 0)):
-        raise ValueError(f"{name} must be positive in one row at least of each problem, got 0.")
+    refuse_bad_weights(weights, backend, name)
     return weights
 
 

@@ -121,7 +121,7 @@ class Pointwise:
 
 def sign_support(y: Array) -> dict[str, Array]:
     """One row of each sign: without it the intercept runs off to infinity."""
-    return {"a row of the label -1": y < 0, "a row of the label +1": y > 0}
+    return {"a row of class -1": y < 0, "a row of class +1": y > 0}
 
 
 def refuse_without_support(
@@ -148,7 +148,7 @@ def refuse_without_support(
     >>> loss, backend = bilevel.losses.Logistic(), bilevel.get_backend("numpy")
     >>> refuse_without_support(loss, np.ones(3), None, backend, "y")
     Traceback (most recent call last):
-    ValueError: y must hold a row of the label -1 of positive weight in the training part, since \
+    ValueError: y must hold a row of class -1 of positive weight in the training part, since \
 with a free intercept there is no best model otherwise: got none.
     """
     support = getattr(loss, "support", None)
