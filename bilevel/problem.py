@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
-from .backends import Array, Backend, Has, Number, described, dense_backend_of, is_number, numbers_of
+from .backends import (
+    Array,
+    Backend,
+    Has,
+    Number,
+    dense_backend_of,
+    described,
+    is_number,
+    numbers_of,
+)
 from .domains import Box, Domain
 from .inner import Inner, LinearModel, linear_model
 from .losses import Logistic
 from .outer import Outer, OuterConstants, check_pair, held_out
-
 
 _INNER = Has(
     "an inner objective",

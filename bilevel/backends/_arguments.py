@@ -285,5 +285,7 @@ def numbers_of(values: Any, name: str, rule: Number) -> tuple[float, ...]:
     if is_array(values) and len(values.shape) == 1:
         values = get_backend(values).to_numpy(values).tolist()
     if isinstance(values, (str, bytes, dict, set)) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a number or a sequence of numbers, got {described(values)}.")
+        raise TypeError(
+            f"{name} must be a number or a sequence of numbers, got {described(values)}."
+        )
     return tuple(rule(value, f"{name}[{j}]") for j, value in enumerate(values))

@@ -27,6 +27,7 @@ from ..backends import Array, Backend, Has, Whole, common_dtype, dense_backend_o
 from ..design import Passes
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
+from ._weights import refuse_bad_weights
 from .kernels import Kernel
 from .penalties import exp_or_inf
 
@@ -394,15 +395,6 @@ def check_kernel_weights(
         )
     refuse_bad_weights(weights, backend)
     return weights
-
-
-def refuse_bad_weights(weights: Array, backend: Backend, name: str = "sample_weight") -> None:
-    """Refuse row weights that are negative, not finite, or all 0 in one of the problems."""
-    xp = backend.xp
-    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
-        raise ValueError(f"{name} must be finite and not negative.")
-    if not bool(xp.all(xp.max(weights, axis=0) > 0)):
-        raise ValueError(f"{name} must be positive in one row at least of each problem, got 0.")
 
 
 def with_columns(y: Array, weights: Array) -> tuple[Array, Array]:

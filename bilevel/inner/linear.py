@@ -23,6 +23,7 @@ from ..design import Design, WithIntercept, as_design, rounded, row_square_norms
 from ..linalg import Preconditioner, dot
 from ..losses import LOSS, Loss, refuse_without_support
 from ._protocol import InnerConstants
+from ._weights import refuse_bad_weights
 from .intercept import free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
 

@@ -34,7 +34,8 @@ from ..design import Passes
 from ..linalg import dot, norm
 from ..losses import LOSS, Loss
 from ._protocol import InnerConstants
-from .kernel_ridge import check_matrix, refuse_bad_weights
+from ._weights import refuse_bad_weights
+from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
 
 
@@ -436,9 +437,7 @@ def mlp(
 
 def _units(hidden: Any) -> tuple[int, ...]:
     if not isinstance(hidden, (Sequence, tuple)) or isinstance(hidden, str):
-        raise TypeError(
-            f"hidden must be a sequence of positive integers, got {described(hidden)}."
-        )
+        raise TypeError(f"hidden must be a sequence of positive integers, got {described(hidden)}.")
     return tuple(COUNT(units, f"hidden[{j}]") for j, units in enumerate(hidden))
 
 

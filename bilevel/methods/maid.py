@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..backends import COUNT, POSITIVE, NOT_NEGATIVE, Array, Maybe, Number, check_fields, function
+from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Maybe, Number, check_fields, function
 from ..hypergrad import HypergradResult, Implicit, value_bound
 from ..linalg import dot, norm
 from ..problem import Problem

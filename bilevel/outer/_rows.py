@@ -47,9 +47,7 @@ def check_rows(X: Array, X_train: Array, y: Array) -> Backend:
     if X.shape[1] != X_train.shape[1]:
         raise ValueError(f"X_val has {X.shape[1]} features but X has {X_train.shape[1]}.")
     if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
-        raise ValueError(
-            f"y_val must have {X.shape[0]} rows as X_val, got shape {tuple(y.shape)}."
-        )
+        raise ValueError(f"y_val must have {X.shape[0]} rows as X_val, got shape {tuple(y.shape)}.")
     return backend
 
 

@@ -81,10 +81,13 @@ class NewtonCG:
             max_iter=self.max_cg,
             verify=False,
         )
-        if result.status is Status.NEGATIVE_CURVATURE and result.n_iter == 1:
+        if result.status in _FLAT and result.n_iter == 1:
             return -point.grad
         return result.x
 
+
+#: How CG ends where it met no positive curvature.
+_FLAT = (Status.NEGATIVE_CURVATURE, Status.SINGULAR)
 
 #: The forcing term at the start, and its upper limit.
 _LOOSEST = 0.5
