@@ -194,7 +194,7 @@ def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
             raise ValueError(
                 f"starts must have shape {expected}, got one axis: {described(starts)}."
             )
-    elif not is_array(starts):
+    elif not is_array(starts) or shape is None:
         raise TypeError(
             f"starts must be an integer or of shape {expected}, got {described(starts)}."
         )

@@ -117,7 +117,7 @@ def check_result(name: str, result: Array, shape: tuple[int, ...], dtype: Any) -
 
 
 def check_value_and_grad(
-    result: tuple[Any, Array], shape: tuple[int, ...], backend: Backend, dtype: Any
+    result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any
 ) -> tuple[Array, Array]:
     """Refuse the same of a value, which may be a Python number, and its gradient."""
     if not isinstance(result, (tuple, list)) or len(result) != 2:
@@ -418,6 +418,8 @@ def _build(
 
 
 def _shape(x_shape: Any) -> tuple[int, ...]:
-    if not isinstance(x_shape, (tuple, list)) or not x_shape:
+    if not isinstance(x_shape, (tuple, list)):
         raise TypeError(f"x_shape must be a tuple of positive integers, got {described(x_shape)}.")
+    if not x_shape:
+        raise ValueError("x_shape must hold one positive integer at least, got none.")
     return tuple(COUNT(n, f"x_shape[{j}]") for j, n in enumerate(x_shape))

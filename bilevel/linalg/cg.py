@@ -283,7 +283,7 @@ def _descend(
                 r = _take(backend, r, kept)
                 p = _take(backend, p, kept)
                 rz = _take(backend, rz, kept)
-                flatness.keep(lambda a, kept=kept: _take(backend, a, kept))
+                flatness.keep(backend, kept)
     if block:
         # Fewer steps than unknowns may leave a system unsolved that has a solution.
         unknowns = math.prod(x.shape) // len(block)
@@ -323,8 +323,8 @@ class _Flatness:
         """To the next direction."""
         self._square = rz + beta * beta * self._square
 
-    def keep(self, take: Callable[[Array], Array]) -> None:
-        self._square, self._top = take(self._square), take(self._top)
+    def keep(self, backend: Backend, kept: list[int]) -> None:
+        self._square, self._top = (_take(backend, a, kept) for a in (self._square, self._top))
 
     def note(self, j: int, share: float) -> None:
         self._least[j] = min(share, self._least.get(j, 1.0))

@@ -156,8 +156,8 @@ def refuse_without_support(
     >>> loss, backend = bilevel.losses.Logistic(), bilevel.get_backend("numpy")
     >>> refuse_without_support(loss, np.ones(3), None, backend, "y")
     Traceback (most recent call last):
-    ValueError: y must hold a row of class -1 of positive weight in the training part, since \
-with a free intercept there is no best model otherwise: got none.
+    ValueError: y must hold a row of class -1 in the training part, since with a free intercept \
+there is no best model otherwise: got none.
     """
     support = getattr(loss, "support", None)
     if support is None:
@@ -174,11 +174,12 @@ with a free intercept there is no best model otherwise: got none.
         needed, backend.scalars(*(xp.min(b) for b in best)), best, strict=True
     ):
         if not least > 0:
+            weighted = "" if weights is None else " of positive sample_weight"
             flat = backend.to_numpy(columns).reshape(-1)
             part = f"training part {int(flat.argmin())}" if flat.size > 1 else "the training part"
             raise ValueError(
-                f"{name} must hold {what} of positive weight in {part}, since with a free "
-                "intercept there is no best model otherwise: got none."
+                f"{name} must hold {what}{weighted} in {part}, since with a free intercept there "
+                "is no best model otherwise: got none."
             )
 
 
