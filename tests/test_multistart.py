@@ -481,9 +481,9 @@ def test_inside_a_thread_of_the_users():
     ("starts", "error", "text"),
     [
         (0, ValueError, "starts must be at least 1, got 0"),
-        (True, TypeError, "starts must be an integer or of shape"),
-        (2.5, TypeError, "starts must be an integer or of shape"),
-        ("12", TypeError, "starts must be an integer or of shape"),
+        (True, TypeError, "starts must be an integer"),
+        (2.5, TypeError, "starts must be an integer"),
+        ("12", TypeError, "starts must be an integer"),
         ([], ValueError, "at least one start"),
         (np.zeros((0, 1)), ValueError, "at least one start"),
         ([0.0, float("nan")], ValueError, r"starts\[1\] must be finite"),

@@ -154,12 +154,12 @@ def backend_of(**arrays: Any) -> Backend:
         else:
             same_backend(backend, found, first_name, name)
     if backend is None:
-        raise TypeError("Expected at least one array.")
+        raise TypeError(f"{' or '.join(arrays)} must be an array, got None.")
     return backend
 
 
 def dense_backend_of(**arrays: Any) -> Backend:
-    """Return the one backend of all these arrays, and refuse a mixture or a sparse matrix.
+    """Return the one backend of all these arrays, and refuse a mixture, a sparse one and None.
 
     Examples
     --------
@@ -167,9 +167,12 @@ def dense_backend_of(**arrays: Any) -> Backend:
     >>> dense_backend_of(y=np.ones(2)).name
     'numpy'
     """
+    for name, array in arrays.items():
+        if array is None:
+            raise TypeError(f"{name} must be an array, got None.")
     backend = backend_of(**arrays)
     for name, array in arrays.items():
-        if array is not None and is_sparse(array):
+        if is_sparse(array):
             raise TypeError(f"{name} must be a dense array, got a sparse matrix: make it dense.")
     return backend
 

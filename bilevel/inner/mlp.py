@@ -410,7 +410,8 @@ def mlp(
     ((26,), 2)
     """
     LOSS(loss, "loss")
-    backend = dense_backend_of(X=X, y=y, sample_weight=sample_weight)
+    given = {} if sample_weight is None else {"sample_weight": sample_weight}
+    backend = dense_backend_of(X=X, y=y, **given)
     dtype = common_dtype(backend, X=X, sample_weight=sample_weight)
     check_matrix(X, "X", backend)
     units = _units(hidden)

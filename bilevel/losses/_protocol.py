@@ -197,7 +197,9 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
     if xp.isdtype(y.dtype, ("integral", "bool")):
         return xp.astype(y, dtype)
     if y.dtype != dtype:
-        raise TypeError(f"{name} has dtype {y.dtype} but X has dtype {dtype}: convert one.")
+        raise TypeError(
+            f"{name} has dtype {y.dtype} but its features have dtype {dtype}: convert one."
+        )
     if not bool(xp.all(xp.isfinite(y))):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return y

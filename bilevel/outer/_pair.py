@@ -10,6 +10,7 @@ from ..inner import LinearModel
 from ..inner.penalties import FreeLast
 from ._predictor import LinearPredictor
 from .held_out import HeldOut
+from .sure import MonteCarloSURE
 
 
 def check_pair(inner: Any, outer: Any) -> None:
@@ -31,6 +32,8 @@ def check_pair(inner: Any, outer: Any) -> None:
     Traceback (most recent call last):
     ValueError: X_val has 2 features but X has 3.
     """
+    if all(hasattr(outer, member) for member in ("x_shape", "n_hyperparameters", "column_passes")):
+        raise TypeError(f"outer must be an outer criterion, got an inner {type(outer).__name__}.")
     predictor = getattr(outer, "predictor", None)
     for part in (outer, predictor):
         if part is not None:
@@ -42,10 +45,12 @@ def check_pair(inner: Any, outer: Any) -> None:
     for part in (outer, predictor, getattr(outer, "smoother", None)):
         model = getattr(part, "model", None)
         if model is not None and not _same_model(inner, model):
-            raise ValueError(
-                "outer was made for another model than inner: hand over the model that it was "
-                "made of."
-            )
+            raise ValueError(_OTHER)
+    if isinstance(outer, MonteCarloSURE) and outer.targets is not getattr(inner, "y", None):
+        raise ValueError(_OTHER)
+
+
+_OTHER = "outer was made for another model than inner: hand over the model that it was made of."
 
 
 def _same_library(inner: Any, part: Any) -> None:

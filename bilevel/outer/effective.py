@@ -80,6 +80,10 @@ class RidgeSmoother:
         self._model: LinearModel = model
         self._penalty: WeightedL2 = model.penalty
 
+    @property
+    def model(self) -> LinearModel:
+        return self._model
+
     @cached_property
     def gram(self) -> Array:
         """XᵀX, shape (p, p)."""
