@@ -268,7 +268,11 @@ def test_a_domain_of_another_dimension_is_refused_at_the_door(domain):
         ({"lam0": np.array([1.0, 2.0])}, ValueError, r"lam0 must have shape \(1,\), got \(2,\)"),
         ({"lam0": np.array([np.inf])}, ValueError, "lam0 must be finite"),
         ({"lam0": np.array([1.0], np.float32)}, TypeError, "lam0 has dtype float32"),
-        ({"lam0": "0"}, TypeError, "lam0 must be a number, a list of numbers or an array of shape .* got '0'"),
+        (
+            {"lam0": "0"},
+            TypeError,
+            "lam0 must be a number, a list of numbers or an array of shape .* got '0'",
+        ),
         ({"x0": np.zeros(4)}, ValueError, r"x0 must have shape \(5,\), got \(4,\)"),
         ({"x0": np.full(5, np.nan)}, ValueError, "x0 must be finite"),
         ({"x0": [0.0] * 5}, TypeError, "x0 must be an array, got list"),
@@ -330,7 +334,11 @@ X, Y, X_VAL, Y_VAL = data()
         ({"groups": np.zeros(4, int)}, ValueError, "groups"),
         ({"groups": np.array([0, 0, 1, 1, 3])}, ValueError, "groups"),
         ({"groups": np.array([0, 0, 1, 1, -1])}, ValueError, "groups"),
-        ({"domain": (-1.0, 1.0)}, TypeError, "domain must .*project.* got .-1.0, 1.0., without project"),
+        (
+            {"domain": (-1.0, 1.0)},
+            TypeError,
+            "domain must .*project.* got .-1.0, 1.0., without project",
+        ),
     ],
 )
 def test_logistic_regression_checks_every_argument(changed, error, message):

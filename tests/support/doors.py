@@ -24,8 +24,8 @@ from bilevel.hypergrad import (
     Implicit,
     Neumann,
     ReverseLBFGS,
-    Reversible,
     ReverseUnrolled,
+    Reversible,
 )
 from bilevel.methods import HOAG, MAID, AdaptiveStep, FixedStep, PathFollowing
 from bilevel.solvers.linesearch import WolfeSearch
@@ -571,9 +571,7 @@ def parameters() -> list[Door]:
                 "smallest_singular_value": [*NO_FINITE, -1.0],
             },
         ),
-        Door(
-            "Power", schedules.Power, {}, {"first": NO_POSITIVE, "exponent": [None, *NO_FINITE]}
-        ),
+        Door("Power", schedules.Power, {}, {"first": NO_POSITIVE, "exponent": [None, *NO_FINITE]}),
         Door(
             "Exponential", schedules.Exponential, {}, {"first": NO_POSITIVE, "ratio": NO_POSITIVE}
         ),
