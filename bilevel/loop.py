@@ -100,7 +100,7 @@ def _start(
 ) -> Snapshot:
     tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
-    lam = problem.start(0.0) if lam0 is None else problem.start(lam0)
+    lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
     state = method.init(problem, lam, start, tol)
     return Snapshot(state, (), None, None, Costs())
 

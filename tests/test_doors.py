@@ -83,7 +83,7 @@ def test_numbers_of_numpy_are_numbers(value):
     assert type(Number(above=0)(value, "tol")) is float
     found = bilevel.minimize(problem(), value, tol=value, max_seconds=value, max_iter=1)
     assert found.history[0].lam[0] == 2.0
-    assert Box(-value, value) == Box(-2.0, 2.0)
+    assert Box(0, value) == Box(0.0, 2.0)
     assert losses.Huber(value) == losses.Huber(2.0)
     assert PathFollowing(trust=value) == PathFollowing(trust=2.0)
     assert bilevel.Ball(value, value).project(np.zeros(1), get_backend("numpy")) == 0.0
@@ -339,10 +339,8 @@ def test_every_layout_is_handed_over_and_back(backend, engine):
 
 @pytest.mark.parametrize("engine", ["torch", "jax"])
 @pytest.mark.parametrize("shape", [(3,), (3, 2)])
-@pytest.mark.parametrize("m", [1, 2])
-@pytest.mark.parametrize("method", ["path", "hoag"])
-def test_every_pair_of_library_and_engine_runs(backend, engine, shape, m, method):
-    """A ridge regression, whose hypergradient a direct solve gives."""
+def test_every_pair_of_library_and_engine_runs(backend, engine, shape):
+    """A ridge regression, whose hypergradient a direct solve gives; with one λ and with two."""
     pytest.importorskip(engine)
     namespace = importlib.import_module({"torch": "torch", "jax": "jax.numpy"}[engine])
     rng = np.random.default_rng(1)
@@ -353,19 +351,18 @@ def test_every_pair_of_library_and_engine_runs(backend, engine, shape, m, method
         misfit = ((rows @ x - targets) ** 2).sum() / 2
         return misfit + namespace.exp(lam).sum() * (x * x).sum() / 2
 
-    like = backend.asarray(np.zeros(1))
+    like, m = backend.asarray(np.zeros(1)), len(shape)
     objective = inner.from_autodiff(h, engine=engine, like=like, x_shape=shape, n_hyperparameters=m)
     criterion = outer.from_autodiff(lambda x, lam: ((x - 0.1) ** 2).sum(), engine=engine, like=like)
-    found = bilevel.minimize(Problem(objective, criterion), 0.5, method=method, max_iter=4)
-    first = found.history[0]
-    lam = backend.to_numpy(first.lam)
+    found = bilevel.minimize(Problem(objective, criterion), 0.5, max_iter=1)
+    assert found.status is not Status.NON_FINITE
+    lam = backend.to_numpy(found.lam)
     H = A.T @ A + np.exp(lam).sum() * np.eye(3)
     x = np.linalg.solve(H, A.T @ B)
     q = np.linalg.solve(H, 2 * (x - 0.1))
     expected = -np.exp(lam) * np.sum(q * x)
-    got = backend.to_numpy(first.hypergrad)
-    np.testing.assert_allclose(got, expected, rtol=0.5, atol=0.05)
-    assert found.status not in (Status.NON_FINITE, Status.STALLED)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(backend.to_numpy(found.jac), expected, atol=0.3 * scale + 1e-3)
 
 
 @pytest.mark.parametrize("engine", ["torch", "jax"])
