@@ -111,7 +111,7 @@ def _same_columns(inner: Any, outer: HeldOut) -> None:
     widths = {a.shape[-1] if a.ndim > 1 + len(own) else None for a in found}
     fits = widths <= {None} if not columns else columns[0] in widths and widths <= {1, *columns}
     if not fits:
-        wanted = f"{columns[0]} columns" if columns else "one column"
+        wanted = f"{columns[0]} column(s)" if columns else "no columns"
         raise ValueError(
             f"y_val or its sample_weight must have {wanted}, one for each problem of the inner "
             f"model, got {[tuple(a.shape) for a in found]}."
