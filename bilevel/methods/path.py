@@ -267,7 +267,8 @@ class PathFollowing:
     def _decided(self, problem: Problem, state: PathState, work: _Work) -> bool:
         """Whether λ may move, or the run end; where not, say what the next correction is to do."""
         estimate = work.estimate
-        if not (math.isfinite(estimate.norm) and math.isfinite(estimate.value)):
+        broken = estimate.cg_status is Status.NON_FINITE
+        if broken or not (math.isfinite(estimate.norm) and math.isfinite(estimate.value)):
             work.status = Status.NON_FINITE
             return True
         if work.fresh and work.sweeps < 3 and work.moved:
@@ -306,10 +307,8 @@ class PathFollowing:
         if not abs(estimate.value - estimate.corrected) <= enough:
             return False
         if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
-            # The pairs see the curvature along the last steps alone: one more has to agree, and
-            # what those steps gained has to be as small as what is said to be left.
-            gained = projected.gained(state.rule, estimate.corrected)
-            return state.gap <= 100 * state.tol and gained <= enough
+            # The pairs see the curvature along the last steps alone: one more has to agree.
+            return state.gap <= 100 * state.tol
         return True
 
     def _ended(self, problem: Problem, state: PathState, work: _Work) -> bool:
@@ -336,20 +335,22 @@ class PathFollowing:
         estimate, verdict, look = work.estimate, work.verdict, work.look
         rule, gap = verdict.rule, verdict.gap
         assert gap is not None
-        if not look.has_tangents or estimate.free_norm == 0 or estimate.noise >= estimate.norm:
+        flat = estimate.norm <= estimate.noise
+        if not look.has_tangents or (estimate.free_norm == 0 and not flat):
             return gap, rule
         backend = problem.backend
         inside = projected.free(look.point.lam, look.p, problem.domain, backend)
         m = int(look.p.shape[0])
         host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
-        p, axes = host[:m], [j for j in range(m) if host[m + j] != 0]
+        p, axes = host[:m], [j for j in range(m) if flat or host[m + j] != 0]
         looks = []
         for j in axes:
-            step = _probe(estimate, rule, p[j])
-            found = beside(problem, look, j, step)
+            found = beside(problem, look, j, math.copysign(_probe(estimate, rule, p[j]), -p[j]))
             if found is None:
                 return gap, rule
             looks.append(found)
+        if flat and all(abs(c) <= 4 * estimate.noise for b in looks for c in b.change):
+            return 0.0, rule  # beside it too: f does not depend on λ here
         left = decrease_left(p, estimate.error, looks)
         if isinstance(rule, SecantState):
             curvature = looks[0].change[0] / looks[0].step
@@ -433,13 +434,15 @@ class PathFollowing:
         lam, p = problem.backend.scalars(state.lam[0], estimate.hypergrad[0])
         rule = secant.observe(before, lam, p, error, estimate.corrected, estimate.corrected_error)
         curvature = rule.curvature
+        if rule.lam != lam:
+            return _Verdict(rule, None, 0.0, back=True)
         if size + error <= estimate.noise:  # f is flat here, up to rounding
             return _Verdict(rule, 0.0, size)
         if estimate.stationarity == 0:  # on the boundary
             outwards = error < size
             left = None if curvature is None else (size + error) ** 2 / (2 * curvature)
             return _Verdict(rule, 0.0 if outwards else left, size)
-        if curvature is None or rule.lam != lam:
+        if curvature is None:
             return _Verdict(rule, None, 0.0)
         # p itself: the domain may cut the stationarity short.
         allowed = max(math.sqrt(2 * curvature * enough) - size, 0.0)
@@ -489,7 +492,8 @@ class PathFollowing:
         backend, xp = problem.backend, problem.backend.xp
         estimate, look, status = work.estimate, work.look, work.status
         # p of which not even the sign is known moves nothing: the next iteration corrects on.
-        stay = status is not Status.RUNNING or not estimate.error < estimate.norm
+        known = estimate.error < estimate.norm or estimate.norm + estimate.error <= estimate.noise
+        stay = status is not Status.RUNNING or not (known or work.verdict.back)
         rule = state.rule if stay and status is Status.RUNNING else work.verdict.rule
         if stay:
             lam = state.lam
@@ -598,13 +602,14 @@ class _Verdict:
 
     ``gap`` is the decrease of f that is left, the error of p counted against it (None: not known),
     ``allowed`` the error of p with which it would still be small (0: none). ``undecided``: f is not
-    known well enough to judge this step or the next one.
+    known well enough to judge this step or the next one; ``back``: the step is taken back.
     """
 
     rule: SecantState | ProjectedState
     gap: float | None
     allowed: float
     undecided: bool = False
+    back: bool = False
 
 
 @dataclass(frozen=True)

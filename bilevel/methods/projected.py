@@ -7,7 +7,6 @@ where the values differ by more than their errors.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -15,9 +14,6 @@ from ..backends import Array, Backend
 from ..domains import Domain
 from ..linalg import dot, norm, two_loops
 from ..problem import Problem
-
-#: Steps over which a decrease has to be small before it is believed to be.
-_WINDOW = 4
 
 
 class Taken(Enum):
@@ -46,8 +42,6 @@ class ProjectedState:
         Of ``hypergrad``.
     rejected : int
         Steps taken back since.
-    values : tuple of float
-        f at the last accepted iterates, the oldest first.
     """
 
     trust: float
@@ -58,7 +52,6 @@ class ProjectedState:
     value_error: float = 0.0
     error: float = 0.0
     rejected: int = 0
-    values: tuple[float, ...] = ()
 
 
 def observe(
@@ -70,7 +63,7 @@ def observe(
     error: float,
     backend: Backend,
     memory: int,
-    equal: float,
+    equal: float = 0.0,
 ) -> tuple[ProjectedState, Taken]:
     """Take in an iterate, or say that it has to be taken back.
 
@@ -78,10 +71,7 @@ def observe(
     are larger than what would tell them apart the answer is UNDECIDED, and the state that of an
     accepted step only where f has fallen as far as can be told.
     """
-    values = (*state.values, value)[-1 - _WINDOW :]
-    fresh = ProjectedState(
-        state.trust, state.pairs, lam, p, value, value_error, error, values=values
-    )
+    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error, error)
     if state.lam is None or state.hypergrad is None:
         return fresh, Taken.ACCEPTED
     s, y = lam - state.lam, p - state.hypergrad
@@ -100,25 +90,22 @@ def observe(
     if taken is Taken.UNDECIDED and value_error <= 0.1 * state.value_error:
         # It is f at the iterate before that is not known: nothing here will tell.
         return replace(fresh, trust=state.trust), Taken.ACCEPTED
-    if (taken is Taken.TAKEN_BACK or grown > equal) and state.rejected < 10:
+    # After three shorter steps that also failed it is the value of the anchor that was wrong.
+    if (taken is Taken.TAKEN_BACK or grown > equal) and state.rejected < 3:
         shorter = replace(state, trust=length / 4, rejected=state.rejected + 1)
         return shorter, taken
     # A difference of p that is all error says nothing of the curvature. The errors of neighbours
     # mostly cancel in it: with a factor of 1 short steps taught nothing, and stayed short.
     if sy > 1e-8 * yy and sy > 0 and error + state.error < 4 * yy**0.5:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
-    return replace(fresh, trust=min(2 * state.trust, 4.0)), taken
+    grows = taken is Taken.TAKEN_BACK
+    return replace(fresh, trust=min(2 * state.trust, 4.0)), Taken.ACCEPTED if grows else taken
 
 
 def _decide(grown: float, slack: float, equal: float) -> Taken:
     if grown > slack + equal:
         return Taken.TAKEN_BACK
     return Taken.ACCEPTED if grown + slack <= 0 or slack <= equal else Taken.UNDECIDED
-
-
-def gained(state: ProjectedState, value: float) -> float:
-    """How far f has fallen over the last few steps; inf where there were fewer."""
-    return state.values[0] - value if len(state.values) > _WINDOW - 1 else math.inf
 
 
 def fall(lam: Array, p: Array, error: float, problem: Problem) -> float:

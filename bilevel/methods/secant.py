@@ -52,14 +52,19 @@ class SecantState:
 
 
 def observe(
-    state: SecantState, lam: float, p: float, error: float, value: float, value_error: float
+    state: SecantState,
+    lam: float,
+    p: float,
+    error: float,
+    value: float = math.nan,
+    value_error: float = 0.0,
 ) -> SecantState:
     """Take in p ± error and f ± its error at λ; the last iterate stays where λ went past a minimum.
 
-    It did where f is larger than before for certain while p descends on in the same direction:
-    between the two f' has changed its sign and back.
+    It did where f has grown for certain, and by more than the slope that it ends with accounts for:
+    between the two f' has changed its sign, and not for the last time.
     """
-    if _passed(state, lam, p, value - value_error):
+    if _passed(state, lam, p, error, value - value_error):
         step = lam - _known(state.lam)
         ends = {"above": lam} if step > 0 else {"below": lam}
         return replace(state, trust=abs(step) / 2, curvature=None, bend=0.0, **ends)
@@ -103,12 +108,13 @@ def observe(
     return replace(fresh, curvature=curvature, bend=bend, slope=slope, middle=middle)
 
 
-def _passed(state: SecantState, lam: float, p: float, least: float) -> bool:
+def _passed(state: SecantState, lam: float, p: float, error: float, least: float) -> bool:
     if state.lam is None or state.hypergrad is None:
         return False
     step = lam - state.lam
-    onwards = p * step < 0 and state.hypergrad * step < 0
-    return onwards and least > state.value + state.value_error
+    rise = max(p * step + error * abs(step), 0.0)
+    grown = least - (state.value + state.value_error)
+    return state.hypergrad * step < 0 and grown > rise
 
 
 def _known(number: float | None) -> float:

@@ -29,7 +29,7 @@ class Beside:
 
 
 def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | None:
-    """Look at λ + step e_j, or λ - step e_j where D ends before; None where D has no room."""
+    """Look at λ + step e_j, or on the other side where D ends before; None without room in D."""
     backend, xp = problem.backend, problem.backend.xp
     lam = look.point.lam
     unit = xp.eye(lam.shape[0], dtype=lam.dtype, device=backend.device)[axis, :]
@@ -37,7 +37,7 @@ def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | Non
         target = problem.domain.project(lam + signed * unit, backend)
         delta = target - lam
         (moved,) = backend.scalars(delta[axis])
-        if abs(moved) >= 0.9 * step:
+        if abs(moved) >= 0.9 * abs(step):
             break
     else:
         return None
@@ -48,7 +48,9 @@ def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | Non
         carry = point.carry + xp.matmul(look.pushed[..., 1:], delta)
     there, _ = look_at(problem, problem.inner.at(x, target, carry), look.vectors, look.pushed)
     change = there.p - look.p
-    return Beside(axis, moved, there.p, backend.scalars(*(change[j] for j in range(len(change)))))
+    return Beside(
+        axis, moved, there.p, backend.scalars(*(change[j] for j in range(change.shape[0])))
+    )
 
 
 def decrease_left(p: tuple[float, ...], error: float, looks: list[Beside]) -> float:
