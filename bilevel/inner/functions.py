@@ -342,8 +342,8 @@ def from_autodiff(
         What differentiates.
     like, x_shape, n_hyperparameters, constants
         As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
-        change hands by DLPack, without a copy where both can use the same device and the entries lie
-        one after the other.
+        change hands by DLPack, without a copy where both can use the same device and the entries
+        lie one after the other.
 
     Returns
     -------

@@ -13,7 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backends import Array, Backend, get_backend
+from ..backends import (
+    COUNT,
+    NOT_NEGATIVE,
+    Array,
+    Backend,
+    dense_backend_of,
+    flag,
+    function,
+    get_backend,
+    is_number,
+    numbers_of,
+)
 from ..meter import tick
 from ..status import Status
 from .accuracy import Accuracy, Progress, Residual
@@ -115,11 +126,13 @@ def cg(
     >>> cg(lambda v: A @ v, np.array([1.0, 1.0]), tol=1e-12).x
     array([1. , 0.5])
     """
-    backend = get_backend(b)
+    backend = dense_backend_of(b=b)
     xp = backend.xp
-    n_columns = b.shape[-1] if columns else 1
+    function(operator, "operator")
+    n_columns = b.shape[-1] if flag(columns, "columns") else 1
     if max_iter is None:
         max_iter = 10 * math.prod(b.shape) // n_columns
+    max_iter = COUNT(max_iter, "max_iter")
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     if overwrite_b and verify:
@@ -170,10 +183,12 @@ def _all_or_none(values: list[float | None]) -> tuple[float, ...] | None:
 
 
 def _residual(tol: float | Sequence[float], n_columns: int) -> Residual:
-    tols = [float(tol)] * n_columns if isinstance(tol, (int, float)) else [float(t) for t in tol]
-    if len(tols) != n_columns or not all(t >= 0 for t in tols):
-        raise ValueError(f"tol must be one non-negative number, or {n_columns}, got {tol!r}.")
-    return Residual(tuple(tols))
+    if is_number(tol):
+        return Residual((NOT_NEGATIVE(tol, "tol"),) * n_columns)
+    tols = numbers_of(tol, "tol", NOT_NEGATIVE)
+    if len(tols) != n_columns:
+        raise ValueError(f"tol must be one number, or {n_columns}, got {len(tols)}.")
+    return Residual(tols)
 
 
 def _dot(backend: Backend, u: Array, v: Array, columns: bool) -> Array:

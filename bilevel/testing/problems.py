@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .. import losses
 from .._cached import cached_property
-from ..backends import COUNT, SEED, Array, Backend, Number, OneOf, Whole, get_backend
+from ..backends import COUNT, SEED, Array, Backend, Has, Number, OneOf, Whole, get_backend
 from ..domains import Ball, Box, Domain
 from ..inner import linear_model
 from ..outer import held_out
@@ -260,7 +260,7 @@ def quadratic_from(
     >>> float(known.hypergradient[0])  # f = ½ (λ - 1)²
     -1.0
     """
-    found = get_backend(backend) if isinstance(backend, str) else backend
+    found = _backend(backend)
     arrays, h = _both(inner, found, dtype)
     outer_arrays, g = _both(outer, found, dtype)
     problem = Problem(
@@ -324,7 +324,7 @@ def linear(
     _DTYPE(dtype, "dtype")
     chosen = _loss(loss)
     rng = np.random.default_rng([seed, n, p, m])
-    found = get_backend(backend) if isinstance(backend, str) else backend
+    found = _backend(backend)
     stretch = np.geomspace(1, scaling, p)[rng.permutation(p)]
     train, val = (rng.standard_normal((rows, p)) * stretch / p**0.5 for rows in (n, n + 3))
     truth = rng.standard_normal(p) / stretch
@@ -356,6 +356,13 @@ def known_losses() -> tuple[str, ...]:
     return tuple(name for name in LOSSES if hasattr(losses, name.capitalize()))
 
 
+def _backend(like: Any) -> Backend:
+    """A backend by its name, or the backend itself."""
+    found: Backend = get_backend(like) if isinstance(like, str) else _BACKEND(like, "backend")
+    return found
+
+
+_BACKEND = Has("a backend or its name", "xp", "asarray", "to_numpy")
 _DTYPE = OneOf(("float32", "float64"))
 
 

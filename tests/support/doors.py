@@ -27,10 +27,12 @@ from bilevel.hypergrad import (
     ReverseUnrolled,
     Reversible,
 )
+from bilevel.linalg import cg
 from bilevel.methods import HOAG, MAID, AdaptiveStep, FixedStep, PathFollowing
 from bilevel.solvers.linesearch import WolfeSearch
 from bilevel.stacked import stacked
 from bilevel.testing import check_problem
+from bilevel.testing.problems import linear, quadratic
 
 NAN, INF = float("nan"), float("inf")
 
@@ -618,6 +620,48 @@ def parameters() -> list[Door]:
             Implicit,
             {},
             {"precondition": NO_FLAG, "max_iter": NO_COUNT, "verify": NO_FLAG},
+        ),
+        Door(
+            "cg",
+            cg,
+            {"operator": lambda v: 2 * v, "b": np.ones(3), "tol": 1e-3},
+            {
+                "operator": [None, *NO_FUNCTION],
+                "b": [None, 3.0, [1.0], "b"],
+                "tol": [None, "1", np.ones(2), True, NAN, INF, {}, -1.0, [0.1, 0.1], [-1.0]],
+                "max_iter": NO_COUNT,
+                "columns": NO_FLAG,
+            },
+        ),
+        Door(
+            "testing.quadratic",
+            quadratic,
+            {"seed": 0},
+            {
+                "seed": NO_SEED,
+                "p": NO_COUNT,
+                "m": [*NO_COUNT, 9],
+                "condition": [*NO_FINITE, 0.5],
+                "scaling": [*NO_FINITE, 0.5],
+                "kind": [None, 3, "linear"],
+                "dtype": [None, "float16", 3],
+                "backend": ["tensorflow", None, 3],
+            },
+        ),
+        Door(
+            "testing.linear",
+            linear,
+            {"seed": 0},
+            {
+                "seed": NO_SEED,
+                "loss": [None, 3, "hinge"],
+                "n": NO_COUNT,
+                "p": NO_COUNT,
+                "m": [*NO_COUNT, 9],
+                "scaling": [*NO_FINITE, 0.5],
+                "dtype": [None, "float16", 3],
+                "backend": ["tensorflow", None, 3],
+            },
         ),
         Door("Direct", Direct, {}, {"columns": NO_COUNT}),
         Door("Neumann", Neumann, {}, {"n_terms": NO_COUNT, "step": NO_POSITIVE}),
