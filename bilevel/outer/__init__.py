@@ -1,5 +1,6 @@
 """Outer criteria g(x, λ): what the hyperparameters minimise."""
 
+from ._pair import check_pair
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import (
     Curved,
@@ -38,6 +39,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "RoundedOuter",
+    "check_pair",
     "from_autodiff",
     "from_functions",
     "gcv",

@@ -6,19 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array
-from ..design import Design, Reach, WithIntercept, as_design
+from ..backends import Array, flag
+from ..design import Design, Reach, WithIntercept
 from ..inner._rows import RowRounding
-from ..inner.linear import (
-    align,
-    beside,
-    check_labels,
-    check_weights,
-    matmul,
-    n_problems,
-    rmatmul,
-    weigh,
-)
+from ..inner.linear import beside, check_rows, matmul, rmatmul, weigh
 from ..linalg.rounding import gamma, unit_roundoff
 from ..losses import Accounted, Loss
 from ._predicted import PredictedPoint
@@ -212,11 +203,8 @@ def held_out(
     >>> round(float(g.at(np.zeros(2), np.zeros(1)).value), 4)
     1.3863
     """
-    design = as_design(X, name=X_name)
-    labels = check_labels(design, y, loss, X_name, y_name)
-    weights = check_weights(design, sample_weight, X_name)
-    problems = n_problems(labels, weights, loss, y_name)
-    labels, weights = align(labels, weights, loss, problems)
+    fit_intercept = flag(fit_intercept, "fit_intercept")
+    design, labels, weights, _ = check_rows(X, y, loss, sample_weight, X_name, y_name)
     if fit_intercept:
         design = WithIntercept(design)
     return HeldOut(LinearPredictor(design), labels, loss, weights)

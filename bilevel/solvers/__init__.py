@@ -1,12 +1,13 @@
 """Inner solvers: each walks from point to point; :func:`solve` says when to stop."""
 
-from ._protocol import InnerResult, Solver, Step, solve
+from ._protocol import SOLVER, InnerResult, Solver, Step, solve
 from .distance import distance_bound, point_error
 from .lbfgs import LBFGS
 from .newton_cg import NewtonCG
 
 __all__ = [
     "LBFGS",
+    "SOLVER",
     "InnerResult",
     "NewtonCG",
     "Solver",
