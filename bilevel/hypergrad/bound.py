@@ -246,6 +246,64 @@ def self_concordant_bound(
     )
 
 
+def self_concordant_adjoint_bound(
+    inner: InnerConstants,
+    outer: OuterConstants,
+    *,
+    decrement: float,
+    adjoint: Inexact,
+    cross_norm: float,
+    top: float = math.inf,
+    rounding: float = 0.0,
+) -> float | None:
+    r"""Bound ‖p - ∇f‖ for p = ∂_λ g - Bᵀ q, an adjoint q that need not be exact and no tangent.
+
+    With the names of :func:`self_concordant_bound`, B*ᵀ (q* - q) = B*ᵀ H*⁻¹ ((∂_x g - H q) + Δ∂_x g
+    - ΔH q), and a norm in H*⁻¹ is at most e^{s/2} times that in H⁻¹:
+
+        ‖p - ∇f‖ ≤ (L_λ + L_B ‖q‖) e + eˢ (‖B‖ + L_B e) (ε_q + c_q + ‖Δ∂_x g‖ / √μ) / √μ,
+
+    where ‖Δ∂_x g‖ ≤ min(L_g, φ(R_g e) top) e.
+
+    Parameters
+    ----------
+    inner, outer, decrement, adjoint, rounding
+        As for :func:`self_concordant_bound`.
+    cross_norm : float
+        Upper bound of ‖B‖.
+    top : float
+        Upper bound of the largest eigenvalue of G at x.
+
+    Returns
+    -------
+    float or None
+        None where a constant is not stated; inf where κ ≥ 1 or eˢ ≥ 2.
+
+    Examples
+    --------
+    >>> from bilevel.inner import InnerConstants
+    >>> from bilevel.outer import OuterConstants
+    >>> ridge = InnerConstants(1.0, 2.0, 0.0, 0.0, self_concordance=0.0)
+    >>> self_concordant_adjoint_bound(ridge, OuterConstants(2.0, 0.0), decrement=0.5,
+    ...                               adjoint=Inexact(1.0, 0.8, 0.25), cross_norm=2.0)
+    2.5
+    """
+    mu, R, l_b = inner.mu, inner.self_concordance, inner.cross_lipschitz
+    l_lam, l_g, R_g = outer.grad_lam_lipschitz, outer.grad_x_lipschitz, outer.self_concordance
+    if not mu or R is None or l_b is None or l_lam is None or (l_g is None and R_g is None):
+        return None
+    near = Nearness.of(decrement, R, mu)
+    if near is None:
+        return math.inf
+    root, e = math.sqrt(mu), near.distance
+    change = math.inf if l_g is None else l_g * e
+    if R_g is not None:
+        change = min(change, growth(R_g * e) * top * e)
+    apart = adjoint.error + near.swung(adjoint, mu) + change / root
+    turned = (1 + near.grown) * (cross_norm + l_b * e) / root * apart
+    return known((l_lam + l_b * adjoint.norm) * e + turned + rounding)
+
+
 def self_concordant_value_bound(
     inner: InnerConstants,
     outer: OuterConstants,

@@ -21,15 +21,22 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array
-from ..inner import InnerConstants, InnerPoint, Rounded
-from ..linalg import norm
+from ..inner import InnerConstants, InnerPoint, Rounded, Swinging
+from ..linalg import dot, norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
-from ..outer import OuterConstants, OuterPoint, RoundedOuter
+from ..outer import Curved, OuterConstants, OuterPoint, RoundedOuter
 from ..problem import Problem
 from ..solvers import distance_bound
 from ..status import Status
 from ._protocol import HypergradResult
-from .bound import hypergradient_bound, value_bound
+from .bound import (
+    Inexact,
+    Nearness,
+    hypergradient_bound,
+    self_concordant_adjoint_bound,
+    self_concordant_value_bound,
+    value_bound,
+)
 from .whitened import Bounds, smaller, whitened_bounds
 
 
@@ -44,12 +51,13 @@ def certified(
     status: Status,
     inner_error: float | None = None,
     rest: Array | None = None,
+    pushed: Array | None = None,
 ) -> HypergradResult:
     """Return p with the bounds that q gives it; ``None`` where a constant is not stated.
 
     Without a ``value`` p is p(q). ``inner_error`` is a bound of ‖x - X(λ)‖ where the caller has
     one, ``rest`` H q - ∂_x g as computed from q: the residual that a recursion carries may have
-    little to do with it.
+    little to do with it. With ``pushed``, q through X, each row answers for itself.
     """
     backend = problem.backend
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
@@ -64,17 +72,80 @@ def certified(
         return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
     bound = found.hypergradient_bound
     total = None if bound is None else bound + gap
+    sharp = _sharp(problem, point, outer, adjoint, rest, pushed, found)
     few = whitened_bounds(problem, point, outer, value) or Bounds(None, None, None)
+    turned = None if sharp.hypergrad is None else sharp.hypergrad + gap
+    distance = smaller(sharp.distance, few.distance)
     return HypergradResult(
         value,
-        smaller(total, few.hypergrad),
+        smaller(smaller(total, turned), few.hypergrad),
         adjoint,
         residual,
         n_iter,
         status,
         outer,
-        smaller(found.value_bound, few.value),
-        None if inner_error is None else smaller(inner_error, few.distance),
+        smaller(smaller(found.value_bound, sharp.value), few.value),
+        None if inner_error is None else smaller(inner_error, distance),
+    )
+
+
+def _sharp(
+    problem: Problem,
+    point: InnerPoint,
+    outer: OuterPoint,
+    q: Array,
+    rest: Array,
+    pushed: Array | None,
+    found: Evidence,
+) -> Bounds:
+    """What self-concordance makes of the same numbers, no pass; nothing where it is not stated."""
+    inner, backend = found.inner, problem.backend
+    nothing = Bounds(None, None, None)
+    if not inner.mu or inner.self_concordance is None or found.cross is None:
+        return nothing
+    swing = None
+    if isinstance(point, Swinging) and pushed is not None:
+        swing = point.swing(pushed)
+    bent = outer.top() if isinstance(outer, Curved) else None
+    host = backend.scalars(
+        dot(q, rest + outer.grad_x, backend),
+        dot(q, point.grad, backend),
+        *([] if swing is None else [swing[0][0]]),
+        *([] if bent is None else [bent]),
+    )
+    root = math.sqrt(inner.mu)
+    terms = gamma(math.prod(point.x.shape) + 8, unit_roundoff(problem.dtype, backend))
+    size, product = found.adjoint, found.residual + found.slope
+    adjoint = Inexact(
+        math.sqrt(max(host[0], 0.0) + size * (found.residual + 2 * terms * product)),
+        size,
+        found.residual / root,
+        math.inf if swing is None else host[2],
+    )
+    top = math.inf if bent is None else host[-1] * (1 + 1e-4)
+    correction = abs(host[1]) + size * (terms * found.grad + found.lost_grad)
+    decrement = found.grad / root
+    near = Nearness.of(decrement, inner.self_concordance, inner.mu)
+    return Bounds(
+        None if near is None else known(near.distance),
+        self_concordant_value_bound(
+            inner,
+            found.outer,
+            decrement=decrement,
+            correction=correction,
+            adjoint=adjoint,
+            top=top,
+            rounding=found.value,
+        ),
+        self_concordant_adjoint_bound(
+            inner,
+            found.outer,
+            decrement=decrement,
+            adjoint=adjoint,
+            cross_norm=found.cross,
+            top=top,
+            rounding=found.hypergrad,
+        ),
     )
 
 
@@ -129,6 +200,8 @@ class Evidence:
         Of ‖∂²_{xλ} h‖.
     value, hypergrad : float
         The rounding of g and of p(q).
+    grad, lost_grad : float
+        Of ‖∂_x h‖, and the rounding in it.
     """
 
     inner: InnerConstants
@@ -140,6 +213,8 @@ class Evidence:
     cross: float | None
     value: float
     hypergrad: float
+    grad: float
+    lost_grad: float
 
     @classmethod
     def of(
@@ -188,6 +263,8 @@ class Evidence:
             cross=None if cross is None else widest,
             value=lost_value,
             hypergrad=lost_direct + (lost_cross + sums) * size + 2 * unit * (norm_p + direct),
+            grad=known(grad + lost_grad),
+            lost_grad=lost_grad,
         )
 
     @property
