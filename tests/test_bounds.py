@@ -234,6 +234,22 @@ def test_exact_tolerances_in_float32_state_no_bound_of_zero() -> None:
         assert np.linalg.norm(state.x - x) <= record.inner_error
 
 
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+def test_the_model_of_a_result_is_that_of_its_lambda(method: str) -> None:
+    """Within the bound of its record; MAID returned the model of the λ that came next."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((80, 5))
+    y = X @ rng.standard_normal(5) + rng.standard_normal(80)
+    h, g = linear_model(X[:40], y[:40], Squared()), held_out(X[40:], y[40:], Squared())
+    problem = bilevel.Problem(h, g)
+    for steps in (1, 2, 3, 5):
+        found = bilevel.minimize(problem, 3.0, method=method, max_iter=steps)
+        record = next(r for r in reversed(found.history) if r.lam[0] == found.lam[0])
+        H = X[:40].T @ X[:40] + math.exp(found.lam[0]) * np.eye(5)
+        exact = np.linalg.solve(H, X[:40].T @ y[:40])
+        assert np.linalg.norm(found.x - exact) <= record.inner_error
+
+
 # -- few coefficients ------------------------------------------------------------------------------
 
 

@@ -35,11 +35,16 @@ from ._protocol import estimated, optimality
 
 @dataclass(frozen=True)
 class MAIDState:
-    """Between two iterations of MAID."""
+    """Between two iterations of MAID.
+
+    ``x`` is the model of the last iteration, ``start`` and ``carry`` the one that was found at the
+    next λ when the step to it was tried.
+    """
 
     k: int
     lam: Array
     x: Array
+    start: Array
     carry: Array | None
     adjoint: Array | None
     alpha: float
@@ -124,10 +129,12 @@ class MAID:
         )
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> MAIDState:
+        x = problem.x(x0)
         return MAIDState(
             k=0,
             lam=problem.domain.project(lam0, problem.backend),
-            x=problem.x(x0),
+            x=x,
+            start=x,
             carry=None,
             adjoint=None,
             alpha=math.nan if self.alpha is None else self.alpha,
@@ -141,7 +148,7 @@ class MAID:
     def step(self, problem: Problem, state: MAIDState) -> MAIDState:
         backend, domain = problem.backend, problem.domain
         epsilon, delta, alpha = state.epsilon, state.delta, state.alpha
-        x, carry, adjoint = state.x, state.carry, state.adjoint
+        x, carry, adjoint = state.start, state.carry, state.adjoint
         n_inner = n_cg = 0
         status = Status.STALLED
         for attempt in range(self.max_tightenings):
@@ -195,7 +202,8 @@ class MAID:
         return MAIDState(
             k=state.k + 1,
             lam=lam,
-            x=ahead.x,
+            x=inner.x,
+            start=ahead.x,
             carry=ahead.point.carry,
             adjoint=adjoint,
             alpha=self.grow * alpha,

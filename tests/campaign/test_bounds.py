@@ -95,9 +95,8 @@ def of_runs(drawn: Drawn) -> Iterator[Claim]:
             found = {
                 "value": (record.value_error, record.value),
                 "hypergrad": (record.hypergrad_error, record.hypergrad),
+                "x": (record.inner_error, state.x),
             }
-            if source != "maid":  # whose x is that of the next λ
-                found["x"] = (record.inner_error, state.x)
             yield from claims(drawn, source, found, record.lam, state.x)
             if state.status.value != "running":
                 break
