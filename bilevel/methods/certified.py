@@ -68,6 +68,7 @@ class Proof:
     correction: float
     lost: tuple[float, ...]
     lost_value: float
+    lost_residuals: tuple[float, ...]
 
     def _bounds(self, decrement: float, adjoint: Inexact, tangents: tuple[Inexact, ...]) -> float:
         found = [
@@ -91,6 +92,15 @@ class Proof:
     def bound(self) -> float:
         """|p - ∇f| ≤ bound."""
         return self._bounds(self.decrement, self.adjoint, self.tangents)
+
+    @cached_property
+    def floor(self) -> float:
+        """What rounding alone leaves of the bound here: no solve proves less."""
+        root = math.sqrt(self.inner.mu or 0.0)
+        decrement, q, *t = (lost / root for lost in self.lost_residuals)
+        tangents = zip(self.tangents, t, strict=True)
+        exact = tuple(replace(vector, error=error) for vector, error in tangents)
+        return self._bounds(decrement, replace(self.adjoint, error=q), exact)
 
     @cached_property
     def distance(self) -> float:
@@ -208,6 +218,7 @@ def prove(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Proof | 
         seen.correction,
         seen.hypergrad,
         seen.value,
+        tuple(seen.lost),
     )
 
 

@@ -136,6 +136,8 @@ def solve(
             status = Status.MAX_ITER
             break
     assert last is not None  # a walk yields its start
+    if status is Status.STALLED and last.grad_norm <= target and n_iter >= min_iter:
+        status = Status.CONVERGED  # its rounding is not within the target, as might have been
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
 

@@ -69,13 +69,12 @@ def claims(
     if truth is None:
         return
     exact: dict[str, Any] = {"x": truth.x, "value": truth.value, "hypergrad": truth.hypergrad}
-    unit = float(np.finfo(np.asarray(lam).dtype).eps) / 2
     for (kind, right), unsure in zip(exact.items(), truth.unsure, strict=True):
         bound, computed = found.get(kind, (None, None))
         if bound is None or not math.isfinite(unsure) or not np.all(np.isfinite(computed)):
             continue
         error = norm(np.asarray(computed, dtype=np.longdouble).reshape(np.shape(right)) - right)
-        yield Claim(source, kind, bound, error, unsure, norm(right), unit, drawn.name)
+        yield Claim(source, kind, bound, error, unsure, norm(right), drawn.unit, drawn.name)
 
 
 def of_runs(drawn: Drawn) -> Iterator[Claim]:

@@ -53,6 +53,7 @@ class Drawn:
     lam0: Any
     family: str
     name: str
+    unit: float  # the roundoff of the products
 
     def truth(self, lam: Any, near: Any = None) -> Truth | None:
         """None where the reference is not sure of itself."""
@@ -367,7 +368,9 @@ def _linear(rng: Any, X: Any, n: int, family: str, seed: int, dtype: Any) -> Dra
     lam0 = rng.uniform(-9, 9, m).astype(dtype)
     problem = bilevel.Problem(h, g, bilevel.Box(-12.0, 12.0))
     name = f"seed {seed}: {family} {base}, {dtype.__name__}, n={n} p={p} m={m}"
-    return Drawn(problem, reference, lam0, family, name)
+    mixed = isinstance(design, MixedPrecision)
+    unit = float(np.finfo(np.float32 if mixed else dtype).eps) / 2
+    return Drawn(problem, reference, lam0, family, name, unit)
 
 
 def _columns(s: Any, n: int, width: int) -> Any:
@@ -410,4 +413,6 @@ def _kernel(rng: Any, X: Any, n: int, seed: int, dtype: Any) -> Drawn:
     reference = KernelTruth(np.asarray(X[:n], dtype=LONG), np.asarray(y[:n], dtype=LONG))
     lam0 = rng.uniform(-3, 3, 2).astype(dtype)
     name = f"seed {seed}: kernel, {dtype.__name__}, n={n} p={X.shape[1]}"
-    return Drawn(bilevel.Problem(h, g, bilevel.Box(-6.0, 6.0)), reference, lam0, "kernel", name)
+    unit = float(np.finfo(dtype).eps) / 2
+    problem = bilevel.Problem(h, g, bilevel.Box(-6.0, 6.0))
+    return Drawn(problem, reference, lam0, "kernel", name, unit)
