@@ -178,10 +178,12 @@ def minimize(
     progress : callable, optional
         Called a few times a second, inside an iteration too, with the costs until then.
     checkpoint : path, optional
-        A file that holds the whole state after each iteration.
+        A file that holds the whole state after each iteration. Where it can't be written the run
+        goes on, with a warning, and the result says so.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine.
+        broken off, to the last bit on the same machine. A file of other data, of another method
+        or option, of another ``lam0``, ``x0`` or ``tol`` is refused; the budgets may differ.
 
     Returns
     -------
@@ -216,8 +218,11 @@ def minimize(
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)
     snapshot = _start(problem, lam0, chosen, x0, tol)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        snapshot = checkpoints.load(checkpoint, problem, chosen)
+    keeper = None
+    if checkpoint is not None:
+        start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
+        keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
+        snapshot = (keeper.load() if resume else None) or snapshot
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
     meter = budgets.meter(problem, progress)
     status = Status.MAX_ITER
@@ -228,8 +233,8 @@ def minimize(
             return _result(problem, snapshot, ended)
         for snapshot in _snapshots(problem, chosen, snapshot, meter):
             record = snapshot.history[-1]
-            if checkpoint is not None:
-                checkpoints.save(checkpoint, snapshot, problem, chosen)
+            if keeper is not None:
+                keeper.save(snapshot)
             asked = callback is not None and callback(record)
             ended = Status.INTERRUPTED if asked else budgets.verdict(record)
             if ended is not None:
@@ -244,6 +249,8 @@ def minimize(
             raise
         status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
     spent = budgets.spent + metered(problem, meter)
+    if keeper is not None and keeper.trouble:
+        notes = (*notes, keeper.trouble)
     return _result(problem, replace(snapshot, costs=spent), status, notes)
 
 

@@ -25,7 +25,7 @@ from ._arguments import (
     numbers_of,
     python_number,
 )
-from ._files import read_npz, write_npz
+from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
@@ -76,6 +76,8 @@ __all__ = [
     "library_of",
     "numbers_of",
     "python_number",
+    "read_array",
+    "read_arrays",
     "read_npz",
     "same_backend",
     "write_npz",
