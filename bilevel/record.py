@@ -177,8 +177,7 @@ class Result(Costed):
     status : Status
         Why the run ended.
     message : str
-        The same in a sentence,
-        and what else is to be known of the end (``notes``).
+        The same in a sentence, and what else is to be known of the end (``notes``).
     nit : int
         Outer iterations.
     history : tuple of Record

@@ -168,7 +168,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     help="mixed: the matrix in float32, all else in float64.",
 )
 @click.option("--method", type=click.Choice(list(METHODS)), default="path", show_default=True)
-@click.option("--lam0", type=float, default=0.0, show_default=True, help="Where λ starts.")
+@click.option("--lam0", type=float, help="Where λ starts. [default: 0, or the nearest bound]")
 @click.option(
     "--starts",
     type=click.IntRange(1),
@@ -189,7 +189,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     help="Of the stopping rule, relative to the loss; 0: never. [default: the method's]",
 )
 @click.option("--max-passes", type=click.IntRange(1), help="Budget of passes over the data.")
-@click.option("--max-seconds", type=click.FloatRange(0), help="Budget of seconds.")
+@click.option("--max-seconds", type=click.FloatRange(0, min_open=True), help="Budget of seconds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the splits.")
 @click.option(
     "--certify",
@@ -238,7 +238,7 @@ class _Options:
     device: str | None
     dtype: str
     method: str
-    lam0: float
+    lam0: float | None
     starts: int | None
     bounds: tuple[float, float]
     max_iter: int
@@ -256,11 +256,15 @@ class _Options:
     quiet: bool
 
     def __post_init__(self) -> None:
+        for name in ("tol", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise BadInput(f"--{name.replace('_', '-')} must be finite, got {value}.")
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
         if self.starts is not None and self.checkpoint is not None:
             raise click.UsageError("--checkpoint holds one search: it can't be used with --starts.")
-        if self.starts is not None and self.lam0 != 0:
+        if self.starts is not None and self.lam0 is not None:
             raise click.UsageError("--starts draws where λ starts: leave out --lam0.")
         if self.starts is not None and not all(map(math.isfinite, self.bounds)):
             raise click.UsageError("--starts draws from the bounds: give finite --bounds.")
@@ -312,7 +316,7 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
             standardize=o.standardize,
             intercept=o.intercept,
         )
-        prepared.problem.lam(o.lam0)
+        _check_start(prepared.problem, o)
     except (bilevel.BackendUnavailableError, ValueError, TypeError, OSError) as error:
         raise BadInput(str(error)) from error
     except MemoryError as error:
@@ -337,6 +341,22 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
         console.print(str(certificate), soft_wrap=True)
     _write(o, result, model, rows, settings, console)
     return result.status
+
+
+def _start_shown(o: _Options) -> str:
+    if o.starts is not None:
+        return f"{o.starts}, drawn in the bounds"
+    low, high = o.bounds
+    return f"{min(max(0.0, low), high) if o.lam0 is None else o.lam0:g}"
+
+
+def _check_start(problem: bilevel.Problem, o: _Options) -> None:
+    if o.lam0 is None:
+        return
+    problem.lam(o.lam0, "--lam0")
+    low, high = o.bounds
+    if not low <= o.lam0 <= high:
+        raise ValueError(f"--lam0 {o.lam0:g} lies outside of --bounds, {low:g} to {high:g}.")
 
 
 def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.Result:
@@ -459,7 +479,7 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
         "columns": ", ".join(columns) or "as they are",
         "model": o.model,
         "method": o.method,
-        "λ at the start": f"{o.lam0:g}" if o.starts is None else f"{o.starts}, drawn in the bounds",
+        "λ at the start": _start_shown(o),
         "bounds of λ": f"[{o.bounds[0]:g}, {o.bounds[1]:g}]",
         "tolerance": "the method's own" if o.tol is None else f"{o.tol:g}",
         "iterations at most": str(o.max_iter),
