@@ -111,9 +111,13 @@ def outcomes(folder: Path, cases: Iterable[Case]) -> list[tuple[Case, dict[str, 
 
 
 def faults(folder: Path, cases: Iterable[Case]) -> list[str]:
-    """What went wrong, a line each."""
+    """What went wrong, a line each; how many were read and refused is printed."""
     found = []
-    for case, end in outcomes(folder, cases):
+    ends = outcomes(folder, cases)
+    states = [end["state"] for _, end in ends]
+    counts = {state: states.count(state) for state in sorted(set(states))}
+    print(f"{len(ends)} files: {counts}, slowest {max(end['seconds'] for _, end in ends):.2f} s")
+    for case, end in ends:
         fault = judge(case, end)
         if fault:
             found.append(f"{end['name']} ({case.why}): {fault}")
