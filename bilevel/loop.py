@@ -324,7 +324,7 @@ def _result(
     if best is not None and isinstance(problem.domain, Touches):
         contact = problem.domain.contact(lam, problem.backend)
     if contact is not None:
-        notes = (*notes, f"{contact}: f may be smaller beyond, and a wider domain would tell.")
+        notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
     return Result(
         lam=lam,
         x=x,
