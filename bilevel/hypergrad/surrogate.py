@@ -99,32 +99,11 @@ def _sharp(
     found: Evidence,
 ) -> Bounds:
     """What self-concordance makes of the same numbers, no pass; nothing where it is not stated."""
-    inner, backend = found.inner, problem.backend
-    nothing = Bounds(None, None, None)
+    inner = found.inner
     if not inner.mu or inner.self_concordance is None or found.cross is None:
-        return nothing
-    swing = None
-    if isinstance(point, Swinging) and pushed is not None:
-        swing = point.swing(pushed)
-    bent = outer.top() if isinstance(outer, Curved) else None
-    host = backend.scalars(
-        dot(q, rest + outer.grad_x, backend),
-        dot(q, point.grad, backend),
-        *([] if swing is None else [swing[0][0]]),
-        *([] if bent is None else [bent]),
-    )
-    root = math.sqrt(inner.mu)
-    terms = gamma(math.prod(point.x.shape) + 8, unit_roundoff(problem.dtype, backend))
-    size, product = found.adjoint, found.residual + found.slope
-    adjoint = Inexact(
-        math.sqrt(max(host[0], 0.0) + size * (found.residual + 2 * terms * product)),
-        size,
-        found.residual / root,
-        math.inf if swing is None else host[2],
-    )
-    top = math.inf if bent is None else host[-1] * (1 + 1e-4)
-    correction = abs(host[1]) + size * (terms * found.grad + found.lost_grad)
-    decrement = found.grad / root
+        return Bounds(None, None, None)
+    adjoint, top, correction = _adjoint(problem, point, outer, q, rest, pushed, found)
+    decrement = found.grad / math.sqrt(inner.mu)
     near = Nearness.of(decrement, inner.self_concordance, inner.mu)
     return Bounds(
         None if near is None else known(near.distance),
@@ -147,6 +126,38 @@ def _sharp(
             rounding=found.hypergrad,
         ),
     )
+
+
+def _adjoint(
+    problem: Problem,
+    point: InnerPoint,
+    outer: OuterPoint,
+    q: Array,
+    rest: Array,
+    pushed: Array | None,
+    found: Evidence,
+) -> tuple[Inexact, float, float]:
+    """What is known of q, the largest eigenvalue of G, and |qᵀ ∂_x h|."""
+    backend, swing = problem.backend, None
+    if isinstance(point, Swinging) and pushed is not None:
+        swing = point.swing(pushed)
+    bent = outer.top() if isinstance(outer, Curved) else None
+    host = backend.scalars(
+        dot(q, rest + outer.grad_x, backend),
+        dot(q, point.grad, backend),
+        *([] if swing is None else [swing[0][0]]),
+        *([] if bent is None else [bent]),
+    )
+    terms = gamma(math.prod(point.x.shape) + 8, unit_roundoff(problem.dtype, backend))
+    size, product = found.adjoint, found.residual + found.slope
+    adjoint = Inexact(
+        math.sqrt(max(host[0], 0.0) + size * (found.residual + 2 * terms * product)),
+        size,
+        found.residual / math.sqrt(found.inner.mu or 0.0),
+        math.inf if swing is None else host[2],
+    )
+    top = math.inf if bent is None else host[-1] * (1 + 1e-4)
+    return adjoint, top, abs(host[1]) + size * (terms * found.grad + found.lost_grad)
 
 
 def value_error(

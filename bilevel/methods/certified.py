@@ -19,7 +19,7 @@ from ..hypergrad import (
     value_error,
     whitened_bounds,
 )
-from ..inner import InnerConstants, Rounded, Swinging
+from ..inner import InnerConstants, Rounded, Rounding, Swinging
 from ..linalg import dot
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
 from ..outer import Curved, CurvedRounded, OuterConstants, RoundedOuter
@@ -250,13 +250,7 @@ class _Seen:
         lost_outer = after.outer.rounding() if isinstance(after.outer, RoundedOuter) else None
         if lost is None or lost_outer is None:
             return None
-        k = after.vectors.shape[-1]
-        widest = backend.xp.full_like(lost.cross, math.inf)
-        if point.cross_norm is not None:
-            widest = point.cross_norm + lost.cross
-        swing = None
-        if isinstance(point, Swinging) and after.pushed is not None:
-            swing = point.swing(after.pushed)
+        k, (widest, swing) = after.vectors.shape[-1], _turning(after, lost, backend)
         host = iter(
             backend.scalars(
                 solved.distance,
@@ -301,6 +295,18 @@ class _Seen:
         """‖v‖_H from above."""
         each = zip(computed, self.norms, self.products, self.spread, strict=True)
         return [math.sqrt(e * e + v * (a + b)) for e, v, a, b in each]
+
+
+def _turning(
+    look: Look, lost: Rounding, backend: Backend
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """An upper bound of ‖∂²_{xλ} h‖, infinite where there is none, and what the vectors swing."""
+    point, widest = look.point, backend.xp.full_like(lost.cross, math.inf)
+    if point.cross_norm is not None:
+        widest = point.cross_norm + lost.cross
+    if not isinstance(point, Swinging) or look.pushed is None:
+        return widest, None
+    return widest, point.swing(look.pushed)
 
 
 def _take(numbers: Iterator[float], *counts: int) -> tuple[list[float], ...]:

@@ -331,7 +331,9 @@ def _linear(rng: Any, X: Any, n: int, family: str, seed: int, dtype: Any) -> Dra
         y = _labels(rng, X @ (rng.standard_normal(p) / (1e-9 + np.abs(X).max(0))), base, dtype)
         columns = np.asarray(y, dtype=LONG)[:, None]
     s, s_val = _weights(rng, n, len(X) - n, family, dtype)
+    seen = y[:n] if s is None or family == "folds" else y[:n][s > 0]
     free = bool(rng.random() < 0.15) and family in ("logistic", "squared", "poisson")
+    free = free and len(np.unique(seen)) > 1  # else there is no best model
     groups, epsilon = None, None
     if family == "elastic net":
         epsilon = float(10 ** rng.uniform(-3, 0))
@@ -386,6 +388,7 @@ def _weights(rng: Any, n: int, n_val: int, family: str, dtype: Any) -> tuple[Any
     if rng.random() < 0.6:
         return None, None
     s = rng.exponential(size=n) * (rng.random(n) < 0.9)
+    s[0] = 1.0
     return s.astype(dtype), rng.exponential(size=n_val).astype(dtype)
 
 
