@@ -132,6 +132,21 @@ def test_a_point_knows_its_rounding(seed: int, family: str) -> None:
             assert norm(long(product[..., j]).ravel() - exact) <= found.products[j] * (1 + 1e-6)
 
 
+@given(seed=st.integers(0, 100_000))
+def test_a_kernel_model_that_walked_far_knows_its_rounding(seed: int) -> None:
+    """K α is moved along 200 rays, as in a solve that goes to the last bit."""
+    drawn = draw(seed, "kernel")
+    rng, h, lam = np.random.default_rng(seed), drawn.problem.inner, drawn.lam0
+    point = h.at(np.zeros(h.x_shape, lam.dtype), lam)
+    for _ in range(200):
+        point = point.ray(rng.standard_normal(h.x_shape).astype(lam.dtype)).at(0.5)
+    gamma, ridge = np.exp(long(lam))
+    X, x = drawn.reference.X, long(point.x)
+    D = np.sum((X[:, None] - X[None]) ** 2, axis=2)
+    exact = np.exp(-gamma * D) @ x + ridge * x - drawn.reference.y
+    assert norm(long(point.grad) - exact) <= point.rounding(point.x[..., None]).grad
+
+
 @given(seed=st.integers(0, 100_000), family=st.sampled_from(LINEAR))
 def test_directions_that_were_summed_know_their_drift(seed: int, family: str) -> None:
     drawn = draw(seed, family)

@@ -236,6 +236,17 @@ class KernelRidgePoint:
         """S K S x, the shape of y."""
         return self._product(self.x)
 
+    @cached_property
+    def drift(self) -> Array:
+        """How far ``fitted`` may be from its own product: it is moved along rays."""
+        return self.model.backend.xp.zeros_like(self._ridge)
+
+    @property
+    def heaviest(self) -> Array | float:
+        """The largest weight; n times that bounds ‖S |K| S‖ where no entry is above 1."""
+        roots = self.model.roots
+        return 1.0 if roots is None else self.model.backend.xp.max(roots) ** 2
+
     def _product(self, v: Array) -> Array:
         return self.model.scale(self.matrix.matmul(self.model.scale(v)))
 
@@ -303,7 +314,7 @@ class KernelRidgePoint:
             return None
         n, unit = model.X.shape[0], unit_roundoff(model.dtype, backend)
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
-        heaviest = most if model.roots is None else most * xp.max(model.roots) ** 2
+        heaviest = most * self.heaviest
         # ‖ |K| ‖ ≤ n, since no entry of such a kernel is above 1.
         ridge = 2 * ELEMENTARY * unit * most * self._ridge
         lost = heaviest * n * (2 * entry + gamma(n + 8, unit)) + ridge
@@ -311,7 +322,8 @@ class KernelRidgePoint:
         sums = most * (upper_norm(self._targets, backend) + upper_norm(self.grad, backend))
         derivative = n * heaviest * (4 * entry + 2 * gamma(n + 8, unit))
         products = 2 * lost * upper_norms(vectors, backend)
-        return Rounding(2 * lost * size + 4 * unit * sums, products, (derivative + ridge) * size)
+        grad = 2 * lost * size + 4 * unit * sums + most * self.drift
+        return Rounding(grad, products, (derivative + ridge) * size)
 
     def diag(self) -> Array | None:
         """None with row weights: a row of weight s is to converge as s rows of weight 1 do."""
@@ -334,10 +346,21 @@ class KernelRidgeRay:
     d: Array
     d_fitted: Array
 
+    @cached_property
+    def _lost(self) -> tuple[Array, Array]:
+        """What a step of any length loses, and one of unit length more."""
+        model, start = self.start.model, self.start
+        n, unit = model.X.shape[0], unit_roundoff(model.dtype, model.backend)
+        top = n * start.heaviest
+        here, step = (upper_norm(v, model.backend) for v in (start.x, self.d))
+        return 4 * unit * top * here, (gamma(n + 8, unit) + 4 * unit) * top * step
+
     def at(self, t: float) -> KernelRidgePoint:
         start = self.start
         point = KernelRidgePoint(start.model, start.x + t * self.d, start.lam, start.matrix)
-        point.__dict__["fitted"] = start.fitted + t * self.d_fitted
+        here, step = self._lost
+        drift = start.drift + here + abs(t) * step
+        point.__dict__.update(fitted=start.fitted + t * self.d_fitted, drift=drift)
         return point
 
     def slope(self, point: Any) -> Array:
