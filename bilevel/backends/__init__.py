@@ -6,6 +6,7 @@
 array([0.5])
 """
 
+from ._blocks import all_finite, row_blocks
 from ._files import read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
@@ -17,8 +18,10 @@ from ._registry import (
     is_array,
     is_sparse,
     library_of,
+    refuse_matrix_classes,
     same_backend,
 )
+from ._sparse_check import check_sparse
 
 __all__ = [
     "Array",
@@ -26,10 +29,12 @@ __all__ = [
     "BackendUnavailableError",
     "HostIndex",
     "SparseKernel",
+    "all_finite",
     "backend_names",
     "backend_of",
     "check_groups",
     "check_rows",
+    "check_sparse",
     "common_dtype",
     "deal_batches",
     "deal_folds",
@@ -39,6 +44,8 @@ __all__ = [
     "is_sparse",
     "library_of",
     "read_npz",
+    "refuse_matrix_classes",
+    "row_blocks",
     "same_backend",
     "write_npz",
 ]

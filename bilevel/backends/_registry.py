@@ -50,12 +50,15 @@ def is_array(value: Any) -> bool:
 
 
 def is_sparse(array: Any) -> bool:
-    """Tell whether this is a sparse matrix of SciPy, CuPy or torch."""
+    """Tell whether this is a sparse matrix of SciPy, CuPy, torch or JAX."""
     if sparse.issparse(array):
         return True
-    top = type(array).__module__.partition(".")[0]
+    module = type(array).__module__
+    top = module.partition(".")[0]
     if top == "cupyx":
         return hasattr(array, "tocsr")
+    if top == "jax":
+        return module.startswith("jax.experimental.sparse")
     return top == "torch" and str(getattr(array, "layout", "")).startswith("torch.sparse")
 
 
@@ -143,6 +146,7 @@ def backend_of(**arrays: Any) -> Backend:
             continue
         if isinstance(array, np.generic) or library_of(array) is None:
             raise TypeError(f"{name} must be an array, got {type(array).__name__}.")
+        refuse_matrix_classes(array, name)
         found = get_backend(array)
         if backend is None:
             first_name, backend = name, found
@@ -151,6 +155,25 @@ def backend_of(**arrays: Any) -> Backend:
     if backend is None:
         raise TypeError("Expected at least one array.")
     return backend
+
+
+def refuse_matrix_classes(array: Any, name: str) -> None:
+    """Refuse NumPy arrays whose own rules our products would break or pass over.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array, whose mask would be ignored, or a numpy.matrix.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, and its mask would be ignored: leave the masked rows out, "
+            f"or pass {name}.filled(value)."
+        )
+    if isinstance(array, np.matrix):
+        raise TypeError(
+            f"{name} is a numpy.matrix, which stays two-dimensional: pass numpy.asarray({name})."
+        )
 
 
 def same_backend(expected: Backend, found: Backend, expected_name: str, found_name: str) -> None:

@@ -12,6 +12,7 @@ import scipy.special
 from scipy import sparse
 
 from ._protocol import Array, SparseKernel
+from ._sparse_check import check_csr
 from .array_api import ArrayAPIBackend
 
 
@@ -79,6 +80,7 @@ class NumPyBackend(ArrayAPIBackend):
     ) -> SparseKernel:
         from ._host_csr import HostCSR
 
+        check_csr(data, indices, indptr, shape, "X")
         return HostCSR(sparse.csr_array((self.asarray(data, dtype), indices, indptr), shape))
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ._protocol import Array, BackendUnavailableError, SparseKernel
+from ._sparse_check import check_csr
 from .array_api import ArrayAPIBackend
 
 
@@ -74,6 +75,7 @@ class TorchBackend(ArrayAPIBackend):
     ) -> SparseKernel:
         from ._torch_csr import TorchCSR
 
+        check_csr(data, indices, indptr, shape, "X")
         return TorchCSR.from_host(self, data, indices, indptr, shape, dtype)
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends import Array, Backend, all_finite, backend_of, common_dtype, is_sparse
 from ..design import Passes
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
@@ -363,7 +363,7 @@ def kernel_ridge(
         raise ValueError(
             f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
         )
-    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError("y holds NaN or infinite values.")
     for name, entries in (("kept_entries", kept_entries), ("block_entries", block_entries)):
         if entries < 0:
@@ -406,8 +406,10 @@ def with_columns(y: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def check_matrix(X: Array, name: str, backend: Backend) -> None:
-    """Refuse what is no finite matrix with rows and columns."""
+    """Refuse what is no finite dense matrix with rows and columns."""
+    if is_sparse(X):
+        raise TypeError(f"{name} is sparse, and this model takes dense features alone.")
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} must have shape (n, p), neither 0, got {tuple(X.shape)}.")
-    if not bool(backend.xp.all(backend.xp.isfinite(X))):
+    if not all_finite(X, backend):
         raise ValueError(f"{name} holds NaN or infinite values.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, all_finite
 
 
 class Loss(Protocol):
@@ -115,7 +115,7 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
         return xp.astype(y, dtype)
     if y.dtype != dtype:
         raise TypeError(f"{name} has dtype {y.dtype} but X has dtype {dtype}: convert one.")
-    if not bool(xp.all(xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return y
 
