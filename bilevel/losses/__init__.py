@@ -1,6 +1,6 @@
 """Losses, each one file: value, derivative and curvature of one prediction."""
 
-from ._protocol import Loss, Pointwise
+from ._protocol import Loss, Pointwise, Totals
 from .huber import Huber
 from .logistic import Logistic
 from .multinomial import Multinomial
@@ -17,4 +17,5 @@ __all__ = [
     "Poisson",
     "Squared",
     "SquaredHinge",
+    "Totals",
 ]

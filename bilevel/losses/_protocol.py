@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ..backends import Array, Backend, all_finite
 
@@ -71,6 +71,15 @@ class Loss(Protocol):
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         """Diag ∂²ℓ/∂t², the shape of t."""
+        ...
+
+
+@runtime_checkable
+class Totals(Protocol):
+    """A loss of c predictions a row that sums its Hessians without forming each of them."""
+
+    def curvature_total(self, curvature: Array, s: Array | None, backend: Backend) -> Array:
+        """Σ_i s_i ∂²ℓ/∂t² over the rows, (c, c), or (K, c, c) of curvatures (n, c, K)."""
         ...
 
 
