@@ -38,7 +38,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +80,11 @@ def _n_threads() -> int:
 @functools.cache
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="bilevel-csr")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has its parent's pools without their threads, and would wait for ever: it makes new.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @functools.cache
@@ -140,6 +145,24 @@ def _column_blocks(matrix: sparse.csr_array, n_blocks: int) -> list[sparse.csr_a
 Product: TypeAlias = Callable[[Array], Array]
 
 
+def _of_each(products: Sequence[Product], v: Array) -> list[Array]:
+    """All products with v, each in a thread; the first in this one."""
+    first, *rest = products
+    if not rest:
+        return [first(v)]
+    try:
+        others = [_pool(len(products)).submit(product, v) for product in rest]
+    except RuntimeError:
+        # No thread is to be had, or Python is ending: it refuses new work while it still waits
+        # for a thread of the user's that runs this.
+        return [product(v) for product in products]
+    return [first(v), *(other.result() for other in others)]
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 class _ThreadedRows:
     """matrix @ v by SciPy, a block of rows a thread."""
 
@@ -154,10 +177,7 @@ class _ThreadedRows:
         return np.stack(columns, axis=1)
 
     def _at_once(self, v: Array) -> Array:
-        if len(self._blocks) == 1:
-            return self._blocks[0] @ v
-        others = [_pool(len(self._blocks)).submit(b.__matmul__, v) for b in self._blocks[1:]]
-        return np.concatenate([self._blocks[0] @ v, *(other.result() for other in others)])
+        return _joined(_of_each([block.__matmul__ for block in self._blocks], v))
 
 
 class _MKLRows:
@@ -188,10 +208,7 @@ class _ScatteredRows:
 
     def __call__(self, r: Array) -> Array:
         r = np.ascontiguousarray(r)
-        first, *rest = self.blocks
-        others = [_pool(len(self.blocks)).submit(block.T.__matmul__, r) for block in rest]
-        mine = first.T @ r
-        return np.concatenate([mine, *(other.result() for other in others)]) if others else mine
+        return _joined(_of_each([block.T.__matmul__ for block in self.blocks], r))
 
 
 @dataclass(frozen=True)
@@ -275,6 +292,10 @@ class HostCSR:
 
     def __init__(self, matrix: sparse.csr_array) -> None:
         self.matrix = _canonical(matrix)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The matrix alone: what is kept for its products belongs to this process."""
+        return {"matrix": self.matrix}
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -47,6 +47,16 @@ class TorchCSR(TransposingCSR):
         rows, columns = backend.asarray(indptr), backend.asarray(indices)
         return cls(_csr(rows, columns, backend.asarray(data, dtype), shape))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The parts of the matrix: torch makes no deep copy of a CSR tensor."""
+        matrix = self.matrix
+        names = ("crow_indices", "col_indices", "values")
+        return {"shape": self.shape, **{name: getattr(matrix, name)() for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = (state[name] for name in ("crow_indices", "col_indices", "values", "shape"))
+        super().__init__(_csr(*parts))
+
     @property
     def nnz(self) -> int:
         return int(self.matrix.values().shape[0])

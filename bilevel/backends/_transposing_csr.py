@@ -23,6 +23,10 @@ class TransposingCSR(ABC):
     def __init__(self, matrix: Any) -> None:
         self.matrix = matrix
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The matrix alone: Xᵀ is built anew from it."""
+        return {"matrix": self.matrix}
+
     @staticmethod
     @abstractmethod
     def _transpose(matrix: Any) -> Any:

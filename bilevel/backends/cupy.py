@@ -50,6 +50,9 @@ class CuPyBackend(ArrayAPIBackend):
         _count_devices()
         return super()._probe(device)
 
+    def _device_name(self) -> Any:
+        return int(self.device.id)
+
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         host: npt.NDArray[Any] = importlib.import_module("cupy").asnumpy(array)
         return host
