@@ -71,6 +71,18 @@ def check_csr(data: Any, indices: Any, indptr: Any, shape: tuple[int, int], name
     )
 
 
+def short_indices(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
+    """Give checked host index arrays 32 bits where all numbers fit, 64 where they do not.
+
+    Examples
+    --------
+    >>> [part.dtype.name for part in short_indices(np.array([0]), np.array([0, 1]), (1, 1))]
+    ['int32', 'int32']
+    """
+    kind = np.int32 if max(len(indices), *shape) < 2**31 else np.int64
+    return indices.astype(kind, copy=False), indptr.astype(kind, copy=False)
+
+
 @dataclass(frozen=True)
 class _Part:
     """An array of a matrix, and what an error calls it."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._protocol import Array
+from ._sparse_check import short_indices
 from ._transposing_csr import TransposingCSR
 
 
@@ -30,6 +31,8 @@ class TorchCSR(TransposingCSR):
     columns_per_pass = 8
 
     def __init__(self, matrix: Any) -> None:
+        if str(matrix.layout) in ("torch.sparse_bsr", "torch.sparse_bsc"):
+            matrix = _quietly(matrix.to_sparse_coo)  # torch has no other way from blocks
         rows = _quietly(matrix.to_sparse_csr)
         super().__init__(_without_repeats(_with_short_indices(rows)))
 
@@ -44,7 +47,7 @@ class TorchCSR(TransposingCSR):
         dtype: Any,
     ) -> TorchCSR:
         """Move the three host arrays of a CSR matrix to the device."""
-        rows, columns = backend.asarray(indptr), backend.asarray(indices)
+        columns, rows = (backend.asarray(part) for part in short_indices(indices, indptr, shape))
         return cls(_csr(rows, columns, backend.asarray(data, dtype), shape))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def second_derivatives(fun: Scalar, engine: Engine, backend: Backend) -> SecondD
 
 @dataclass(frozen=True)
 class Derivative:
-    """One member of :class:`SecondDerivatives`, by its name; it can be pickled where ``fun`` can."""
+    """A member of :class:`SecondDerivatives` by its name; it can be pickled where ``fun`` can."""
 
     fun: Scalar
     engine: Engine

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._protocol import Array, BackendUnavailableError, SparseKernel
-from ._sparse_check import check_csr
+from ._sparse_check import check_csr, short_indices
 from ._transposing_csr import TransposingCSR
 from .array_api import ArrayAPIBackend
 
@@ -92,11 +92,8 @@ class CuPyBackend(ArrayAPIBackend):
                 f"X has shape {shape} and {len(data)} entries: CuPy's sparse products have 32-bit "
                 "indices, use the backend 'numpy'."
             )
-        arrays = (
-            self.asarray(data, dtype=dtype),
-            self.asarray(indices.astype(np.int32)),
-            self.asarray(indptr.astype(np.int32)),
-        )
+        numbers = (self.asarray(part) for part in short_indices(indices, indptr, shape))
+        arrays = (self.asarray(data, dtype=dtype), *numbers)
         return CuPyCSR(_sparse().csr_matrix(arrays, shape=shape))
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
