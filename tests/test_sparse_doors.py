@@ -347,3 +347,56 @@ def test_kept_in_parts_or_not_at_all_the_preconditioner_is_the_same(
     for found in (parts, applied()):
         for ours, theirs in zip(found, kept, strict=True):
             assert_close(ours, theirs, rtol=1e-11)
+
+
+# -- how arrays lie in memory --------------------------------------------------------------------
+
+
+def every_other(array):
+    spread = np.full(2 * len(array), 7, dtype=array.dtype)
+    spread[::2] = array
+    return spread[::2]
+
+
+def reversed_twice(array):
+    return array[::-1].copy()[::-1]
+
+
+@pytest.mark.parametrize("lay", [every_other, reversed_twice])
+@pytest.mark.parametrize("part", ["data", "indices", "indptr"])
+def test_the_arrays_of_a_sparse_matrix_may_lie_anyhow(lay, part):
+    """MKL's products want them in one piece."""
+    X = sparse.csr_array(DENSE)
+    setattr(X, part, lay(getattr(X, part)))
+    design = as_design(X)
+    np.testing.assert_allclose(design.matmul(np.ones(P)), DENSE.sum(axis=1), atol=1e-14)
+    np.testing.assert_allclose(design.rmatmul(np.ones(N)), DENSE.sum(axis=0), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "lay",
+    [lambda X: X[::-1], lambda X: X[:, ::2], np.asfortranarray, lambda X: X.astype(">f8")],
+    ids=["reversed", "every other", "by columns", "big-endian"],
+)
+def test_host_arrays_may_lie_anyhow(backend, assert_close, lay):
+    X = lay(DENSE)
+    expected = np.asarray(X, dtype=np.float64)
+    assert_close(backend.asarray(X, dtype=backend.xp.float64), expected)
+
+
+def test_large_numbers_keep_64_bits():
+    p = 3 * 2**31
+    parts = np.ones(2), np.array([0, p - 1]), np.array([0, 1, 2])
+    kernel = as_design(sparse.csr_array(parts, shape=(2, p))).kernel
+    assert kernel.matrix.indices.dtype == np.int64
+    assert kernel.matrix.indices[-1] == p - 1
+    torch = pytest.importorskip("torch")
+    kernel = bilevel.get_backend("torch").csr(*parts, (2, p), torch.float64)
+    assert kernel.matrix.col_indices()[-1] == p - 1
+
+
+def test_no_record_is_kept_of_what_is_done_with_a_tensor():
+    torch = pytest.importorskip("torch")
+    X = torch.from_numpy(DENSE).requires_grad_()
+    assert not as_design(X).matmul(torch.ones(P, dtype=X.dtype)).requires_grad
+    assert X.requires_grad

@@ -271,7 +271,7 @@ def _canonical(
     than they are.
     """
     numbers = short_indices(indices, indptr, shape)
-    matrix = sparse.csr_array((data, *numbers), shape=shape, copy=False)
+    matrix = sparse.csr_array((np.ascontiguousarray(data), *numbers), shape=shape, copy=False)
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()

@@ -157,6 +157,11 @@ def backend_of(**arrays: Any) -> Backend:
     return backend
 
 
+def constant(array: Any) -> Any:
+    """The same numbers, not to be differentiated: torch would keep a record of all their uses."""
+    return array.detach() if getattr(array, "requires_grad", False) else array
+
+
 def refuse_matrix_classes(array: Any, name: str) -> None:
     """Refuse NumPy arrays whose own rules our products would break or pass over.
 

@@ -72,7 +72,7 @@ def check_csr(data: Any, indices: Any, indptr: Any, shape: tuple[int, int], name
 
 
 def short_indices(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
-    """Give checked host index arrays 32 bits where all numbers fit, 64 where they do not.
+    """Give checked host index arrays 32 bits where all numbers fit, 64 where not, in one piece.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def short_indices(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[An
     ['int32', 'int32']
     """
     kind = np.int32 if max(len(indices), *shape) < 2**31 else np.int64
-    return indices.astype(kind, copy=False), indptr.astype(kind, copy=False)
+    return np.ascontiguousarray(indices, dtype=kind), np.ascontiguousarray(indptr, dtype=kind)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Backend, all_finite, backend_of, check_sparse, common_dtype, is_sparse
+from ..backends import (
+    Backend,
+    all_finite,
+    backend_of,
+    check_sparse,
+    common_dtype,
+    constant,
+    is_sparse,
+)
 from ._host import from_host
 from ._protocol import Design, Passes, Rounds, rounded
 from ._recount import recounted, row_square_norms
@@ -74,6 +82,7 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
         raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"{name} is empty: shape {tuple(X.shape)}.")
+    X = constant(X)
     check_sparse(X, name)
     common_dtype(found, **{name: X})
     if is_sparse(X):
