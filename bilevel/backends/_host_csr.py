@@ -49,6 +49,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from .._cached import cached_property
+from ._processes import BetweenForks
 from ._protocol import Array
 from ._sparse_check import short_indices
 
@@ -88,6 +89,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
+#: MKL at work, its import as well: a child would wait for the module that another thread loads.
+_mkl_calls = BetweenForks()
+
+
 @functools.cache
 def _mkl_product() -> Any:
     """Return sparse_dot_mkl's product, or None where MKL is not installed.
@@ -104,7 +109,8 @@ def _mkl_product() -> Any:
                 os.environ["MKL_RT"] = str(found[-1])
                 break
     try:
-        from sparse_dot_mkl import dot_product_mkl
+        with _mkl_calls:
+            from sparse_dot_mkl import dot_product_mkl
     except (ImportError, OSError):
         return None
     return dot_product_mkl
@@ -189,7 +195,8 @@ class _MKLRows:
         self._product = _mkl_product()
 
     def __call__(self, v: Array) -> Array:
-        return self._product(self._matrix, np.ascontiguousarray(v))
+        with _mkl_calls:
+            return self._product(self._matrix, np.ascontiguousarray(v))
 
 
 @dataclass(frozen=True)
