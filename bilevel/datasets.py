@@ -164,6 +164,12 @@ def _mnist(folder: Path | None) -> Dataset:
 
 
 def _odd_digits(table: Table) -> Table:
+    if table.y.dtype.kind not in "fiub":
+        raise BadFileError(
+            table.source,
+            f"its labels have the dtype {table.y.dtype}",
+            "Store the digits as integers.",
+        )
     X = table.X  # of ours alone: scaled where it lies, unless it holds integers
     X = np.divide(X, 255, out=X if X.dtype.kind == "f" else None)
     return Table(X, table.y.astype(int) % 2, table.source, label="odd digit")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from .backends import Array, Backend
+from .backends import Array, Backend, Number, is_number, numbers_of
 
 
 class Domain(Protocol):
@@ -27,6 +27,15 @@ class Unfolds(Protocol):
         ...
 
 
+@runtime_checkable
+class Touches(Protocol):
+    """A domain that tells where a point lies on its boundary."""
+
+    def contact(self, lam: Array, backend: Backend) -> str | None:
+        """What of the boundary λ lies on, in words for a reader; None in the interior."""
+        ...
+
+
 @dataclass(frozen=True)
 class Box:
     """{λ : lower ≤ λ ≤ upper}.
@@ -40,6 +49,8 @@ class Box:
     ------
     ValueError
         If a bound is NaN, or a lower one exceeds its upper one.
+    TypeError
+        If a bound is no number.
 
     Examples
     --------
@@ -54,20 +65,19 @@ class Box:
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):
             bound = getattr(self, name)
-            value = float(bound) if _is_number(bound) else tuple(float(b) for b in bound)
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _number_or_each(bound, name, _BOUND))
         lower, upper = _bounds(self.lower), _bounds(self.upper)
         if len(lower) != len(upper) and 1 not in (len(lower), len(upper)):
             raise ValueError(f"lower has {len(lower)} bounds but upper has {len(upper)}.")
         n = max(len(lower), len(upper))
         for j in range(n):
             low, high = lower[j % len(lower)], upper[j % len(upper)]
-            if math.isnan(low) or math.isnan(high):
-                raise ValueError("lower and upper must not be NaN.")
             if low > high:
                 raise ValueError(
                     f"lower must not exceed upper, got lower {low} > upper {high} at index {j}."
                 )
+            if low == math.inf or high == -math.inf:
+                raise ValueError(f"The box has no point: lower {low}, upper {high} at index {j}.")
 
     def project(self, lam: Array, backend: Backend) -> Array:
         low, high = (self._array(b, lam, backend) for b in (self.lower, self.upper))
@@ -92,6 +102,30 @@ class Box:
         if not all(math.isfinite(b) for b in (*lower, *upper)):
             raise ValueError(f"A box with infinite bounds has no points to draw: {self}.")
         return [low + u * (high - low) for u, low, high in zip(unit, lower, upper, strict=True)]
+
+    def contact(self, lam: Array, backend: Backend) -> str | None:
+        """Name the hyperparameters at a bound.
+
+        Examples
+        --------
+        >>> import numpy as np, bilevel
+        >>> Box(-1, 1).contact(np.array([0.0, 1.0]), bilevel.get_backend("numpy"))
+        'λ[1] lies at its upper bound 1'
+        """
+        ends = (lam, self.project(lam - math.inf, backend), self.project(lam + math.inf, backend))
+        rows = zip(*(backend.to_numpy(a).tolist() for a in ends), strict=True)
+        sides = [
+            (j, "lower" if value <= low else "upper", value)
+            for j, (value, low, high) in enumerate(rows)
+            if value <= low or value >= high
+        ]
+        if not sides:
+            return None
+        j, side, value = sides[0]
+        if len(sides) == 1:
+            return f"λ[{j}] lies at its {side} bound {value:g}"
+        m = int(lam.shape[0])
+        return f"{len(sides)} of {m} hyperparameters lie at a bound, λ[{j}] at its {side} one"
 
     def _array(self, bound: float | tuple[float, ...], lam: Array, backend: Backend) -> Array:
         values = self._checked(bound, lam.shape[0])
@@ -119,12 +153,8 @@ class Ball:
     radius: float
 
     def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise ValueError(f"radius must be positive, got {self.radius}.")
-        if not _is_number(self.center):
-            object.__setattr__(self, "center", tuple(float(c) for c in _bounds(self.center)))
-        if not all(math.isfinite(c) for c in _bounds(self.center)):
-            raise ValueError(f"center must be finite, got {self.center}.")
+        object.__setattr__(self, "radius", Number(above=0)(self.radius, "radius"))
+        object.__setattr__(self, "center", _number_or_each(self.center, "center", Number()))
 
     def project(self, lam: Array, backend: Backend) -> Array:
         xp = backend.xp
@@ -151,6 +181,16 @@ class Ball:
         scale = self.radius * max(map(abs, away)) / norm if norm > 0 else 0.0
         return [c + scale * a for c, a in zip(center, away, strict=True)]
 
+    def contact(self, lam: Array, backend: Backend) -> str | None:
+        """Say that λ lies on the sphere."""
+        center = self._checked_center(lam.shape[0])
+        values = backend.to_numpy(lam).tolist()
+        centers = _for_each(center, len(values))
+        away = math.hypot(*(v - c for v, c in zip(values, centers, strict=True)))
+        eps = float(backend.xp.finfo(lam.dtype).eps)
+        on = away >= self.radius * (1 - 8 * eps)
+        return f"λ lies on the boundary of the ball of radius {self.radius:g}" if on else None
+
     def _checked_center(self, m: int) -> list[float]:
         values = list(_bounds(self.center))
         if len(values) not in (1, m):
@@ -160,13 +200,17 @@ class Ball:
         return values
 
 
-def _is_number(bound: object) -> bool:
-    return isinstance(bound, (int, float)) or (hasattr(bound, "__float__") and _size(bound) == 1)
+_BOUND = Number(finite=False)
 
 
-def _size(bound: object) -> int:
-    shape = getattr(bound, "shape", ())
-    return math.prod(shape) if shape else 1
+def _number_or_each(bound: Any, name: str, rule: Number) -> float | tuple[float, ...]:
+    """One number for all hyperparameters, or one for each."""
+    if is_number(bound):
+        return rule(bound, name)
+    values = numbers_of(bound, name, rule)
+    if not values:
+        raise ValueError(f"{name} must hold a number for each hyperparameter, got none.")
+    return values
 
 
 def _bounds(bound: float | tuple[float, ...]) -> tuple[float, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .backends import Array
+from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
+from .domains import Touches
+from .meter import BudgetSpent, Meter
 from .methods import Method, State, get_method
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -29,7 +31,7 @@ class Snapshot:
 
 def iterate(
     problem: Problem,
-    lam0: Any = 0.0,
+    lam0: Any = None,
     *,
     method: str | Method = "path",
     x0: Array | None = None,
@@ -41,8 +43,9 @@ def iterate(
     ----------
     problem : Problem
         What to solve.
-    lam0 : float or array of shape (m,)
-        Where to start; projected on the domain.
+    lam0 : float, or list or array of shape (m,), optional
+        Where to start, 0 when omitted. Outside of the domain it is replaced by the nearest point of
+        it, with a warning (as SciPy does with bounds).
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -67,29 +70,53 @@ def iterate(
     True
     """
     chosen = get_method(method)
-    for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol)):
+    _check(problem)
+    for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol), Meter()):
         yield snapshot.history[-1]
+
+
+_BUDGET = Number(above=0, finite=False)
+
+
+def _check(problem: Any) -> None:
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
+
+
+def _file(path: Any, name: str) -> Path:
+    """A file that may be written: its folder is there, and it is no folder itself."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise TypeError(f"{name} must be the path of a file, got {described(path)}.")
+    found = Path(path)
+    if not found.absolute().parent.is_dir():
+        raise ValueError(f"{name} is to be written to {path}: there is no such folder.")
+    if found.is_dir():
+        raise ValueError(f"{name} must be the path of a file, got the folder {path}.")
+    return found
 
 
 def _start(
     problem: Problem, lam0: Any, method: Method, x0: Array | None, tol: float | None
 ) -> Snapshot:
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
+    tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
-    state = method.init(problem, problem.lam(lam0), start, tol)
+    lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
+    state = method.init(problem, lam, start, tol)
     return Snapshot(state, (), None, None, Costs())
 
 
-def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator[Snapshot]:
+def _snapshots(
+    problem: Problem, method: Method, snapshot: Snapshot, meter: Meter
+) -> Iterator[Snapshot]:
+    before = snapshot.costs
     while snapshot.state.status is Status.RUNNING:
-        before = counts(problem)
-        state = method.step(problem, snapshot.state)
-        problem.backend.synchronize()
-        costs = snapshot.costs + (counts(problem) - before)
+        with meter.running():
+            state = method.step(problem, snapshot.state)
+            problem.backend.synchronize()
+        costs = before + metered(problem, meter)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
-        better = snapshot.best is None or _rank(record) <= _rank(snapshot.best)
+        better = snapshot.best is None or record.at_most <= snapshot.best.at_most
         snapshot = Snapshot(
             state,
             (*snapshot.history, record),
@@ -100,25 +127,16 @@ def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator
         yield snapshot
 
 
-def counts(problem: Problem) -> Costs:
-    """The counters of a problem and the clock as they stand: differences are what was spent."""
+def metered(problem: Problem, meter: Meter) -> Costs:
+    """What a meter has counted of a problem."""
     inner, outer = problem.inner, problem.outer
-    return Costs(inner.passes, inner.column_passes, outer.passes, time.perf_counter())
-
-
-def _rank(record: Record) -> float:
-    """What is certain of f at this iterate; without a bound the later one is the better.
-
-    A loosely fitted x has a validation loss below f(λ), so the loss alone would prefer it.
-    """
-    if record.value_error is None:
-        return -float(record.k)
-    return record.value + record.value_error
+    with meter.reading():
+        return Costs(inner.passes, inner.column_passes, outer.passes, meter.seconds)
 
 
 def minimize(
     problem: Problem,
-    lam0: Any = 0.0,
+    lam0: Any = None,
     *,
     method: str | Method = "path",
     x0: Array | None = None,
@@ -127,6 +145,7 @@ def minimize(
     max_passes: int | None = None,
     max_seconds: float | None = None,
     callback: Callable[[Record], Any] | None = None,
+    progress: Callable[[Costs], Any] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
 ) -> Result:
@@ -136,8 +155,9 @@ def minimize(
     ----------
     problem : Problem
         What to solve.
-    lam0 : float or array of shape (m,)
-        Where to start; projected on the domain.
+    lam0 : float, or list or array of shape (m,), optional
+        Where to start, 0 when omitted. Outside of the domain it is replaced by the nearest point of
+        it, with a warning (as SciPy does with bounds).
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -149,21 +169,29 @@ def minimize(
         left, by its model and with the error of p, is below tol · f (1e-5 when omitted);
         ``"hoag"`` where ``optimality`` ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
     max_passes : int, optional
-        Stop after the iteration that reaches this many passes over the training data.
+        Stop before the pass over the training data that would be one more, in mid-iteration too.
     max_seconds : float, optional
-        Stop after the iteration that reaches this much time.
+        Stop once this much time is spent, in mid-iteration too, before the next product or step of
+        a solver.
     callback : callable, optional
         Called with each record; a true answer ends the run.
+    progress : callable, optional
+        Called a few times a second, inside an iteration too, with the costs until then.
     checkpoint : path, optional
-        A file that holds the whole state after each iteration.
+        A file that holds the whole state after each iteration. Where it can't be written the run
+        goes on, with a warning, and the result says so.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine.
+        broken off, to the last bit on the same machine. A file of other data, of another method
+        or option, of another ``lam0``, ``x0`` or ``tol`` is refused; the budgets may differ.
 
     Returns
     -------
     Result
-        The best iterate; after Ctrl-C too, with the status INTERRUPTED.
+        The best iterate, by what is known of f there: a proven bound, or the value corrected by the
+        adjoint with its estimated error. After Ctrl-C, a budget or a numerical failure too, with
+        that status. Where such an end comes before the first iteration is through, nothing has
+        been fitted: ``nit`` is 0, ``fun`` NaN, and the message says it.
 
     Raises
     ------
@@ -179,66 +207,126 @@ def minimize(
     >>> bilevel.minimize(problem, 1.0, method="hoag", max_iter=5).status.value
     'max_iter'
     """
-    if not isinstance(max_iter, int):
-        raise TypeError(f"max_iter must be an integer, got {max_iter!r}.")
-    if max_iter < 1:
-        raise ValueError(f"max_iter must be at least 1, got {max_iter!r}.")
-    if tol is not None and not tol >= 0:
-        raise ValueError(f"tol must not be negative, got {tol!r}.")
-    for name, budget in (("max_passes", max_passes), ("max_seconds", max_seconds)):
-        if budget is not None and not budget > 0:
-            raise ValueError(f"{name} must be positive, got {budget!r}.")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
-    if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
-        raise ValueError(f"checkpoint is to be written to {checkpoint}: there is no such folder.")
-    if resume and checkpoint is None:
+    _check(problem)
+    max_iter = COUNT(max_iter, "max_iter")
+    max_passes = Maybe(_BUDGET)(max_passes, "max_passes")
+    max_seconds = Maybe(_BUDGET)(max_seconds, "max_seconds")
+    Maybe(function)(callback, "callback")
+    Maybe(function)(progress, "progress")
+    checkpoint = Maybe(_file)(checkpoint, "checkpoint")
+    if flag(resume, "resume") and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)
     snapshot = _start(problem, lam0, chosen, x0, tol)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        snapshot = checkpoints.load(checkpoint, problem, chosen)
+    keeper = None
+    if checkpoint is not None:
+        start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
+        keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
+        snapshot = (keeper.load() if resume else None) or snapshot
+    budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
+    meter = budgets.meter(problem, progress)
     status = Status.MAX_ITER
-
-    def verdict(record: Record) -> Status | None:
-        """Why the run ends after this record, or None."""
-        if record.status is not Status.RUNNING:
-            return record.status
-        if record.k >= max_iter:
-            return Status.MAX_ITER
-        if max_passes is not None and record.passes >= max_passes:
-            return Status.MAX_PASSES
-        if max_seconds is not None and record.seconds >= max_seconds:
-            return Status.MAX_SECONDS
-        return None
-
+    notes: tuple[str, ...] = ()
     try:
-        ended = verdict(snapshot.history[-1]) if snapshot.history else None
+        ended = budgets.verdict(snapshot.history[-1]) if snapshot.history else None
         if ended is not None:
-            return _result(snapshot, ended)
-        for snapshot in _snapshots(problem, chosen, snapshot):
+            return _result(problem, snapshot, ended)
+        for snapshot in _snapshots(problem, chosen, snapshot, meter):
             record = snapshot.history[-1]
-            if checkpoint is not None:
-                checkpoints.save(checkpoint, snapshot, problem, chosen)
+            if keeper is not None:
+                keeper.save(snapshot)
             asked = callback is not None and callback(record)
-            ended = Status.INTERRUPTED if asked else verdict(record)
+            ended = Status.INTERRUPTED if asked else budgets.verdict(record)
             if ended is not None:
                 status = ended
                 break
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    return _result(snapshot, status)
+    except BudgetSpent as end:
+        status = end.status
+    except ArithmeticError as error:
+        if snapshot.best is None:
+            raise
+        status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
+    spent = budgets.spent + metered(problem, meter)
+    if keeper is not None and keeper.trouble:
+        notes = (*notes, keeper.trouble)
+    return _result(problem, replace(snapshot, costs=spent), status, notes)
 
 
-def _result(snapshot: Snapshot, status: Status) -> Result:
+@dataclass(frozen=True)
+class _Budgets:
+    """What a run may spend, and what it had spent when it began."""
+
+    max_iter: int
+    max_passes: int | None
+    max_seconds: float | None
+    spent: Costs = Costs()
+
+    def meter(self, problem: Problem, progress: Callable[[Costs], Any] | None) -> Meter:
+        """A meter for what is left."""
+        spent = self.spent
+
+        def left(budget: float | None, used: float) -> float | None:
+            return None if budget is None else budget - used
+
+        def tell() -> None:
+            assert progress is not None
+            progress(spent + metered(problem, meter))
+
+        meter = Meter(
+            passes=lambda: problem.inner.passes,
+            max_passes=left(self.max_passes, spent.passes),
+            max_seconds=left(self.max_seconds, spent.seconds),
+            progress=None if progress is None else tell,
+        )
+        return meter
+
+    def verdict(self, record: Record) -> Status | None:
+        """Why the run ends after this record, or None."""
+        if record.status is not Status.RUNNING:
+            return record.status
+        if record.k >= self.max_iter:
+            return Status.MAX_ITER
+        if self.max_passes is not None and record.passes >= self.max_passes:
+            return Status.MAX_PASSES
+        if self.max_seconds is not None and record.seconds >= self.max_seconds:
+            return Status.MAX_SECONDS
+        return None
+
+
+def _worse(problem: Problem, snapshot: Snapshot) -> bool:
+    """Whether the last iterate is worse than the best one by more than tolerance and errors."""
+    best, last = snapshot.best, snapshot.history[-1]
+    assert best is not None
+    eps = float(problem.backend.xp.finfo(problem.dtype).eps)
+    tol = max(10 * getattr(snapshot.state, "tol", 0.0), 100 * eps)
+    return best.at_most + tol * abs(last.value) < last.at_least
+
+
+def _result(
+    problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
+) -> Result:
     best, x = snapshot.best, snapshot.state.x
-    if status is Status.CONVERGED:
-        best = snapshot.history[-1]
-    elif best is not None:  # None: nothing has run, the state is where it would have begun
+    last = snapshot.history[-1] if snapshot.history else None
+    if best is None:  # nothing has run: the state is where it would have begun
+        notes = (*notes, "No iteration was completed, so no model has been fitted.")
+    elif status is Status.CONVERGED and last is not None and not _worse(problem, snapshot):
+        best = last
+    else:
+        if status is Status.CONVERGED:
+            status = Status.STALLED
+            notes = (*notes, f"It ended in a minimum worse than iterate {best.k}, which is this.")
         assert snapshot.best_x is not None
         x = snapshot.best_x
+    lam = snapshot.state.lam if best is None else best.lam
+    contact = None
+    if best is not None and isinstance(problem.domain, Touches):
+        contact = problem.domain.contact(lam, problem.backend)
+    if contact is not None:
+        notes = (*notes, f"{contact}: f may be smaller beyond, and a wider domain would tell.")
     return Result(
-        lam=snapshot.state.lam if best is None else best.lam,
+        lam=lam,
         x=x,
         fun=float("nan") if best is None else best.value,
         jac=None if best is None else best.hypergrad,
@@ -246,4 +334,6 @@ def _result(snapshot: Snapshot, status: Status) -> Result:
         nit=len(snapshot.history),
         history=snapshot.history,
         costs=snapshot.costs,
+        best=best,
+        notes=notes,
     )

@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import Array
+from .backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
 from .design import Design
 from .design.shared import Product, Shared, map_designs, serve
 from .domains import Unfolds
 from .inner.linear import LinearModel
 from .lockstep import Ask, Task, stopping
-from .loop import counts, minimize
+from .loop import metered, minimize
+from .meter import Meter
 from .methods import Method
 from .problem import Problem
 from .record import Costed, Costs, Record, Result, aligned
@@ -42,7 +43,7 @@ class MultistartResult(Costed):
     costs : Costs
         What all of them cost together: a pass that serves several searches counts once.
     best : Result
-        The least ``fun`` among the searches that succeeded; among all, where none has.
+        That of the least f, by what is known of it, whether the search had come to its end or not.
     passes, column_passes, outer_passes, seconds
         Those of ``costs``.
     """
@@ -52,8 +53,7 @@ class MultistartResult(Costed):
 
     @property
     def best(self) -> Result:
-        done = [result for result in self.results if result.success]
-        return min(done or self.results, key=_fun)
+        return min(self.results, key=_at_most)
 
     def __repr__(self) -> str:
         found = Counter(result.status.value for result in self.results)
@@ -67,8 +67,10 @@ class MultistartResult(Costed):
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
-def _fun(result: Result) -> float:
-    return result.fun if result.fun == result.fun else math.inf
+def _at_most(result: Result) -> float:
+    if result.best is None or result.fun != result.fun:
+        return math.inf
+    return result.best.at_most
 
 
 def multistart(
@@ -96,7 +98,8 @@ def multistart(
     problem : Problem
         What to solve.
     starts : int, or array or sequence of shape (S, m), or (S,) with one hyperparameter
-        Where each search starts; projected on the domain. A number of starts is drawn from the
+        Where each search starts; one outside of the domain is replaced by the nearest point of it,
+        with a warning. A number of starts is drawn from the
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
         many equal intervals, each once.
     method : str or Method
@@ -144,9 +147,9 @@ def multistart(
     (True, True)
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
+    Maybe(function)(callback, "callback")
+    seed = SEED(seed, "seed")
     start_x = problem.x(x0)
     lams = _starts(problem, starts, seed)
     options: dict[str, Any] = {
@@ -161,9 +164,10 @@ def multistart(
     if run is _together:
         # Norms of the rows belong to the data: taken once for all searches, off the counters.
         _ = problem.inner.constants(lams[0]), problem.outer_constants
-    before = counts(problem)
-    found = run(problem, lams, options, callback)
-    costs = counts(problem) - before
+    meter = Meter()
+    with meter.running():
+        found = run(problem, lams, options, callback)
+    costs = metered(problem, meter)
     results = tuple(
         _not_run(problem, lam, start_x) if result is None else result
         for lam, result in zip(lams, found, strict=True)
@@ -172,7 +176,6 @@ def multistart(
 
 
 def _not_run(problem: Problem, lam: Array, x: Array) -> Result:
-    lam = problem.domain.project(lam, problem.backend)
     return Result(lam, x, math.nan, None, Status.INTERRUPTED, 0, (), Costs())
 
 
@@ -181,18 +184,20 @@ def _not_run(problem: Problem, lam: Array, x: Array) -> Result:
 
 def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
     m = problem.inner.n_hyperparameters
-    if isinstance(starts, int) and not isinstance(starts, bool):
-        if starts < 1:
-            raise ValueError(f"starts must be at least 1, got {starts}.")
-        return _drawn(problem, starts, seed)
+    if python_number(starts) is not None:
+        return _drawn(problem, COUNT(starts, "starts"), seed)
     expected = f"(S, {m})" + (" or (S,)" if m == 1 else "")
     shape = getattr(starts, "shape", None)
     if isinstance(starts, (list, tuple)):
         rows = list(starts)
-        if m > 1 and any(isinstance(row, (int, float)) for row in rows):
-            raise ValueError(f"starts must have shape {expected}, got one axis: {starts!r}.")
-    elif shape is None or len(shape) == 0:
-        raise TypeError(f"starts must be an integer or of shape {expected}, got {starts!r}.")
+        if m > 1 and any(python_number(row) is not None for row in rows):
+            raise ValueError(
+                f"starts must have shape {expected}, got one axis: {described(starts)}."
+            )
+    elif not is_array(starts) or shape is None:
+        raise TypeError(
+            f"starts must be an integer or of shape {expected}, got {described(starts)}."
+        )
     elif len(shape) == 2:
         rows = [starts[s, :] for s in range(int(shape[0]))]
     elif len(shape) == 1 and m == 1:
@@ -201,7 +206,7 @@ def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
         raise ValueError(f"starts must have shape {expected}, got {tuple(shape)}.")
     if not rows:
         raise ValueError("starts must hold at least one start, got none.")
-    return [problem.lam(row, f"starts[{s}]") for s, row in enumerate(rows)]
+    return [problem.start(row, f"starts[{s}]") for s, row in enumerate(rows)]
 
 
 def _drawn(problem: Problem, n: int, seed: int) -> list[Array]:

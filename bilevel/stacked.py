@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
-from .backends import Array, Backend
+from .backends import Array, Backend, described
 from .inner import Inner, InnerConstants, Preconditioned
 from .linalg import Preconditioner
 from .outer import Outer, OuterConstants, OuterPoint
@@ -227,6 +227,7 @@ class StackedOuter:
         return OuterConstants(
             _bound((c.grad_x_lipschitz for c in found), max),
             _bound((c.grad_lam_lipschitz for c in found), _root),
+            least=_bound((c.least for c in found), sum),
         )
 
     def at(self, x: Array, lam: Array) -> StackedOuterPoint:
@@ -281,6 +282,11 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     >>> problem.inner.x_shape
     (2,)
     """
+    if not isinstance(problems, (list, tuple)):
+        raise TypeError(f"problems must be a list of problems, got {described(problems)}.")
+    for k, problem in enumerate(problems):
+        if not isinstance(problem, Problem):
+            raise TypeError(f"problems[{k}] must be a Problem, got {described(problem)}.")
     if not problems:
         raise ValueError("problems must hold at least one problem, got none.")
     first = problems[0]

@@ -6,8 +6,27 @@
 array([0.5])
 """
 
+from ._arguments import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    Has,
+    Maybe,
+    Number,
+    OneOf,
+    Rule,
+    Whole,
+    check_fields,
+    described,
+    flag,
+    function,
+    is_number,
+    numbers_of,
+    python_number,
+)
 from ._blocks import all_finite, row_blocks
-from ._files import read_npz, write_npz
+from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
@@ -15,6 +34,7 @@ from ._registry import (
     backend_of,
     common_dtype,
     constant,
+    dense_backend_of,
     get_backend,
     is_array,
     is_sparse,
@@ -25,14 +45,25 @@ from ._registry import (
 from ._sparse_check import check_sparse
 
 __all__ = [
+    "COUNT",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "SEED",
     "Array",
     "Backend",
     "BackendUnavailableError",
+    "Has",
     "HostIndex",
+    "Maybe",
+    "Number",
+    "OneOf",
+    "Rule",
     "SparseKernel",
+    "Whole",
     "all_finite",
     "backend_names",
     "backend_of",
+    "check_fields",
     "check_groups",
     "check_rows",
     "check_sparse",
@@ -40,11 +71,20 @@ __all__ = [
     "constant",
     "deal_batches",
     "deal_folds",
+    "dense_backend_of",
+    "described",
+    "flag",
     "fold_indicators",
+    "function",
     "get_backend",
     "is_array",
+    "is_number",
     "is_sparse",
     "library_of",
+    "numbers_of",
+    "python_number",
+    "read_array",
+    "read_arrays",
     "read_npz",
     "refuse_matrix_classes",
     "row_blocks",

@@ -348,6 +348,9 @@ class HostCSR:
     def values(self) -> Array:
         return self.matrix.data
 
+    def parts(self) -> tuple[Array, Array, Array]:
+        return self.matrix.data, self.matrix.indices, self.matrix.indptr
+
     def rows(self, index: npt.NDArray[np.intp]) -> HostCSR:
         part = self.matrix[index]
         return HostCSR(part.data, part.indices, part.indptr, part.shape)

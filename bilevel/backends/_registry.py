@@ -145,7 +145,7 @@ def backend_of(**arrays: Any) -> Backend:
         if array is None:
             continue
         if isinstance(array, np.generic) or library_of(array) is None:
-            raise TypeError(f"{name} must be an array, got {type(array).__name__}.")
+            raise TypeError(f"{name} must be an array, got {_kind(array)}.")
         refuse_matrix_classes(array, name)
         found = get_backend(array)
         if backend is None:
@@ -153,7 +153,7 @@ def backend_of(**arrays: Any) -> Backend:
         else:
             same_backend(backend, found, first_name, name)
     if backend is None:
-        raise TypeError("Expected at least one array.")
+        raise TypeError(f"{' or '.join(arrays)} must be an array, got None.")
     return backend
 
 
@@ -170,15 +170,34 @@ def refuse_matrix_classes(array: Any, name: str) -> None:
     TypeError
         If it is a masked array, whose mask would be ignored, or a numpy.matrix.
     """
-    if isinstance(array, np.ma.MaskedArray):
+    if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
         raise TypeError(
-            f"{name} is a masked array, and its mask would be ignored: leave the masked rows out, "
-            f"or pass {name}.filled(value)."
+            f"{name} must be a plain array, got a {type(array).__name__}: fill what is masked "
+            "and take numpy.asarray of it."
         )
-    if isinstance(array, np.matrix):
-        raise TypeError(
-            f"{name} is a numpy.matrix, which stays two-dimensional: pass numpy.asarray({name})."
-        )
+
+
+def dense_backend_of(**arrays: Any) -> Backend:
+    """Return the one backend of all these arrays, and refuse a mixture, a sparse one and None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dense_backend_of(y=np.ones(2)).name
+    'numpy'
+    """
+    for name, array in arrays.items():
+        if array is None:
+            raise TypeError(f"{name} must be an array, got None.")
+    backend = backend_of(**arrays)
+    for name, array in arrays.items():
+        if is_sparse(array):
+            raise TypeError(f"{name} must be a dense array, got a sparse matrix: make it dense.")
+    return backend
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def same_backend(expected: Backend, found: Backend, expected_name: str, found_name: str) -> None:

@@ -13,8 +13,9 @@ from ..backends import (
     constant,
     is_sparse,
 )
+from ..meter import Passes
 from ._host import from_host
-from ._protocol import Design, Passes, Rounds, rounded
+from ._protocol import Design, Rounds, rounded
 from ._recount import recounted, row_square_norms
 from .csr import CSRDesign
 from .dense import DenseDesign

@@ -33,8 +33,16 @@ class Poisson(Pointwise):
             (least,) = backend.scalars(backend.xp.min(y))
             raise ValueError(f"{name} must hold counts, none below 0, got {least}.")
 
+    def support(self, y: Array, backend: Backend) -> dict[str, Array]:
+        return {"a count above 0": y > 0}
+
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t) - y * t
+
+    def least(self, y: Array, backend: Backend) -> Array:
+        """Y - y log y, at e^t = y; 0 where y = 0."""
+        xp = backend.xp
+        return y - y * xp.log(xp.where(y > 0, y, xp.ones_like(y)))
 
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t) - y

@@ -61,7 +61,7 @@ def main(seed: int, n_forks: int) -> None:
             os._exit(0 if right(shared) and right(bilevel.as_design(X)) else 3)
         wrong.append(child(pid))
     over.set()
-    print([said for said in wrong if said])  # noqa: T201
+    print([said for said in wrong if said])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")

@@ -228,8 +228,8 @@ def run(seed: int) -> str:
 def main(seeds: list[int]) -> None:
     warnings.simplefilter("ignore")
     for seed in seeds:
-        print(seed, end=" ", flush=True)  # noqa: T201
-        print(run(seed), flush=True)  # noqa: T201
+        print(seed, end=" ", flush=True)
+        print(run(seed), flush=True)
 
 
 def _batch(seeds: list[int], mkl: str) -> list[str]:
