@@ -10,7 +10,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from bilevel import get_backend
-from bilevel.backends import Array, Backend, is_sparse, library_of
+from bilevel.backends import (
+    Array,
+    Backend,
+    all_finite,
+    check_sparse,
+    is_sparse,
+    library_of,
+    refuse_matrix_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ def on_host(X: Any) -> bool:
 
 def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     """Return X as a float array or CSR matrix of its own library; set or check its features."""
+    _check_class(X, "X")
     if on_host(X):
         return validate_data(
             estimator, X, reset=reset, dtype=[np.float64, np.float32], **_sparse(sparse)
@@ -53,7 +62,7 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
         if backend.xp.isdtype(X.dtype, "complex floating"):
             raise ValueError("Complex data not supported.")
         X = backend.xp.astype(X, backend.xp.empty(0, device=backend.device).dtype)
-    if not is_sparse(X) and not bool(backend.xp.all(backend.xp.isfinite(X))):
+    if not is_sparse(X) and not all_finite(X, backend):
         raise ValueError("X holds NaN or infinite values; every entry must be finite.")
     if reset:
         estimator.n_features_in_ = int(X.shape[1])
@@ -65,6 +74,12 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     return X
 
 
+def _check_class(X: Any, name: str) -> None:
+    """Before scikit-learn converts it: compiled code would trust the indices of a sparse matrix."""
+    refuse_matrix_classes(X, name)
+    check_sparse(X, name)
+
+
 def _sparse(allowed: bool) -> dict[str, Any]:
     return {"accept_sparse": "csr"} if allowed else {}
 
@@ -74,6 +89,7 @@ def check_rows(
 ) -> Rows:
     """Check all that ``fit`` is given. y and weights follow X to its library and device."""
     if on_host(X):
+        _check_class(X, "X")
         more = {} if classifier else {"y_numeric": True, "multi_output": True}
         X, y = validate_data(
             estimator,
@@ -121,7 +137,7 @@ def _targets(y: Array, dtype: Any, backend: Backend) -> Array:
     y = y if y.dtype == dtype else backend.xp.astype(y, dtype)
     if y.ndim not in (1, 2):
         raise ValueError(f"y must have shape (n,) or (n, T), got {tuple(y.shape)}.")
-    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError("y holds NaN or infinite values.")
     return y
 

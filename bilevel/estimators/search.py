@@ -36,6 +36,7 @@ from sklearn.utils.validation import (
 )
 
 import bilevel
+from bilevel.backends import check_sparse
 from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.stacked import stacked
@@ -286,6 +287,9 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             )
         head, model, prefix = self._steps()
         tunable = _tunable(model)
+        check_sparse(X, "X")  # scikit-learn's steps trust its indices
+        if is_validation_set(self.cv):
+            check_sparse(self.cv[0], "X_val")
         X, y = indexable(X, y)
         n = _num_samples(X)
         targets, classes = self._targets(y)

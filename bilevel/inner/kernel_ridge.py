@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, Whole, common_dtype, dense_backend_of
+from ..backends import Array, Backend, Has, Whole, all_finite, common_dtype, dense_backend_of
 from ..design import Passes
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
@@ -365,7 +365,7 @@ def kernel_ridge(
         raise ValueError(
             f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
         )
-    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError("y holds NaN or infinite values.")
     kept_entries = Whole(0)(kept_entries, "kept_entries")
     block_entries = Whole(0)(block_entries, "block_entries")
@@ -408,5 +408,5 @@ def check_matrix(X: Array, name: str, backend: Backend) -> None:
     """Refuse what is no finite matrix with rows and columns."""
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} must have shape (n, p), neither 0, got {tuple(X.shape)}.")
-    if not bool(backend.xp.all(backend.xp.isfinite(X))):
+    if not all_finite(X, backend):
         raise ValueError(f"{name} holds NaN or infinite values.")
