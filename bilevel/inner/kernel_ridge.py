@@ -27,7 +27,7 @@ from ..backends import Array, Backend, backend_of, common_dtype
 from ..design import Passes
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
-from .kernels import Kernel
+from .kernels import Kernel, kernel_rounding
 from .penalties import exp_or_inf
 
 #: Entries of a kernel matrix that is kept (512 MiB in float64), and of a block that is not.
