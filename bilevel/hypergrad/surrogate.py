@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 
 from ..backends import Array
-from ..inner import InnerConstants, InnerPoint
+from ..inner import InnerConstants, InnerPoint, grad_rounding
 from ..linalg import norm
 from ..outer import OuterConstants, OuterPoint
 from ..problem import Problem
@@ -56,7 +56,7 @@ def certified(
     bound = hypergradient_bound(
         constants,
         problem.outer_constants,
-        inner_error=distance_bound(constants, slope),
+        inner_error=distance_bound(constants, slope + grad_rounding(point, backend)),
         residual=residual,
         adjoint_norm=size,
         cross_norm=cross_norm[0] if cross_norm else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import Array, Backend
-from ..inner import Inner, InnerPoint
+from ..inner import Inner, InnerPoint, grad_rounding
 from ..meter import tick
 from ..status import Status
 
@@ -48,7 +48,7 @@ class InnerResult:
     grad_norm : float
         ‖∂_x h‖ at the point.
     error_bound : float or None
-        ‖∂_x h‖ / μ ≥ ‖x - X(λ)‖, None where the objective states no μ.
+        (‖∂_x h‖ + its rounding, where known) / μ ≥ ‖x - X(λ)‖, None where the objective states no μ.
     """
 
     point: InnerPoint
@@ -75,9 +75,9 @@ def solve(
 ) -> InnerResult:
     """Minimise x ↦ h(x, λ) until ‖x - X(λ)‖ ≤ tol is certain.
 
-    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance. Where the objective
-    states no μ nothing can be certified: then the gradient norm itself is held to ``tol``, and
-    ``error_bound`` is None.
+    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance, what the objective knows
+    of rounding in ∂_x h counted against it. Where the objective states no μ nothing can be
+    certified: then the gradient norm itself is held to ``tol``, and ``error_bound`` is None.
 
     Parameters
     ----------
@@ -119,12 +119,16 @@ def solve(
             status, last = Status.NON_FINITE, last or step
             break
         last = step
-        if step.grad_norm <= target and (n_iter >= min_iter or step.grad_norm == 0):
+        lost = grad_rounding(step.point, inner.backend)
+        if step.grad_norm + lost <= target and (n_iter >= min_iter or step.grad_norm == 0):
             status = Status.CONVERGED
+            break
+        if step.grad_norm <= min(target, lost):  # smaller than what is certain of it: STALLED
             break
         if n_iter >= max_iter:
             status = Status.MAX_ITER
             break
     assert last is not None  # a walk yields its start
-    bound = None if mu is None else (last.grad_norm / mu if mu > 0 else math.inf)
+    norm = last.grad_norm + grad_rounding(last.point, inner.backend)
+    bound = None if mu is None else (norm / mu if mu > 0 else math.inf)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
