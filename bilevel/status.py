@@ -22,6 +22,9 @@ class Status(Enum):
     STALLED = "stalled"
     NEGATIVE_CURVATURE = "negative_curvature"
     NON_FINITE = "non_finite"
+    DIVERGED = "diverged"
+    OVERFLOW = "overflow"
+    TRUNCATED = "truncated"
     INTERRUPTED = "interrupted"
 
     @property
@@ -42,5 +45,8 @@ _MESSAGES = {
     Status.STALLED: "No further progress is possible at this precision.",
     Status.NEGATIVE_CURVATURE: "The Hessian has negative curvature here.",
     Status.NON_FINITE: "A value became NaN or infinite.",
+    Status.DIVERGED: "The iteration led away from the solution: its step is too long.",
+    Status.OVERFLOW: "A number left the range that its integers hold: keep fewer fraction bits.",
+    Status.TRUNCATED: "The iteration was cut short of its tolerance: grant it more steps.",
     Status.INTERRUPTED: "The run was interrupted.",
 }

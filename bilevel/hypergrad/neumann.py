@@ -38,7 +38,8 @@ class Neumann:
     Notes
     -----
     The norm of the terms cannot grow where 0 ⪯ η H ⪯ 2 I. Where it does, η is too long or H
-    has negative curvature: the sum stops with the status STALLED.
+    has negative curvature: the sum stops with the status DIVERGED. Where ``n_terms`` are spent before
+    the residual is ``tol`` the status is TRUNCATED.
 
     Examples
     --------
@@ -72,14 +73,14 @@ class Neumann:
         status, n_iter = Status.CONVERGED, 0
         while size > tol:
             if n_iter == self.n_terms:
-                status = Status.MAX_ITER
+                status = Status.TRUNCATED
                 break
             q = q + eta * term
             term = term - eta * point.hvp(term)
             n_iter += 1
             previous, (size,) = size, backend.scalars(norm(term, backend))
             if not size <= previous * (1 + 1e-6):
-                status = Status.STALLED
+                status = Status.DIVERGED
                 break
         value = outer.grad_lam - point.cross_vjp(q)
         return certified(problem, point, outer, value, q, n_iter=n_iter, status=status)

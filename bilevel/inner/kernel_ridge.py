@@ -270,12 +270,16 @@ class KernelRidge:
             return None
         what = "0 off its diagonal" if most <= _PLATEAU else "that of equal rows"
         typical = self.typical()
-        cure = "" if typical is None else f", for which {list(typical)} would be typical"
-        found = [round(v, 4) for v in self.backend.scalars(*(theta[i] for i in range(theta.shape[0])))]
+        cure = "." if typical is None else f", which {_listed(typical)} would fit."
+        found = self.backend.scalars(*(theta[i] for i in range(theta.shape[0])))
         return (
-            f"with the kernel parameters {found} the kernel matrix is {what}: they are far from "
-            f"the scale of the data{cure}."
+            f"with the kernel parameters {_listed(found)} the kernel matrix is {what}: they are far "
+            f"from the scale of the data{cure}"
         )
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{number:.4g}" for number in numbers) + "]"
 
 
 @dataclass(frozen=True)

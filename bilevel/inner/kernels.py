@@ -103,8 +103,10 @@ class _Stationary:
         distances = square_distances(X, Z, backend)
         if self._power == 1:
             distances = xp.sqrt(distances)
-        a = self._factor * xp.exp(theta[0]) * distances
-        return xp.minimum(a, xp.full_like(a, _FAR))
+        # Cut before the product, which might overflow; the limit itself must not either.
+        most = math.log(float(xp.finfo(distances.dtype).max) / (2 * _FAR))
+        limit = _FAR * xp.exp(xp.minimum(-theta[0], xp.full_like(theta[0], most)))
+        return self._factor * xp.exp(theta[0]) * xp.minimum(distances, limit)
 
 
 #: Rows of the sample that the median distance is taken of.
