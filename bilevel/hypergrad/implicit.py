@@ -19,6 +19,9 @@ from .bound import hypergradient_bound
 class Implicit:
     """Solve the adjoint system with conjugate gradients.
 
+    To a residual of ``tol``, or of ``tol`` ‖∂_x g‖ where that is less: zero would be good enough
+    where all of g is small.
+
     Parameters
     ----------
     precondition : bool
@@ -39,6 +42,8 @@ class Implicit:
         backend, point = problem.backend, inner.point
         outer = problem.outer.at(point.x, point.lam)
         diagonal = point.diag() if self.precondition else None
+        (pull,) = backend.scalars(norm(outer.grad_x, backend))
+        tol = tol * min(1.0, pull)
         solved = cg(
             point.hvp,
             outer.grad_x,

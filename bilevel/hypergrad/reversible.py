@@ -89,9 +89,10 @@ class Reversible:
     """Run T steps of SGD with momentum from the point that is handed over, and reverse them.
 
     ``start`` of the call is not used. The status is STALLED where the reversal did not end at the
-    start to the last bit: a gradient that is not the same each time it is computed (atomic sums on a
-    GPU) prevents it. It is OVERFLOW where an integer left its range, DIVERGED where the steps led
-    away, TRUNCATED where they left more undone than ``tol`` (as steps on batches do), else CONVERGED.
+    start to the last bit: a gradient that is not the same each time it is computed (atomic sums on
+    a GPU) prevents it. It is OVERFLOW where an integer left its range, DIVERGED where the steps led
+    away, TRUNCATED where they left more undone than ``tol`` (as steps on batches do), and else
+    CONVERGED.
 
     Parameters
     ----------

@@ -273,8 +273,8 @@ class KernelRidge:
         cure = "." if typical is None else f", which {_listed(typical)} would fit."
         found = self.backend.scalars(*(theta[i] for i in range(theta.shape[0])))
         return (
-            f"with the kernel parameters {_listed(found)} the kernel matrix is {what}: they are far "
-            f"from the scale of the data{cure}"
+            f"with the kernel parameters {_listed(found)} the kernel matrix is {what}: they are "
+            f"far from the scale of the data{cure}"
         )
 
 

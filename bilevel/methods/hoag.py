@@ -107,6 +107,7 @@ class AdaptiveStep:
 
     def next(self, state: StepState, value: float, tol: float) -> tuple[StepState, bool]:
         slack = self.C * tol + state.tol * (self.C + self.M) * state.moved
+        slack *= min(1.0, abs(state.value))  # x is known to ε ‖x‖ where that is less: so is f
         descent = state.lipschitz * state.moved**2 / 2
         if value <= state.value + slack - descent:
             return StepState(0.95 * state.lipschitz, value, tol), True
@@ -243,6 +244,7 @@ class HOAG:
             solver=self.solver,
             tol=tol,
             carry=state.carry,
+            relative=True,
             # A start that is near enough already says nothing of X(λ): x = 0 has p = 0.
             min_iter=1 if state.record is None else 0,
             max_iter=self.max_inner,
@@ -270,6 +272,7 @@ class HOAG:
                 solver=self.solver,
                 tol=at.finer(),
                 carry=at.inner.point.carry,
+                relative=True,
                 min_iter=1,
                 max_iter=self.max_inner,
             )
