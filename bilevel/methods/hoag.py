@@ -150,6 +150,9 @@ class HOAG:
         Steps (ii) and (iii).
     max_inner : int
         Iterations of the inner solver at most, in one outer iteration.
+    relative : bool
+        Hold x to ε_k ‖x‖ where that is less than ε_k, which stays the bound: where all of x is
+        smaller than ε_k, x = 0 would do. False is the paper's letter.
     default_tol : float
         The paper has no stopping rule; ours is ``optimality`` ≤ tol · abs(g(x, λ)), for a p that
         is proven that precise, or that solves ten times as precise at the same λ confirm.
@@ -169,6 +172,7 @@ class HOAG:
     solver: Solver = LBFGS()
     hypergradient: Hypergradient = Implicit()
     max_inner: int = 10_000
+    relative: bool = True
     default_tol: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -244,7 +248,7 @@ class HOAG:
             solver=self.solver,
             tol=tol,
             carry=state.carry,
-            relative=True,
+            relative=self.relative,
             # A start that is near enough already says nothing of X(λ): x = 0 has p = 0.
             min_iter=1 if state.record is None else 0,
             max_iter=self.max_inner,
@@ -272,7 +276,7 @@ class HOAG:
                 solver=self.solver,
                 tol=at.finer(),
                 carry=at.inner.point.carry,
-                relative=True,
+                relative=self.relative,
                 min_iter=1,
                 max_iter=self.max_inner,
             )
