@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,11 @@ from bilevel.backends import Array, Backend, is_sparse, library_of
 
 @dataclass(frozen=True)
 class Rows:
-    """Features, targets and weights of some rows, on one backend and of one dtype."""
+    """Features, targets and weights of some rows, on one backend.
+
+    All are of one dtype, but for targets of a regression, which may be finer than X until they are
+    centred or cast.
+    """
 
     X: Any
     y: Any
@@ -25,6 +29,12 @@ class Rows:
     @property
     def n(self) -> int:
         return int(self.X.shape[0])
+
+    def cast(self) -> Rows:
+        """The same with targets of the dtype of X."""
+        if self.y.dtype == self.X.dtype:
+            return self
+        return replace(self, y=self.backend.xp.astype(self.y, self.X.dtype))
 
 
 def on_host(X: Any) -> bool:
@@ -97,7 +107,7 @@ def check_rows(
             f"has {y.shape[0]}; a validation needs 2 rows or more."
         )
     if not classifier:
-        y = _targets(y, X.dtype, backend)
+        y = check_targets(y, X.dtype, backend)
     return Rows(X, y, _weights(sample_weight, X, backend), backend)
 
 
@@ -117,8 +127,13 @@ def _classes(y: Any, backend: Backend) -> Any:
     return y
 
 
-def _targets(y: Array, dtype: Any, backend: Backend) -> Array:
-    y = y if y.dtype == dtype else backend.xp.astype(y, dtype)
+def check_targets(y: Any, dtype: Any, backend: Backend) -> Array:
+    """Targets as floats of the precision of X or, before they are centred, of their own if finer."""
+    xp, y = backend.xp, backend.asarray(y)
+    if not xp.isdtype(y.dtype, "real floating"):
+        y = xp.astype(y, xp.float64 if backend.name == "numpy" else dtype)
+    if xp.finfo(y.dtype).eps > xp.finfo(dtype).eps:
+        y = xp.astype(y, dtype)
     if y.ndim not in (1, 2):
         raise ValueError(f"y must have shape (n,) or (n, T), got {tuple(y.shape)}.")
     if not bool(backend.xp.all(backend.xp.isfinite(y))):

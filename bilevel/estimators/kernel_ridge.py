@@ -127,7 +127,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         bounds = [
             log_bounds(getattr(self, name), name) for name in ("gamma_bounds", "alpha_bounds")
         ]
-        rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
+        rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False).cast()
         gamma = 1 / rows.X.shape[1] if self.gamma is None else self.gamma
         lam0 = [positive(gamma, "gamma"), positive(self.alpha, "alpha")]
         low, high = zip(*bounds, strict=True)
