@@ -283,6 +283,15 @@ def _remarks(problem: Problem, snapshot: Snapshot, lam: Array) -> dict[str, str]
     return {where: sentence for where, sentence in found.items() if sentence}
 
 
+def _worse(problem: Problem, snapshot: Snapshot) -> bool:
+    """Whether the last iterate is worse than the best one by more than tolerance and errors."""
+    best, last = snapshot.best, snapshot.history[-1]
+    assert best is not None
+    eps = float(problem.backend.xp.finfo(problem.dtype).eps)
+    tol = max(10 * getattr(snapshot.state, "tol", 0.0), 100 * eps)
+    return best.at_most + tol * abs(last.value) < last.at_least
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
@@ -290,7 +299,7 @@ def _result(
     last = snapshot.history[-1] if snapshot.history else None
     if best is None:  # nothing has run: the state is where it would have begun
         notes = (*notes, "No iteration was completed, so no model has been fitted.")
-    elif status is Status.CONVERGED and last is not None and not best.at_most < last.at_least:
+    elif status is Status.CONVERGED and last is not None and not _worse(problem, snapshot):
         best = last
     else:
         if status is Status.CONVERGED:

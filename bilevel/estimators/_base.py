@@ -69,6 +69,10 @@ class BilevelEstimator(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+        for note in result.notes:
+            if note.startswith(("At the start", "Here")):
+                warnings.warn(note, ConvergenceWarning, stacklevel=4)
+                break
         self.path_ = result.history
         self.n_iter_ = result.nit
         self.n_passes_ = result.passes

@@ -27,7 +27,6 @@ from ._base import BilevelEstimator, fit_tightly, total_weight
 from ._rows import Rows
 from ._splits import Split
 
-
 #: Losses of t - y: targets and predictions may move together.
 _OF_RESIDUALS = (Squared, Huber)
 

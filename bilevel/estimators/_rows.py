@@ -128,7 +128,7 @@ def _classes(y: Any, backend: Backend) -> Any:
 
 
 def check_targets(y: Any, dtype: Any, backend: Backend) -> Array:
-    """Targets as floats of the precision of X or, before they are centred, of their own if finer."""
+    """Targets as floats of the precision of X, or of their own if finer: they are to be centred."""
     xp, y = backend.xp, backend.asarray(y)
     if not xp.isdtype(y.dtype, "real floating"):
         y = xp.astype(y, xp.float64 if backend.name == "numpy" else dtype)

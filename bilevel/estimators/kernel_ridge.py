@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +13,16 @@ from sklearn.utils.validation import check_is_fitted
 
 import bilevel
 from bilevel.backends import Array
-from bilevel.inner import RBF, Kernel, KernelRidge, Matern32, Matern52, Polynomial, kernel_ridge
+from bilevel.inner import (
+    RBF,
+    Kernel,
+    KernelRidge,
+    Matern32,
+    Matern52,
+    Polynomial,
+    Scaled,
+    kernel_ridge,
+)
 from bilevel.losses import Squared
 from bilevel.outer import held_out_kernel
 
@@ -45,11 +55,16 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     kernel : {"rbf", "matern32", "matern52", "polynomial"} or bilevel.inner.Kernel
         One parameter, gamma: e^{-γ‖x-z‖²}, a Matérn kernel of length scale 1/γ, or (γ xᵀz + 1)³.
     gamma : float, optional
-        Where the search starts; 1 / n_features when omitted.
+        Where the search starts. When omitted at the scale of the data: at the median distance of
+        two rows the exponent of a kernel is -1, and of a polynomial γ ‖x‖² is 1 on average. A
+        start far from that, where the kernel matrix is 0 off its diagonal or that of equal rows
+        and f is flat, is warned of.
     alpha : float
         Where the search starts.
-    gamma_bounds, alpha_bounds : pair of float
-        Where they stay.
+    gamma_bounds : pair of float, optional
+        Where gamma stays; when omitted 1e-5 and 1e5 times the scale of the data.
+    alpha_bounds : pair of float
+        Where alpha stays.
     cv, method, max_iter, tol, certify, random_state
         As in :class:`BilevelLogisticRegression`. K folds share one kernel matrix.
 
@@ -88,7 +103,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         kernel: Any = "rbf",
         gamma: float | None = None,
         alpha: float = 1.0,
-        gamma_bounds: tuple[float, float] = (1e-5, 1e3),
+        gamma_bounds: tuple[float, float] | None = None,
         alpha_bounds: tuple[float, float] = (1e-3, 1e5),
         cv: Any = 5,
         method: Any = "path",
@@ -124,13 +139,10 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self
         """
         kernel = self._kernel()
-        bounds = [
-            log_bounds(getattr(self, name), name) for name in ("gamma_bounds", "alpha_bounds")
-        ]
         rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False).cast()
-        gamma = 1 / rows.X.shape[1] if self.gamma is None else self.gamma
-        lam0 = [positive(gamma, "gamma"), positive(self.alpha, "alpha")]
-        low, high = zip(*bounds, strict=True)
+        gamma, bounds = self._gamma(kernel, rows)
+        lam0 = [gamma, positive(self.alpha, "alpha")]
+        low, high = zip(bounds, log_bounds(self.alpha_bounds, "alpha_bounds"), strict=True)
         domain = bilevel.Box(low, high)
         splits = self._splits(rows)
         if splits is None:
@@ -149,6 +161,15 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.X_fit_ = rows.X
         self.dual_coef_ = _fit(_model(kernel, rows), result.lam)
         return self
+
+    def _gamma(self, kernel: Kernel, rows: Rows) -> tuple[float, tuple[float, float]]:
+        """Log gamma at the start, and between which bounds."""
+        scale = kernel_scale(kernel, rows)
+        start = scale if self.gamma is None else positive(self.gamma, "gamma")
+        if self.gamma_bounds is not None:
+            return start, log_bounds(self.gamma_bounds, "gamma_bounds")
+        wide = math.log(1e5)
+        return start, (min(scale, start) - wide, max(scale, start) + wide)
 
     def _kernel(self) -> Kernel:
         if isinstance(self.kernel, str):
@@ -177,6 +198,13 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             X = backend.xp.astype(X, self.X_fit_.dtype)
         model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel(), backend)
         return model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
+
+
+def kernel_scale(kernel: Kernel, rows: Rows) -> float:
+    """The log gamma that fits the data; 1 / n_features where the kernel does not know it."""
+    if isinstance(kernel, Scaled):
+        return kernel.typical(rows.X, rows.backend)[0]
+    return -math.log(rows.X.shape[1])
 
 
 def _model(kernel: Kernel, rows: Rows) -> KernelRidge:

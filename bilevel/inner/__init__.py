@@ -17,7 +17,7 @@ from ._protocol import (
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
-from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, UserKernel
+from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, Scaled, UserKernel
 from .linear import LinearModel, linear_model
 from .minibatch import minibatches
 from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
@@ -49,6 +49,7 @@ __all__ = [
     "Remarking",
     "Roundable",
     "RoundingKnown",
+    "Scaled",
     "Sigmoid",
     "SingleL2",
     "SmoothedElasticNet",
