@@ -257,3 +257,212 @@ def test_stacked_problems_start_where_their_parts_do():
     one = network()
     both = stacked([one, one])
     assert np.array_equal(both.x(None), np.concatenate([one.x(None), one.x(None)]))
+
+
+# -- targets far from zero, tiny and huge ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ridge_estimator():
+    pytest.importorskip("sklearn")
+    from bilevel.estimators import BilevelRidge
+
+    return BilevelRidge
+
+
+def exact_ridge(X, y, alpha, intercept):
+    """Coefficients and intercept by elimination in long double."""
+    X, y = X.astype(LONG), y.astype(LONG)
+    centre, level = (X.mean(axis=0), y.mean(axis=0)) if intercept else (0 * X[0], LONG(0))
+    Z = X - centre
+    coef = solve_long(Z.T @ Z + LONG(alpha) * np.eye(X.shape[1], dtype=LONG), Z.T @ (y - level))
+    return coef, level - centre @ coef
+
+
+def regression(scale=1.0, offset=0.0):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4))
+    y = X @ rng.standard_normal(4) + rng.standard_normal(60)
+    return X, y * scale + offset
+
+
+@pytest.mark.parametrize("host", [np.float64, np.float32])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("offset", [0.0, 1.7e9])
+@pytest.mark.parametrize("cv", [0.3, 3])
+def test_ridge_is_exact_wherever_the_targets_lie(
+    ridge_estimator, host, intercept, scale, offset, cv
+):
+    if offset and scale < 1:
+        pytest.skip("float64 holds no such targets")
+    X, y = regression(scale, offset)
+    model = ridge_estimator(fit_intercept=intercept, cv=cv, random_state=0).fit(X.astype(host), y)
+    coef, level = exact_ridge(X.astype(host), y, model.alpha_, intercept)
+    # Without an intercept the offset stays in the targets, which float32 rounds.
+    rtol = (2e-6 if intercept else 2e-5) if host is np.float32 else 1e-12
+    np.testing.assert_allclose(model.coef_, coef.astype(float), rtol=0, atol=rtol * max(abs(coef)))
+    assert model.intercept_ == pytest.approx(
+        float(level), rel=1e-14 if host is np.float64 else 1e-7, abs=rtol * scale
+    )
+
+
+def test_the_alpha_found_does_not_depend_on_units(ridge_estimator):
+    def alpha(scale, offset):
+        X, y = regression(scale, offset)
+        return ridge_estimator(cv=3).fit(X, y).alpha_
+
+    expected = alpha(1.0, 0.0)
+    for scale, offset in ((1e-8, 0.0), (1e8, 0.0), (1.0, 1.7e9), (1e-60, 0.0)):
+        assert alpha(scale, offset) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("host", [np.float64, np.float32])
+def test_ridge_is_exact_wherever_the_features_lie(ridge_estimator, host):
+    X, y = regression()
+    X = (X * [1e-2, 1, 1e2, 1] + [0, 1e4, 1.7e6, -1e5]).astype(host)
+    model = ridge_estimator(cv=0.3, random_state=0).fit(X, y)
+    coef, _ = exact_ridge(X, y, model.alpha_, True)
+    rtol = 1e-3 if host is np.float32 else 1e-10
+    np.testing.assert_allclose(model.coef_, coef.astype(float), rtol=rtol)
+
+
+def test_integer_targets_and_those_of_a_validation_set_are_centred_too(ridge_estimator):
+    X, y = regression(10.0)
+    y = np.round(y).astype(np.int64) + 1_700_000_000
+    near = y - 1_700_000_000
+    far = ridge_estimator(cv=(X[40:].astype(np.float32), y[40:]))
+    plain = ridge_estimator(cv=(X[40:].astype(np.float32), near[40:]))
+    a, b = (
+        far.fit(X[:40].astype(np.float32), y[:40]),
+        plain.fit(X[:40].astype(np.float32), near[:40]),
+    )
+    assert a.alpha_ == pytest.approx(b.alpha_, rel=1e-5)
+    assert a.best_score_ == pytest.approx(b.best_score_, rel=1e-5)
+    np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-5)
+
+
+def test_targets_of_other_libraries_are_centred(backend, ridge_estimator):
+    one_of_each_kind(backend, True)
+    if backend.name == "array_api_strict":
+        pytest.skip("scikit-learn does not take it")
+    X, y = regression(1.0, 1.7e9)
+    found = ridge_estimator(cv=0.3, random_state=0).fit(
+        backend.asarray(X.astype(np.float32)), backend.asarray(y)
+    )
+    coef, _ = exact_ridge(X.astype(np.float32), y, float(found.alpha_), True)
+    assert found.coef_.dtype == backend.xp.float32
+    np.testing.assert_allclose(
+        backend.to_numpy(found.coef_), coef.astype(float), rtol=0, atol=1e-5 * max(abs(coef))
+    )
+
+
+def test_coefficients_of_unlike_scales_are_all_exact():
+    """The gradient is that of the largest: a goal for its norm left the others wrong by 85%."""
+    pytest.importorskip("sklearn")
+    from bilevel.estimators import BilevelLogisticRegression, BilevelRidge
+
+    X, y = regression()
+    X = X * [1e-3, 1.0, 1e-2, 1e2]
+    for host, rtol in ((np.float64, 1e-11), (np.float32, 2e-5)):
+        model = BilevelRidge(fit_intercept=False, cv=0.3, random_state=0).fit(X.astype(host), y)
+        coef, _ = exact_ridge(X.astype(host), y, model.alpha_, False)
+        np.testing.assert_allclose(model.coef_, coef.astype(float), rtol=rtol)
+    labels = np.where(y > 0, 1, 0)
+    model = BilevelLogisticRegression(cv=0.3, random_state=0).fit(X, labels)
+    margins = X @ model.coef_[0] + model.intercept_[0]
+    rest = 1 / (1 + np.exp(-margins)) - labels
+    slope = X.T @ rest + model.coef_[0] / model.C_
+    assert np.all(np.abs(slope) <= 1e-11 * (np.abs(X).T @ np.abs(rest)))
+    assert abs(rest.sum()) <= 1e-11 * np.abs(rest).sum()
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("intercept", [False, True])
+def test_tiny_and_huge_targets_end_where_others_do(method, intercept):
+    """f scales by c², λ stays: an absolute tolerance ended y · 1e-8 where f was 3% too large."""
+    X, y = regression()
+
+    def found(c):
+        loss = Squared()
+        inner = bilevel.inner.linear_model(X[:40], y[:40] * c, loss, fit_intercept=intercept)
+        outer = bilevel.outer.held_out(X[40:], y[40:] * c, loss, fit_intercept=intercept)
+        return bilevel.minimize(bilevel.Problem(inner, outer), 3.0, method=method, max_iter=200)
+
+    expected = found(1.0)
+    assert expected.success
+    for c in (1e-60, 1e-8, 1e8):
+        result = found(c)
+        assert result.success, (c, result.message)
+        assert result.fun / c**2 == pytest.approx(expected.fun, rel=2e-4)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_tiny_targets_in_single_precision(method):
+    """p is of the size of y²: its square underflows where it is smaller than 1e-23."""
+    X, y = (a.astype(np.float32) for a in regression())
+
+    def found(c):
+        inner = bilevel.inner.linear_model(X[:40], y[:40] * c, Squared())
+        outer = bilevel.outer.held_out(X[40:], y[40:] * c, Squared())
+        return bilevel.minimize(bilevel.Problem(inner, outer), 3.0, method=method, max_iter=100)
+
+    expected, tiny = found(np.float32(1.0)), found(np.float32(1e-12))
+    assert tiny.fun / 1e-24 == pytest.approx(expected.fun, rel=1e-3)
+
+
+def test_optimality_is_not_lost_in_the_rounding_of_lam(backend):
+    from bilevel.domains import Box
+    from bilevel.methods._protocol import optimality
+
+    one_of_each_kind(backend, True)
+    lam = backend.asarray(np.array([1.0, 12.0]))
+    for size in (1e-300, 1e-20, 1e-5, 0.3, 5.0, 1e10):
+        p = backend.asarray(np.array([size, -size]))  # the second is held by the bound
+        (found,) = backend.scalars(optimality(Box(-12.0, 12.0), backend, lam, p))
+        assert found == pytest.approx(size, rel=1e-12)
+    zero = backend.asarray(np.zeros(2))
+    assert backend.scalars(optimality(Box(-12.0, 12.0), backend, lam, zero)) == (0.0,)
+
+
+def test_a_relative_goal_of_a_fit():
+    h = bilevel.inner.linear_model(*regression(1e-8), Squared())
+    lam, start = np.zeros(1), np.zeros(4)
+    loose = solve(h, lam, start, solver=LBFGS(), tol=1e-3)
+    assert loose.n_iter == 0  # all of x is smaller than that
+    found = solve(h, lam, start, solver=LBFGS(), tol=1e-3, relative=True)
+    X, y = regression(1e-8)
+    expected, _ = exact_ridge(X, y, 1.0, False)
+    assert np.linalg.norm(found.x - expected.astype(float)) <= 1e-3 * np.linalg.norm(found.x)
+    assert found.error_bound <= 1e-3 * np.linalg.norm(found.x)
+
+
+# -- kernel ridge estimators -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (3600.0, 1.7e9), (1e-5, 0.0)])
+@pytest.mark.parametrize("kernel", ["rbf", "matern32", "matern52"])
+def test_a_kernel_estimator_finds_the_scale_of_the_data(kernel, scale, offset):
+    pytest.importorskip("sklearn")
+    from bilevel.estimators import BilevelKernelRidge
+
+    rng = np.random.default_rng(0)
+    t = rng.standard_normal((80, 1))
+    y = np.sin(2 * t[:, 0]) + 0.1 * rng.standard_normal(80)
+    model = BilevelKernelRidge(kernel=kernel, cv=0.3, random_state=0).fit(scale * t + offset, y)
+    assert model.score(scale * t + offset, y) > 0.97
+    # γ has the units of 1/‖x‖², or of 1/‖x‖.
+    unit = scale**-2 if kernel == "rbf" else 1 / scale
+    assert 0.05 < model.gamma_ / unit < 20
+
+
+def test_a_start_far_from_the_scale_of_the_data_is_warned_of():
+    pytest.importorskip("sklearn")
+    from sklearn.exceptions import ConvergenceWarning
+
+    from bilevel.estimators import BilevelKernelRidge
+
+    X = np.random.default_rng(0).standard_normal((60, 1)) * 1e4
+    model = BilevelKernelRidge(gamma=1.0, gamma_bounds=(1e-2, 1e2), cv=0.3, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="the kernel matrix is 0 off its diagonal"):
+        model.fit(X, np.sin(X[:, 0] / 1e4))
