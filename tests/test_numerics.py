@@ -466,3 +466,32 @@ def test_a_start_far_from_the_scale_of_the_data_is_warned_of():
     model = BilevelKernelRidge(gamma=1.0, gamma_bounds=(1e-2, 1e2), cv=0.3, random_state=0)
     with pytest.warns(ConvergenceWarning, match="the kernel matrix is 0 off its diagonal"):
         model.fit(X, np.sin(X[:, 0] / 1e4))
+
+
+@pytest.mark.parametrize("cv", [0.3, 3])
+@pytest.mark.parametrize("targets", [1, 2])
+@pytest.mark.parametrize("host", [np.float64, np.float32])
+def test_a_kernel_estimator_with_an_intercept_does_not_see_the_level(cv, targets, host):
+    pytest.importorskip("sklearn")
+    from bilevel.estimators import BilevelKernelRidge
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 1)).astype(host)
+    y = np.sin(2 * X) * np.arange(1, targets + 1) + 0.5 * rng.standard_normal((60, targets))
+    y = np.round(y * 2.0**20) / 2.0**20  # exact beside 1.7e9, too
+    y = y[:, 0] if targets == 1 else y
+
+    def fitted(offset):
+        model = BilevelKernelRidge(fit_intercept=True, cv=cv, random_state=0)
+        return model.fit(X, y + offset)
+
+    near, far = fitted(0.0), fitted(1.7e9)
+    assert far.best_score_ == pytest.approx(near.best_score_, rel=1e-3)
+    K = np.exp(-far.gamma_ * exact_squares(X, X)).astype(float)
+    expected = np.linalg.solve(K + far.alpha_ * np.eye(60), y - np.mean(y, axis=0))
+    rtol = 1e-3 if host is np.float32 else 1e-6
+    np.testing.assert_allclose(far.dual_coef_, expected, rtol=0, atol=rtol * np.max(expected))
+    np.testing.assert_allclose(far.intercept_, np.mean(y, axis=0) + 1.7e9, rtol=1e-7)
+    if host is np.float64:
+        fitted_values = K @ expected + np.mean(y, axis=0)
+        np.testing.assert_allclose(far.predict(X) - 1.7e9, fitted_values, atol=1e-5)

@@ -9,7 +9,7 @@ there the difference of two products would cancel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -81,16 +81,14 @@ class LinearSearch:
         """The weighted mean of the targets in their own dtype; None where they stay as they are."""
         if not (self.fit_intercept and isinstance(self.loss, _OF_RESIDUALS)):
             return None
-        xp, y = self.backend.xp, self.rows.y
-        shares = xp.astype(self.row_weights, y.dtype)
-        return xp.tensordot(shares / xp.sum(shares), y, axes=1)
+        return self.rows.level()
 
     def placed(self, y: Array) -> Array:
-        """Targets less their level, in the dtype of X."""
+        """Targets less their level, in the dtype of X; labels as they are."""
         if not isinstance(self.loss, _OF_RESIDUALS):
             return y
-        y = y if self.level is None else y - self.level
-        return y if y.dtype == self.rows.X.dtype else self.backend.xp.astype(y, self.rows.X.dtype)
+        moved: Array = replace(self.rows, y=y).placed(self.level).y
+        return moved
 
     @cached_property
     def targets(self) -> Array:

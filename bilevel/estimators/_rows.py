@@ -30,11 +30,20 @@ class Rows:
     def n(self) -> int:
         return int(self.X.shape[0])
 
-    def cast(self) -> Rows:
-        """The same with targets of the dtype of X."""
-        if self.y.dtype == self.X.dtype:
-            return self
-        return replace(self, y=self.backend.xp.astype(self.y, self.X.dtype))
+    def level(self) -> Array:
+        """The weighted mean of the targets, in their own dtype."""
+        xp, y = self.backend.xp, self.y
+        if self.weights is None:
+            return xp.mean(y, axis=0)
+        shares = xp.astype(self.weights, y.dtype)
+        return xp.tensordot(shares / xp.sum(shares), y, axes=1)
+
+    def placed(self, level: Array | None) -> Rows:
+        """The same with targets less that level, in the dtype of X."""
+        y = self.y if level is None else self.y - level
+        if y.dtype != self.X.dtype:
+            y = self.backend.xp.astype(y, self.X.dtype)
+        return replace(self, y=y)
 
 
 def on_host(X: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +13,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 import bilevel
-from bilevel.backends import Array
+from bilevel.backends import Array, get_backend
 from bilevel.inner import (
     RBF,
     Kernel,
@@ -27,7 +28,7 @@ from bilevel.losses import Squared
 from bilevel.outer import held_out_kernel
 
 from ._base import BilevelEstimator, fit_tightly, log_bounds, number, positive, total_weight
-from ._rows import Rows, check_rows
+from ._rows import Rows, check_rows, check_targets
 from ._splits import Split
 
 #: Kernels of one parameter, gamma, by the names that scikit-learn gives them where it has them.
@@ -65,6 +66,10 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         Where gamma stays; when omitted 1e-5 and 1e5 times the scale of the data.
     alpha_bounds : pair of float
         Where alpha stays.
+    fit_intercept : bool
+        Add the mean of the training targets to the predictions, and fit what is left. Without it,
+        as in scikit-learn, a kernel that falls off predicts 0 far from the data, and targets far
+        from zero are shrunk towards it.
     cv, method, max_iter, tol, certify, random_state
         As in :class:`BilevelLogisticRegression`. K folds share one kernel matrix.
 
@@ -73,6 +78,8 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     gamma_, alpha_ : float
         Those found.
     dual_coef_ : array, shape (n,) or (n, n_targets)
+    intercept_ : float or array of shape (n_targets,)
+        That mean; 0 without.
     X_fit_ : array, shape (n, n_features)
         The training rows, which predictions need.
     best_score_ : float
@@ -83,7 +90,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
 
     Notes
     -----
-    As in scikit-learn there is no intercept: centre y where that matters. Dense X alone.
+    Dense X alone.
 
     Examples
     --------
@@ -105,6 +112,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         alpha: float = 1.0,
         gamma_bounds: tuple[float, float] | None = None,
         alpha_bounds: tuple[float, float] = (1e-3, 1e5),
+        fit_intercept: bool = False,
         cv: Any = 5,
         method: Any = "path",
         max_iter: int = 50,
@@ -117,6 +125,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.alpha = alpha
         self.gamma_bounds = gamma_bounds
         self.alpha_bounds = alpha_bounds
+        self.fit_intercept = fit_intercept
         self.cv = cv
         self.method = method
         self.max_iter = max_iter
@@ -139,7 +148,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self
         """
         kernel = self._kernel()
-        rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False).cast()
+        rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
         gamma, bounds = self._gamma(kernel, rows)
         lam0 = [gamma, positive(self.alpha, "alpha")]
         low, high = zip(bounds, log_bounds(self.alpha_bounds, "alpha_bounds"), strict=True)
@@ -148,9 +157,9 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         if splits is None:
             problem, total = self._on_set(kernel, rows, domain)
         elif len(splits) == 1:
-            problem, total = _on_one(kernel, rows, splits[0], domain)
+            problem, total = self._on_one(kernel, rows, splits[0], domain)
         else:
-            problem, total = _on_folds(kernel, rows, splits, domain)
+            problem, total = self._on_folds(kernel, rows, splits, domain)
         result = self._search(problem, lam0)
         backend = rows.backend
         self.gamma_, self.alpha_ = (
@@ -159,8 +168,24 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self._lam = result.lam
         self.best_score_ = -2 * result.fun / total
         self.X_fit_ = rows.X
-        self.dual_coef_ = _fit(_model(kernel, rows), result.lam)
+        level = self._level(rows)
+        self.dual_coef_ = _fit(_model(kernel, rows.placed(level)), result.lam)
+        self.intercept_ = self._intercept(level)
         return self
+
+    def _level(self, train: Rows) -> Array | None:
+        """What the targets of a model are less than as they were given."""
+        return train.level() if self.fit_intercept else None
+
+    def _intercept(self, level: Array | None) -> Any:
+        """The level as predictions are to have it."""
+        fitted = self.dual_coef_
+        backend = get_backend(fitted)
+        if level is None:
+            return 0.0 if fitted.ndim == 1 else backend.xp.zeros_like(fitted[0, :])
+        if level.ndim == 0 and backend.name == "numpy":
+            return number(level, backend)
+        return backend.xp.astype(level, fitted.dtype)
 
     def _gamma(self, kernel: Kernel, rows: Rows) -> tuple[float, tuple[float, float]]:
         """Log gamma at the start, and between which bounds."""
@@ -187,8 +212,53 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self, kernel: Kernel, rows: Rows, domain: bilevel.Box
     ) -> tuple[bilevel.Problem, float]:
         X_val, y_val = self._validation_set(rows)
-        targets = rows.backend.asarray(y_val, dtype=rows.X.dtype)
-        return kernel_problem(kernel, rows, Rows(X_val, targets, None, rows.backend), domain)
+        targets = check_targets(y_val, rows.X.dtype, rows.backend)
+        held, level = Rows(X_val, targets, None, rows.backend), self._level(rows)
+        return kernel_problem(kernel, rows.placed(level), held.placed(level), domain)
+
+    def _on_one(
+        self, kernel: Kernel, rows: Rows, split: Split, domain: bilevel.Box
+    ) -> tuple[bilevel.Problem, float]:
+        """The rows of one split, taken out."""
+        backend, xp = rows.backend, rows.backend.xp
+
+        def part(index: Any) -> Rows:
+            numbers = backend.asarray(index)
+            s = None if rows.weights is None else xp.take(rows.weights, numbers, axis=0)
+            X, y = (xp.take(a, numbers, axis=0) for a in (rows.X, rows.y))
+            return Rows(X, y, s, backend)
+
+        train, held = part(split.train), part(split.held)
+        level = self._level(train)
+        return kernel_problem(kernel, train.placed(level), held.placed(level), domain)
+
+    def _on_folds(
+        self, kernel: Kernel, rows: Rows, splits: list[Split], domain: bilevel.Box
+    ) -> tuple[bilevel.Problem, float]:
+        """K splits as row weights: they share the kernel matrix."""
+        backend, xp = rows.backend, rows.backend.xp
+        targets = rows.y.shape[1] if rows.y.ndim == 2 else 1
+
+        def weights(parts: list[Any]) -> Array:
+            columns = [
+                backend.asarray(np.bincount(index, minlength=rows.n), dtype=rows.X.dtype)
+                for index in parts
+            ]
+            if rows.weights is not None:
+                columns = [column * rows.weights for column in columns]
+            return xp.stack([column for column in columns for _ in range(targets)], axis=1)
+
+        train, held = weights([s.train for s in splits]), weights([s.held for s in splits])
+        y = rows.y if rows.y.ndim == 1 else xp.concat([rows.y for _ in splits], axis=1)
+        if self.fit_intercept:  # each split has a level of its own
+            shares = xp.astype(train, y.dtype)
+            y = y if y.ndim == 2 else y[:, None]
+            y = y - xp.sum(shares * y, axis=0) / xp.sum(shares, axis=0)
+        y = replace(rows, y=y).placed(None).y
+        inner = kernel_ridge(rows.X, y, kernel, sample_weight=train)
+        outer = held_out_kernel(inner, rows.X, y, Squared(), sample_weight=held)
+        (total,) = backend.scalars(xp.sum(held))
+        return bilevel.Problem(inner, outer, domain), total / targets
 
     def predict(self, X: Any) -> Array:
         """Predictions, shape (n,) or (n, n_targets)."""
@@ -197,7 +267,8 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         if X.dtype != self.X_fit_.dtype:
             X = backend.xp.astype(X, self.X_fit_.dtype)
         model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel(), backend)
-        return model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
+        fitted = model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
+        return fitted + self.intercept_
 
 
 def kernel_scale(kernel: Kernel, rows: Rows) -> float:
@@ -219,45 +290,6 @@ def kernel_problem(
     outer = held_out_kernel(inner, held.X, held.y, Squared(), sample_weight=held.weights)
     total = total_weight(held.weights, held.n, held.backend)
     return bilevel.Problem(inner, outer, domain), total
-
-
-def _on_one(
-    kernel: Kernel, rows: Rows, split: Split, domain: bilevel.Box
-) -> tuple[bilevel.Problem, float]:
-    """The rows of one split, taken out."""
-    backend, xp = rows.backend, rows.backend.xp
-
-    def part(index: Any) -> Rows:
-        numbers = backend.asarray(index)
-        s = None if rows.weights is None else xp.take(rows.weights, numbers, axis=0)
-        X, y = (xp.take(a, numbers, axis=0) for a in (rows.X, rows.y))
-        return Rows(X, y, s, backend)
-
-    return kernel_problem(kernel, part(split.train), part(split.held), domain)
-
-
-def _on_folds(
-    kernel: Kernel, rows: Rows, splits: list[Split], domain: bilevel.Box
-) -> tuple[bilevel.Problem, float]:
-    """K splits as row weights: they share the kernel matrix."""
-    backend, xp = rows.backend, rows.backend.xp
-    targets = rows.y.shape[1] if rows.y.ndim == 2 else 1
-
-    def weights(parts: list[Any]) -> Array:
-        columns = [
-            backend.asarray(np.bincount(index, minlength=rows.n), dtype=rows.X.dtype)
-            for index in parts
-        ]
-        if rows.weights is not None:
-            columns = [column * rows.weights for column in columns]
-        return xp.stack([column for column in columns for _ in range(targets)], axis=1)
-
-    train, held = weights([s.train for s in splits]), weights([s.held for s in splits])
-    y = rows.y if rows.y.ndim == 1 else xp.concat([rows.y for _ in splits], axis=1)
-    inner = kernel_ridge(rows.X, y, kernel, sample_weight=train)
-    outer = held_out_kernel(inner, rows.X, y, Squared(), sample_weight=held)
-    (total,) = backend.scalars(xp.sum(held))
-    return bilevel.Problem(inner, outer, domain), total / targets
 
 
 def _fit(model: KernelRidge, lam: Array) -> Array:
