@@ -32,7 +32,7 @@ def norm(a: Array, backend: Backend) -> Array:
     float32, and a slope that is not zero must not seem to be.
     """
     xp = backend.xp
-    if math.prod(a.shape) > _FEW:
+    if not 0 < math.prod(a.shape) <= _FEW:
         return xp.sqrt(dot(a, a, backend))
     top = xp.max(xp.abs(a))
     scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
