@@ -27,7 +27,15 @@ from bilevel.inner import (
 from bilevel.losses import Squared
 from bilevel.outer import held_out_kernel
 
-from ._base import BilevelEstimator, fit_tightly, log_bounds, number, positive, total_weight
+from ._base import (
+    BilevelEstimator,
+    fit_tightly,
+    log_bounds,
+    number,
+    positive,
+    start_within,
+    total_weight,
+)
 from ._rows import Rows, check_rows, check_targets
 from ._splits import Split
 
@@ -150,8 +158,9 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         kernel = self._kernel()
         rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
         gamma, bounds = self._gamma(kernel, rows)
-        lam0 = [gamma, positive(self.alpha, "alpha")]
-        low, high = zip(bounds, log_bounds(self.alpha_bounds, "alpha_bounds"), strict=True)
+        around = log_bounds(self.alpha_bounds, "alpha_bounds")
+        lam0 = [gamma, start_within(positive(self.alpha, "alpha"), around, "alpha")]
+        low, high = zip(bounds, around, strict=True)
         domain = bilevel.Box(low, high)
         splits = self._splits(rows)
         if splits is None:
@@ -192,7 +201,10 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         scale = kernel_scale(kernel, rows)
         start = scale if self.gamma is None else positive(self.gamma, "gamma")
         if self.gamma_bounds is not None:
-            return start, log_bounds(self.gamma_bounds, "gamma_bounds")
+            bounds = log_bounds(self.gamma_bounds, "gamma_bounds")
+            if self.gamma is None:  # the scale is not the user's word: it is brought in silently
+                return min(max(start, bounds[0]), bounds[1]), bounds
+            return start_within(start, bounds, "gamma"), bounds
         wide = math.log(1e5)
         return start, (min(scale, start) - wide, max(scale, start) + wide)
 

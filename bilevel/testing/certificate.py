@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import schedules
+from ..backends import POSITIVE, SEED, described
 from ..domains import Ball, Box, Domain
 from ..hypergrad import HypergradResult, Implicit, value_bound
 from ..inner import FunctionInner
@@ -27,7 +28,7 @@ from ..problem import Problem
 from ..record import Record, Result
 from ..solvers import InnerResult, NewtonCG, solve
 from ._probe import Probe, Vector, lanczos, length
-from .check import CheckReport, check_problem
+from .check import CheckReport, check_problem, refuse_no_problem
 
 
 class Mark(Enum):
@@ -180,10 +181,12 @@ def certify(
     >>> certificate["bounded domain"].mark.value, certificate["stationary"].mark.value
     ('proved', 'proved')
     """
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be a Result, got {described(result)}.")
+    refuse_no_problem(problem)
     if not result.history:
         raise ValueError("result must have at least one iteration, got none.")
-    if not delta > 0:
-        raise ValueError(f"delta must be positive, got {delta!r}.")
+    delta, seed = POSITIVE(delta, "delta"), SEED(seed, "seed")
     run = _Run(result, problem, None if method is None else get_method(method), delta, seed)
     report = check_problem(problem, result.lam, result.x, seed=seed)
     assumptions = (

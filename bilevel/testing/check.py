@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import Array
+from ..backends import SEED, Array, described
 from ..domains import Ball, Box
 from ..problem import Problem
 from ._probe import Probe, Vector, derivative, lanczos, largest, length
@@ -92,6 +92,12 @@ class CheckReport:
         return "\n".join(lines)
 
 
+def refuse_no_problem(problem: Any) -> None:
+    """Refuse what is no problem."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
+
+
 def check_problem(
     problem: Problem, lam: Any = 0.0, x: Array | None = None, *, seed: int = 0
 ) -> CheckReport:
@@ -133,7 +139,8 @@ def check_problem(
     >>> check_problem(bilevel.logistic_regression(X, y, X, y)).ok
     True
     """
-    rng = np.random.default_rng(seed)
+    refuse_no_problem(problem)
+    rng = np.random.default_rng(SEED(seed, "seed"))
     size = math.prod(problem.inner.x_shape)
     lam_host = np.asarray(problem.backend.to_numpy(problem.lam(lam, "lam")), dtype=np.float64)
     if x is None:
