@@ -13,7 +13,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 import bilevel
-from bilevel.backends import Array, get_backend
+from bilevel.backends import Array, flag, get_backend
 from bilevel.inner import (
     RBF,
     Kernel,
@@ -156,6 +156,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self
         """
         kernel = self._kernel()
+        flag(self.fit_intercept, "fit_intercept")
         rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
         gamma, bounds = self._gamma(kernel, rows)
         around = log_bounds(self.alpha_bounds, "alpha_bounds")

@@ -38,7 +38,7 @@ class Implicit:
     relative: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag)
+        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag, relative=flag)
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None

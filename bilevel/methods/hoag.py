@@ -14,7 +14,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Has, Number, check_fields, function
+from ..backends import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Array,
+    Has,
+    Number,
+    check_fields,
+    flag,
+    function,
+)
 from ..hypergrad import Hypergradient, HypergradResult, Implicit, value_bound
 from ..linalg import dot, norm
 from ..problem import Problem
@@ -185,6 +195,7 @@ class HOAG:
             solver=SOLVER,
             hypergradient=function,
             max_inner=COUNT,
+            relative=flag,
             default_tol=NOT_NEGATIVE,
         )
 

@@ -140,8 +140,8 @@ def solve(
     SOLVER(solver, "solver")
     tol = POSITIVE(tol, "tol")
     min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
-    mu = inner.constants(lam).mu
-    goal = _Goal.of(inner.constants(lam), tol, relative, inner.backend)
+    constants = inner.constants(lam)
+    mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
     status, n_iter = Status.STALLED, 0
     last = None
