@@ -115,6 +115,7 @@ def _snapshots(
         with meter.running():
             state = method.step(problem, snapshot.state)
             problem.backend.synchronize()
+        meter.offered = None
         costs = before + metered(problem, meter)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
@@ -251,10 +252,26 @@ def minimize(
         if snapshot.best is None:
             raise
         status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
-    spent = budgets.spent + metered(problem, meter)
+    snapshot = _with_offered(snapshot, meter, budgets.spent + metered(problem, meter), status)
     if keeper is not None and keeper.trouble:
         notes = (*notes, keeper.trouble)
-    return _result(problem, replace(snapshot, costs=spent), status, notes)
+    return _result(problem, snapshot, status, notes)
+
+
+def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status) -> Snapshot:
+    """The run with all that it cost, and with the iterate that an end in mid-iteration left."""
+    if meter.offered is None:
+        return replace(snapshot, costs=costs)
+    offered, x = meter.offered
+    record = replace(offered, costs=costs, status=status)
+    better = snapshot.best is None or record.at_most <= snapshot.best.at_most
+    return Snapshot(
+        snapshot.state,
+        (*snapshot.history, record),
+        record if better else snapshot.best,
+        x if better else snapshot.best_x,
+        costs,
+    )
 
 
 @dataclass(frozen=True)
@@ -336,7 +353,7 @@ def _result(
     if best is not None and isinstance(problem.domain, Touches):
         contact = problem.domain.contact(lam, problem.backend)
     if contact is not None:
-        notes = (*notes, f"{contact}: f may be smaller beyond, and a wider domain would tell.")
+        notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
     remarks = _remarks(problem, snapshot, lam)
     if status is Status.CONVERGED and "Here" in remarks:
         status = Status.STALLED  # f is flat where h does not see the data: that is no minimum

@@ -337,32 +337,57 @@ def test_every_layout_is_handed_over_and_back(backend, engine):
         assert tuple(back.shape) == tuple(array.shape)
 
 
-@pytest.mark.parametrize("engine", ["torch", "jax"])
-@pytest.mark.parametrize("shape", [(3,), (3, 2)])
-def test_every_pair_of_library_and_engine_runs(backend, engine, shape):
-    """A ridge regression, whose hypergradient a direct solve gives; with one λ and with two."""
-    pytest.importorskip(engine)
+A, B = (np.random.default_rng(1).normal(size=size) for size in ((8, 3), (8, 2)))
+
+
+def written_in(engine: str, shape: tuple[int, ...], like: Any) -> tuple[Any, Any]:
+    """A ridge regression by autodiff, with as many λ as x has axes, and a criterion."""
     namespace = importlib.import_module({"torch": "torch", "jax": "jax.numpy"}[engine])
-    rng = np.random.default_rng(1)
-    A, B = rng.normal(size=(8, 3)), rng.normal(size=(8, *shape[1:]))
-    rows, targets = namespace.asarray(A), namespace.asarray(B)
+    rows, targets = namespace.asarray(A), namespace.asarray(B if len(shape) > 1 else B[:, 0])
 
     def h(x: Any, lam: Any) -> Any:
         misfit = ((rows @ x - targets) ** 2).sum() / 2
         return misfit + namespace.exp(lam).sum() * (x * x).sum() / 2
 
-    like, m = backend.asarray(np.zeros(1)), len(shape)
-    objective = inner.from_autodiff(h, engine=engine, like=like, x_shape=shape, n_hyperparameters=m)
+    objective = inner.from_autodiff(
+        h, engine=engine, like=like, x_shape=shape, n_hyperparameters=len(shape)
+    )
     criterion = outer.from_autodiff(lambda x, lam: ((x - 0.1) ** 2).sum(), engine=engine, like=like)
-    found = bilevel.minimize(Problem(objective, criterion), 0.5, max_iter=1)
-    assert found.status is not Status.NON_FINITE
-    lam = backend.to_numpy(found.lam)
+    return objective, criterion
+
+
+@pytest.mark.parametrize("engine", ["torch", "jax"])
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_blocks_of_every_library_go_through_every_engine(backend, engine, shape):
+    """A column of a block is no compact array: the default method works on blocks."""
+    pytest.importorskip(engine)
+    objective, criterion = written_in(engine, shape, backend.asarray(np.zeros(1)))
+    rng, lam = np.random.default_rng(2), np.full(len(shape), 0.5)
+    x, block = rng.normal(size=shape), rng.normal(size=(*shape, 3))
+    point = objective.at(*(backend.asarray(a) for a in (x, lam)))
     H = A.T @ A + np.exp(lam).sum() * np.eye(3)
-    x = np.linalg.solve(H, A.T @ B)
-    q = np.linalg.solve(H, 2 * (x - 0.1))
-    expected = -np.exp(lam) * np.sum(q * x)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(backend.to_numpy(found.jac), expected, atol=0.3 * scale + 1e-3)
+    product = backend.to_numpy(point.hvp(backend.asarray(block)))
+    np.testing.assert_allclose(product, np.tensordot(H, block, axes=1), rtol=1e-12)
+    pulled = backend.to_numpy(point.cross_vjp(backend.asarray(block)))
+    sums = np.sum(x[..., None] * block, axis=tuple(range(x.ndim)))
+    np.testing.assert_allclose(pulled, np.exp(lam)[:, None] * sums, rtol=1e-12)
+    grad = criterion.at(point.x, point.lam).grad_x
+    np.testing.assert_allclose(backend.to_numpy(grad), 2 * (x - 0.1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["torch", "jax"])
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_arrays_of_numpy_run_in_the_default_method(engine, shape):
+    """The hypergradient at the end is that of a direct solve."""
+    pytest.importorskip(engine)
+    problem = Problem(*written_in(engine, shape, np.zeros(1)))
+    found = bilevel.minimize(problem, 0.5, max_iter=1)
+    assert found.status is not Status.NON_FINITE
+    H = A.T @ A + np.exp(found.lam).sum() * np.eye(3)
+    x = np.linalg.solve(H, A.T @ (B if len(shape) > 1 else B[:, 0]))
+    expected = -np.exp(found.lam) * np.sum(np.linalg.solve(H, 2 * (x - 0.1)) * x)
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(found.jac, expected, atol=0.3 * size + 1e-3)
 
 
 @pytest.mark.parametrize("engine", ["torch", "jax"])

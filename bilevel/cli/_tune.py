@@ -331,6 +331,9 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
         result = _solve(o, prepared.problem, console)
     else:
         result, extra = _solve_from(o.starts, o, prepared.problem, console)
+    if result.best is None or not math.isfinite(result.fun):
+        _say_nothing_was_found(o, result, console)
+        return result.status
     model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
     console.print()
@@ -341,6 +344,17 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
         console.print(str(certificate), soft_wrap=True)
     _write(o, result, model, rows, settings, console)
     return result.status
+
+
+def _say_nothing_was_found(o: _Options, result: bilevel.Result, console: Console) -> None:
+    """An end before there is a model: it is told, and no file is made of it."""
+    console.print()
+    print_rows(console, {"passes over the data": f"{result.passes:,}", "status": result.message})
+    wanted = [path for path in (o.save, o.plot, o.report) if path is not None]
+    if wanted:
+        console.print(f"\nnot written, for want of a model: {', '.join(wanted)}", soft_wrap=True)
+    if result.status is not bilevel.Status.INTERRUPTED:
+        raise click.ClickException(result.message)
 
 
 def _start_shown(o: _Options) -> str:
@@ -378,6 +392,7 @@ def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.R
                 max_passes=o.max_passes,
                 max_seconds=o.max_seconds,
                 callback=show,
+                progress=live.progress,
                 checkpoint=o.checkpoint,
                 resume=o.resume,
             )

@@ -63,6 +63,8 @@ class BilevelEstimator(BaseEstimator):
         result = bilevel.minimize(
             problem, lam0, method=self.method, max_iter=self.max_iter, tol=self.tol
         )
+        if not math.isfinite(result.fun):
+            raise ValueError(f"No model was found: {result.message}")
         if result.status not in _FINE:
             warnings.warn(
                 f"The search for the regularisation ended early: {result.message} Raise max_iter "

@@ -38,6 +38,7 @@ from ..linalg import (
     dot,
     norm,
 )
+from ..meter import offer
 from ..problem import Problem
 from ..record import Record
 from ..status import Status
@@ -274,6 +275,8 @@ class PathFollowing:
         if work.fresh and work.sweeps < 3 and work.moved:
             # x, then q and the tangents at that x: before that p says nothing of ∇f.
             return False
+        # x, q and p as they are: better than nothing where a budget ends this iteration.
+        offer((self._record(state, work, 0.0), work.look.point.x))
         work.verdict = self._judge(problem, state, estimate)
         if work.proof is not None and work.verdict.allowed > 0:
             work.goal = work.proof.needs(work.verdict.allowed)
