@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,11 @@ from bilevel.backends import (
 
 @dataclass(frozen=True)
 class Rows:
-    """Features, targets and weights of some rows, on one backend and of one dtype."""
+    """Features, targets and weights of some rows, on one backend.
+
+    All are of one dtype, but for targets of a regression, which may be finer than X until they are
+    centred or cast.
+    """
 
     X: Any
     y: Any
@@ -33,6 +37,21 @@ class Rows:
     @property
     def n(self) -> int:
         return int(self.X.shape[0])
+
+    def level(self) -> Array:
+        """The weighted mean of the targets, in their own dtype."""
+        xp, y = self.backend.xp, self.y
+        if self.weights is None:
+            return xp.mean(y, axis=0)
+        shares = xp.astype(self.weights, y.dtype)
+        return xp.tensordot(shares / xp.sum(shares), y, axes=1)
+
+    def placed(self, level: Array | None) -> Rows:
+        """The same with targets less that level, in the dtype of X."""
+        y = self.y if level is None else self.y - level
+        if y.dtype != self.X.dtype:
+            y = self.backend.xp.astype(y, self.X.dtype)
+        return replace(self, y=y)
 
 
 def on_host(X: Any) -> bool:
@@ -113,7 +132,7 @@ def check_rows(
             f"has {y.shape[0]}; a validation needs 2 rows or more."
         )
     if not classifier:
-        y = _targets(y, X.dtype, backend)
+        y = check_targets(y, X.dtype, backend)
     return Rows(X, y, _weights(sample_weight, X, backend), backend)
 
 
@@ -133,8 +152,13 @@ def _classes(y: Any, backend: Backend) -> Any:
     return y
 
 
-def _targets(y: Array, dtype: Any, backend: Backend) -> Array:
-    y = y if y.dtype == dtype else backend.xp.astype(y, dtype)
+def check_targets(y: Any, dtype: Any, backend: Backend) -> Array:
+    """Targets as floats of the precision of X, or of their own if finer: they are to be centred."""
+    xp, y = backend.xp, backend.asarray(y)
+    if not xp.isdtype(y.dtype, "real floating"):
+        y = xp.astype(y, xp.float64 if backend.name == "numpy" else dtype)
+    if xp.finfo(y.dtype).eps > xp.finfo(dtype).eps:
+        y = xp.astype(y, dtype)
     if y.ndim not in (1, 2):
         raise ValueError(f"y must have shape (n,) or (n, T), got {tuple(y.shape)}.")
     if not all_finite(y, backend):

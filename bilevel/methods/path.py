@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
 from ..hypergrad import value_bound
-from ..inner import InnerPoint, Pushable
+from ..inner import InnerPoint, Pushable, grad_rounding
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -691,7 +691,8 @@ def _estimate(
     bound, inner_error = None, None
     mu = after.constants.mu
     if mu is not None:
-        inner_error = grad_after / mu if mu > 0 else math.inf
+        lost = grad_rounding(after.point, backend)
+        inner_error = (grad_after + lost) / mu if mu > 0 else math.inf
     if proof is not None and math.isfinite(proof.bound):
         bound = proof.bound
     return _Estimate(
