@@ -11,6 +11,7 @@ from typing import Any
 from . import checkpoint as checkpoints
 from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
 from .domains import Touches
+from .inner import Remarking
 from .meter import BudgetSpent, Meter
 from .methods import Method, State, get_method
 from .problem import Problem
@@ -49,7 +50,8 @@ def iterate(
     method : str or Method
         The outer method.
     x0 : array, optional
-        Where the first inner solve starts, zero when omitted.
+        Where the first inner solve starts; when omitted where h says (a network: at random weights,
+        the same each time), else at zero.
     tol : float or None
         The tolerance of the method's stopping rule; 0 goes on for ever, None is its default.
 
@@ -162,7 +164,8 @@ def minimize(
     method : str or Method
         The outer method.
     x0 : array, optional
-        Where the first inner solve starts, zero when omitted.
+        Where the first inner solve starts; when omitted where h says (a network: at random weights,
+        the same each time), else at zero.
     max_iter : int
         Outer iterations at most.
     tol : float, optional
@@ -312,6 +315,15 @@ class _Budgets:
         return None
 
 
+def _remarks(problem: Problem, snapshot: Snapshot, lam: Array) -> dict[str, str]:
+    """What h has to say of the λ at which the run began, and of that which is returned."""
+    if not (snapshot.history and isinstance(problem.inner, Remarking)):
+        return {}
+    places = {"At the start": snapshot.history[0].lam, "Here": lam}
+    found = {where: problem.inner.remark(at) for where, at in places.items()}
+    return {where: sentence for where, sentence in found.items() if sentence}
+
+
 def _worse(problem: Problem, snapshot: Snapshot) -> bool:
     """Whether the last iterate is worse than the best one by more than tolerance and errors."""
     best, last = snapshot.best, snapshot.history[-1]
@@ -342,6 +354,10 @@ def _result(
         contact = problem.domain.contact(lam, problem.backend)
     if contact is not None:
         notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
+    remarks = _remarks(problem, snapshot, lam)
+    if status is Status.CONVERGED and "Here" in remarks:
+        status = Status.STALLED  # f is flat where h does not see the data: that is no minimum
+    notes = (*notes, *(f"{where}, {sentence}" for where, sentence in remarks.items()))
     return Result(
         lam=lam,
         x=x,

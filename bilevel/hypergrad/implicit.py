@@ -31,14 +31,18 @@ class Implicit:
     verify : bool
         Go on where the recursion had drifted from the true residual (a product). The bound rests
         on the true one in any case.
+    relative : bool
+        Solve to a residual of ``tol`` ‖∂_x g‖ where that is less than ``tol``: q = 0 would be good
+        enough where all of g is small.
     """
 
     precondition: bool = True
     max_iter: int | None = None
     verify: bool = True
+    relative: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag)
+        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag, relative=flag)
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
@@ -46,6 +50,9 @@ class Implicit:
         point = inner.point
         outer = problem.outer.at(point.x, point.lam)
         diagonal = point.diag() if self.precondition else None
+        if self.relative:
+            pull = norm(outer.grad_x, problem.backend)
+            tol = tol * min(1.0, *problem.backend.scalars(pull))
         apply = None if diagonal is None else jacobi(diagonal)
         solved = self._solve(point, outer.grad_x, tol, apply, start)
         q, n_iter, status = solved.x, solved.n_iter, solved.status

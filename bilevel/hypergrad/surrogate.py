@@ -26,7 +26,7 @@ from ..linalg import dot, norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ..outer import Curved, OuterConstants, OuterPoint, RoundedOuter
 from ..problem import Problem
-from ..solvers import distance_bound
+from ..solvers import InnerResult, distance_bound
 from ..status import Status
 from ._protocol import HypergradResult
 from .bound import (
@@ -38,6 +38,80 @@ from .bound import (
     value_bound,
 )
 from .whitened import Bounds, smaller, whitened_bounds
+
+
+def transient(momentum: float) -> float:
+    """How far the iteration of a heavy ball may grow before it shrinks.
+
+    The modes of a step that is not too long have roots of modulus √β: their powers grow by about
+    2 / (1 - √β) at most, and not at all without momentum.
+    """
+    return 2 / (1 - math.sqrt(momentum)) if momentum > 0 else 1.0
+
+
+#: A result with one of these is no approximation of anything, and has no bound.
+MEANINGLESS = frozenset(
+    {Status.DIVERGED, Status.OVERFLOW, Status.NON_FINITE, Status.NEGATIVE_CURVATURE}
+)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A run of steps that is differentiated: where it began, and what was asked of it.
+
+    It has CONVERGED where both that which it differentiates has come to rest, ‖x - X(λ)‖ ≤ tol, or
+    no worse than a start that was handed over as good enough, and the linear iteration that its
+    derivative is, ‖H q - ∂_x g‖ ≤ tol; both up to rounding. It has DIVERGED where h ends above its
+    start, or q is worse than none by more than ``growth``. Elsewhere it was TRUNCATED.
+    """
+
+    problem: Problem
+    inner: InnerResult
+    tol: float
+    growth: float = 1.0
+
+    @property
+    def floor(self) -> float:
+        """The share at which rounding may take over."""
+        return 1e3 * float(self.problem.backend.xp.finfo(self.problem.dtype).eps)
+
+    def status(
+        self,
+        point: InnerPoint,
+        constants: InnerConstants,
+        slope: float,
+        pull: float,
+        left: float,
+    ) -> Status:
+        """How it ended: ``slope`` is ‖∂_x h‖, ``pull`` ‖∂_x g‖, ``left`` the share undone of q."""
+        start = self.inner
+        goal = self.tol * (1.0 if constants.mu is None else constants.mu)
+        before, after = self.problem.backend.scalars(start.point.value, point.value)
+        handed = start.status is Status.CONVERGED and slope <= start.grad_norm
+        rests = handed or slope <= max(goal, self.floor * start.grad_norm)
+        solved = pull == 0 or left <= max(self.tol / pull, self.floor)
+        if rests and solved:
+            return Status.CONVERGED
+        if not math.isfinite(after) or left > self.growth * (1 + 1e-6):
+            return Status.DIVERGED
+        grew = after > before + 1e-6 * max(abs(before), abs(after))
+        return Status.DIVERGED if grew and not rests else Status.TRUNCATED
+
+    def ended(
+        self, point: InnerPoint, outer: OuterPoint, value: Array, residual: float, gap: float
+    ) -> Status:
+        """The same of reverse mode, whose p has to be that of its q, too."""
+        backend, cross = self.problem.backend, point.cross_norm
+        slope, pull, length, *cross_norm = backend.scalars(
+            *(norm(a, backend) for a in (point.grad, outer.grad_x, value)),
+            *([] if cross is None else [cross]),
+        )
+        constants = self.problem.inner.constants(point.lam)
+        left = residual / pull if pull > 0 else 0.0
+        status = self.status(point, constants, slope, pull, left)
+        asked = self.tol * (cross_norm[0] if cross_norm else 1.0)
+        same = gap <= max(asked, self.floor * length)
+        return Status.TRUNCATED if status is Status.CONVERGED and not same else status
 
 
 def certified(
@@ -52,12 +126,14 @@ def certified(
     inner_error: float | None = None,
     rest: Array | None = None,
     pushed: Array | None = None,
+    walk: Walk | None = None,
 ) -> HypergradResult:
     """Return p with the bounds that q gives it; ``None`` where a constant is not stated.
 
     Without a ``value`` p is p(q). ``inner_error`` is a bound of ‖x - X(λ)‖ where the caller has
     one, ``rest`` H q - ∂_x g as computed from q: the residual that a recursion carries may have
-    little to do with it. With ``pushed``, q through X, each row answers for itself.
+    little to do with it. With ``pushed``, q through X, each row answers for itself. ``walk`` says
+    how a run of steps is judged whose status is CONVERGED so far.
     """
     backend = problem.backend
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
@@ -67,6 +143,10 @@ def certified(
     residual, gap = backend.scalars(norm(rest, backend), gap)
     if not math.isfinite(residual + gap):
         return HypergradResult(value, None, adjoint, residual, n_iter, Status.NON_FINITE, outer)
+    if walk is not None and status is Status.CONVERGED:
+        status = walk.ended(point, outer, value, residual, gap)
+    if status in MEANINGLESS:
+        return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
     found = Evidence.of(problem, point, outer, adjoint, rest, implicit, inner_error)
     if found is None:
         return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)

@@ -28,7 +28,7 @@ from ..solvers import InnerResult, distance_bound, point_error
 from ..status import Status
 from ._protocol import HypergradResult
 from .neumann import step_length
-from .surrogate import certified, tangent_bound
+from .surrogate import MEANINGLESS, Walk, certified, tangent_bound, transient
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,9 @@ class Unrolled:
 class ReverseUnrolled(Unrolled):
     """Reverse mode: memory for T points, time for one Hessian product a step.
 
-    ``tol`` and ``start`` of the call are not used: the number of steps says how precise the
-    result is, and its ``residual`` and ``error_bound`` measure that.
+    ``tol`` of the call is what the status is judged by: CONVERGED, TRUNCATED where the number of
+    steps left more undone, DIVERGED where they led away. ``residual`` and ``error_bound`` measure
+    it. ``start`` is not used.
 
     Examples
     --------
@@ -116,6 +117,7 @@ class ReverseUnrolled(Unrolled):
             adjoint,
             n_iter=self.n_differentiated,
             status=Status.CONVERGED,
+            walk=Walk(problem, inner, tol, transient(self.momentum)),
         )
 
 
@@ -123,7 +125,8 @@ class ReverseUnrolled(Unrolled):
 class ForwardUnrolled(Unrolled):
     """Forward mode: no memory for the points, but m columns in each Hessian product.
 
-    ``tol`` and ``start`` of the call are not used.
+    ``tol`` of the call is what the status is judged by, ‖H Z + B‖ taken relative to ‖B‖; ``start``
+    is not used.
 
     Examples
     --------
@@ -139,7 +142,7 @@ class ForwardUnrolled(Unrolled):
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
     ) -> HypergradResult:
-        xp = problem.backend.xp
+        backend, xp = problem.backend, problem.backend.xp
         eta = step_length(self.step, problem, inner.point.lam)
         points = self.walk(problem, inner.point)
         last = points[-1]
@@ -152,11 +155,21 @@ class ForwardUnrolled(Unrolled):
         outer = problem.outer.at(last.x, last.lam)
         columns = xp.reshape(tangent, (-1, tangent.shape[-1]))
         value = outer.grad_lam + xp.matmul(columns.T, xp.reshape(outer.grad_x, (-1,)))
-        rest = last.hvp(tangent) + cross_matrix(problem, last)
-        bound = _tangent_bound(problem, last, outer, tangent, rest)
-        return HypergradResult(
-            value, bound, None, None, self.n_differentiated, Status.CONVERGED, outer
+        cross = cross_matrix(problem, last)
+        rest = last.hvp(tangent) + cross
+        residual, slope, pull, whole, length = backend.scalars(
+            *(norm(a, backend) for a in (rest, last.grad, outer.grad_x, cross, value))
         )
+        constants = problem.inner.constants(last.lam)
+        left = residual / whole if whole > 0 else 0.0
+        status = Walk(problem, inner, tol, transient(self.momentum)).status(
+            last, constants, slope, pull, left
+        )
+        if not math.isfinite(residual + length):
+            status = Status.NON_FINITE
+        meaningless = status in MEANINGLESS
+        bound = None if meaningless else _tangent_bound(problem, last, outer, tangent, rest)
+        return HypergradResult(value, bound, None, None, self.n_differentiated, status, outer)
 
 
 def _tangent_bound(

@@ -74,6 +74,7 @@ class FunctionInner:
     declared: Constants
     cross_norm: Callable[[Array, Array], Any] | None = None
     declared_rounding: DeclaredRounding | None = None
+    declared_start: Array | None = None
     _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
@@ -85,6 +86,13 @@ class FunctionInner:
     def column_passes(self) -> int:
         """The same: every call takes one direction."""
         return self._calls.total
+
+    def start(self) -> Array:
+        """The start that was given, else zeros."""
+        if self.declared_start is not None:
+            return self.declared_start
+        backend = self.backend
+        return backend.xp.zeros(self.x_shape, dtype=self.dtype, device=backend.device)
 
     def constants(self, lam: Array) -> InnerConstants:
         return self.declared(lam) if callable(self.declared) else self.declared
@@ -281,6 +289,7 @@ def from_functions(
     constants: Constants | None = None,
     cross_norm: Callable[[Array, Array], Any] | None = None,
     rounding: DeclaredRounding | None = None,
+    start: Array | None = None,
 ) -> FunctionInner:
     """Build an inner objective h(x, λ) from functions.
 
@@ -311,6 +320,10 @@ def from_functions(
         matrix) may be from what they are, in norm. With it and ``InnerConstants(mu=...)`` an inner
         solution comes with a bound of its error; without it nothing is proven, since what a
         function returns may be anything. A product by differences is off by far more than rounding.
+    start : array, optional
+        Where an inner solve without x0 begins, of the shape of x; zeros when omitted. A function
+        that is not convex may have a saddle point or a maximum at zero (a network, a product of
+        unknowns as in a matrix factorisation), which no gradient leaves: give a random start.
 
     Returns
     -------
@@ -353,6 +366,7 @@ def from_functions(
         constants,
         cross_norm,
         rounding,
+        start,
     )
 
 
@@ -366,6 +380,7 @@ def from_autodiff(
     constants: Constants | None = None,
     cross_norm: Callable[[Array, Array], Any] | None = None,
     rounding: DeclaredRounding | None = None,
+    start: Array | None = None,
 ) -> FunctionInner:
     """Build an inner objective from h alone, by automatic differentiation.
 
@@ -376,7 +391,7 @@ def from_autodiff(
         so its course may not depend on the numbers.
     engine : {"torch", "jax"}
         What differentiates.
-    like, x_shape, n_hyperparameters, constants, cross_norm, rounding
+    like, x_shape, n_hyperparameters, constants, cross_norm, rounding, start
         As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
         change hands by DLPack, without a copy where both can use the same device and the entries
         lie one after the other.
@@ -418,6 +433,7 @@ def from_autodiff(
         constants,
         cross_norm,
         rounding,
+        start,
     )
 
 
@@ -433,6 +449,7 @@ def _build(
     constants: Constants | None,
     cross_norm: Callable[[Array, Array], Any] | None,
     rounding: DeclaredRounding | None,
+    start: Array | None,
 ) -> FunctionInner:
     backend = dense_backend_of(like=like)
     dtype = common_dtype(backend, like=like)
@@ -457,7 +474,26 @@ def _build(
         InnerConstants() if constants is None else constants,
         cross_norm,
         rounding,
+        _checked_start(start, shape, dtype, backend),
     )
+
+
+def _checked_start(
+    start: Array | None, shape: tuple[int, ...], dtype: Any, backend: Backend
+) -> Array | None:
+    """Refuse a start that is no x."""
+    if start is None:
+        return None
+    if dense_backend_of(start=start) != backend:
+        raise ValueError(f"start must be on {backend.name} ({backend.device}) as like: move it.")
+    if tuple(start.shape) != shape or start.dtype != dtype:
+        raise ValueError(
+            f"start must have shape {shape} and dtype {dtype}, got {tuple(start.shape)} and "
+            f"{start.dtype}."
+        )
+    if not bool(backend.xp.all(backend.xp.isfinite(start))):
+        raise ValueError("start must be finite, got NaN or infinite values.")
+    return start
 
 
 def _shape(x_shape: Any) -> tuple[int, ...]:

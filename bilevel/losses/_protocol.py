@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from ..backends import Array, Backend, Has
+from ..backends import Array, Backend, Has, all_finite
 
 
 class Loss(Protocol):
@@ -94,6 +94,15 @@ class Accounted(Protocol):
 #: Units of roundoff (half a last place) by which an elementary function may be off; those of the
 #: libraries are good to a few last places.
 ELEMENTARY = 32
+
+
+@runtime_checkable
+class Totals(Protocol):
+    """A loss of c predictions a row that sums its Hessians without forming each of them."""
+
+    def curvature_total(self, curvature: Array, s: Array | None, backend: Backend) -> Array:
+        """Σ_i s_i ∂²ℓ/∂t² over the rows, (c, c), or (K, c, c) of curvatures (n, c, K)."""
+        ...
 
 
 #: What takes the place of a loss has to be one.
@@ -218,7 +227,7 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
         raise TypeError(
             f"{name} has dtype {y.dtype} but its features have dtype {dtype}: convert one."
         )
-    if not bool(xp.all(xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return y
 
