@@ -147,6 +147,17 @@ def test_a_kernel_model_that_walked_far_knows_its_rounding(seed: int) -> None:
     assert norm(long(point.grad) - exact) <= point.rounding(point.x[..., None]).grad
 
 
+def test_a_kernel_model_that_was_solved_to_the_last_bit_has_a_bound() -> None:
+    """200 steps of L-BFGS moved K α, each right to a unit of what it was then."""
+    drawn = draw(2429, "kernel")
+    problem, method = drawn.problem, HOAG(tolerances="exact", max_inner=200)
+    state = method.init(problem, problem.lam(drawn.lam0), None, 1e-6)
+    for _ in range(6):
+        state = method.step(problem, state)
+        truth = drawn.truth(state.record.lam)
+        assert norm(long(state.x) - truth.x) <= state.record.inner_error + truth.unsure[0]
+
+
 @given(seed=st.integers(0, 100_000), family=st.sampled_from(LINEAR))
 def test_directions_that_were_summed_know_their_drift(seed: int, family: str) -> None:
     drawn = draw(seed, family)
