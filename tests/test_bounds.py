@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import UNIT, draw, norm
+from bounded import UNIT, draw, norm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,10 +84,10 @@ PLAIN = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", PLAIN)
 def test_losses_know_their_rounding(name: str, dtype: Any) -> None:
-    import drawn
+    import bounded
 
-    exact = {"huber": drawn._huber(0.7), "squared_hinge": drawn._hinge}
-    exact |= {k: getattr(drawn, f"_{k}") for k in PLAIN if k not in exact}
+    exact = {"huber": bounded._huber(0.7), "squared_hinge": bounded._hinge}
+    exact |= {k: getattr(bounded, f"_{k}") for k in PLAIN if k not in exact}
     rng, loss = np.random.default_rng(0), PLAIN[name]
     size = (400, 3) if name == "multinomial" else (400,)
     spread = 3 if name == "poisson" else 30

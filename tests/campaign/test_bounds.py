@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import Drawn, draw, norm
+from bounded import Drawn, draw, norm
 
 from bilevel.hypergrad import Direct, ForwardUnrolled, Implicit, Neumann, ReverseUnrolled
 from bilevel.methods import HOAG, METHODS
