@@ -149,7 +149,8 @@ class _Tour:
         structure.consistency(at, book)
         lams = [at.along_lam(at.direction_lam(rng)) for _ in range(3)]
         derivatives.criterion(at, book, noise["outer.value"].level, three, lams)
-        structure.curved(at, book, noise["outer.grad_x"].level)
+        if not book.blames("outer.grad_x", "outer.value"):
+            structure.curved(at, book, noise["outer.grad_x"].level)
         self._constants(at, thorough=True)
 
     def _constants(self, at: Place, *, thorough: bool) -> None:

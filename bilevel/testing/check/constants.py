@@ -25,6 +25,7 @@ _PROFILE = (-30.0, -10.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 10.0,
 
 
 def stated(place: Place) -> InnerConstants:
+    """The constants of the objective at the λ of the place."""
     probe = place.probe
     found: InnerConstants = probe.problem.inner.constants(probe.send(probe.lam, (probe.m,)))
     return found

@@ -157,7 +157,7 @@ def criterion(
 
     def cause(mine: Vector, truth: Vector, chosen: Any) -> str | None:
         scales = np.exp(np.clip(probe.lam[chosen], -700, 700))
-        return likely_factor(mine, truth) or chain_cause(mine, truth, scales)
+        return chain_cause(mine, truth, scales) or likely_factor(mine, truth)
 
     Slopes(
         "outer.grad_lam",
