@@ -27,6 +27,15 @@ class Unfolds(Protocol):
         ...
 
 
+@runtime_checkable
+class Touches(Protocol):
+    """A domain that tells where a point lies on its boundary."""
+
+    def contact(self, lam: Array, backend: Backend) -> str | None:
+        """What of the boundary λ lies on, in words for a reader; None in the interior."""
+        ...
+
+
 @dataclass(frozen=True)
 class Box:
     """{λ : lower ≤ λ ≤ upper}.
@@ -93,6 +102,30 @@ class Box:
             raise ValueError(f"A box with infinite bounds has no points to draw: {self}.")
         return [low + u * (high - low) for u, low, high in zip(unit, lower, upper, strict=True)]
 
+    def contact(self, lam: Array, backend: Backend) -> str | None:
+        """Name the hyperparameters at a bound.
+
+        Examples
+        --------
+        >>> import numpy as np, bilevel
+        >>> Box(-1, 1).contact(np.array([0.0, 1.0]), bilevel.get_backend("numpy"))
+        'λ[1] lies at its upper bound 1'
+        """
+        ends = (lam, self.project(lam - math.inf, backend), self.project(lam + math.inf, backend))
+        rows = zip(*(backend.to_numpy(a).tolist() for a in ends), strict=True)
+        sides = [
+            (j, "lower" if value <= low else "upper", value)
+            for j, (value, low, high) in enumerate(rows)
+            if value <= low or value >= high
+        ]
+        if not sides:
+            return None
+        j, side, value = sides[0]
+        if len(sides) == 1:
+            return f"λ[{j}] lies at its {side} bound {value:g}"
+        m = int(lam.shape[0])
+        return f"{len(sides)} of {m} hyperparameters lie at a bound, λ[{j}] at its {side} one"
+
     def _array(self, bound: float | tuple[float, ...], lam: Array, backend: Backend) -> Array:
         values = self._checked(bound, lam.shape[0])
         return backend.xp.asarray(values, dtype=lam.dtype, device=backend.device)
@@ -150,6 +183,16 @@ class Ball:
         norm = math.hypot(*away)
         scale = self.radius * max(map(abs, away)) / norm if norm > 0 else 0.0
         return [c + scale * a for c, a in zip(center, away, strict=True)]
+
+    def contact(self, lam: Array, backend: Backend) -> str | None:
+        """Say that λ lies on the sphere."""
+        center = self._checked_center(lam.shape[0])
+        values = backend.to_numpy(lam).tolist()
+        centers = _for_each(center, len(values))
+        away = math.hypot(*(v - c for v, c in zip(values, centers, strict=True)))
+        eps = float(backend.xp.finfo(lam.dtype).eps)
+        on = away >= self.radius * (1 - 8 * eps)
+        return f"λ lies on the boundary of the ball of radius {self.radius:g}" if on else None
 
     def _checked_center(self, m: int) -> list[float]:
         values = list(_bounds(self.center))

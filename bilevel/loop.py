@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from . import checkpoint as checkpoints
 from .backends import Array
+from .domains import Touches
+from .meter import BudgetSpent, Meter
 from .methods import Method, State, get_method
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -67,7 +68,7 @@ def iterate(
     True
     """
     chosen = get_method(method)
-    for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol)):
+    for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol), Meter()):
         yield snapshot.history[-1]
 
 
@@ -81,15 +82,18 @@ def _start(
     return Snapshot(state, (), None, None, Costs())
 
 
-def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator[Snapshot]:
+def _snapshots(
+    problem: Problem, method: Method, snapshot: Snapshot, meter: Meter
+) -> Iterator[Snapshot]:
+    before = snapshot.costs
     while snapshot.state.status is Status.RUNNING:
-        before = counts(problem)
-        state = method.step(problem, snapshot.state)
-        problem.backend.synchronize()
-        costs = snapshot.costs + (counts(problem) - before)
+        with meter.running():
+            state = method.step(problem, snapshot.state)
+            problem.backend.synchronize()
+        costs = before + metered(problem, meter)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
-        better = snapshot.best is None or _rank(record) <= _rank(snapshot.best)
+        better = snapshot.best is None or record.at_most <= snapshot.best.at_most
         snapshot = Snapshot(
             state,
             (*snapshot.history, record),
@@ -100,20 +104,11 @@ def _snapshots(problem: Problem, method: Method, snapshot: Snapshot) -> Iterator
         yield snapshot
 
 
-def counts(problem: Problem) -> Costs:
-    """The counters of a problem and the clock as they stand: differences are what was spent."""
+def metered(problem: Problem, meter: Meter) -> Costs:
+    """What a meter has counted of a problem."""
     inner, outer = problem.inner, problem.outer
-    return Costs(inner.passes, inner.column_passes, outer.passes, time.perf_counter())
-
-
-def _rank(record: Record) -> float:
-    """What is certain of f at this iterate; without a bound the later one is the better.
-
-    A loosely fitted x has a validation loss below f(λ), so the loss alone would prefer it.
-    """
-    if record.value_error is None:
-        return -float(record.k)
-    return record.value + record.value_error
+    with meter.reading():
+        return Costs(inner.passes, inner.column_passes, outer.passes, meter.seconds)
 
 
 def minimize(
@@ -127,6 +122,7 @@ def minimize(
     max_passes: int | None = None,
     max_seconds: float | None = None,
     callback: Callable[[Record], Any] | None = None,
+    progress: Callable[[Costs], Any] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
 ) -> Result:
@@ -149,11 +145,14 @@ def minimize(
         left, by its model and with the error of p, is below tol · f (1e-5 when omitted);
         ``"hoag"`` where ``optimality`` ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
     max_passes : int, optional
-        Stop after the iteration that reaches this many passes over the training data.
+        Stop before the pass over the training data that would be one more, in mid-iteration too.
     max_seconds : float, optional
-        Stop after the iteration that reaches this much time.
+        Stop once this much time is spent, in mid-iteration too, before the next product or step of
+        a solver.
     callback : callable, optional
         Called with each record; a true answer ends the run.
+    progress : callable, optional
+        Called a few times a second, inside an iteration too, with the costs until then.
     checkpoint : path, optional
         A file that holds the whole state after each iteration.
     resume : bool
@@ -163,7 +162,10 @@ def minimize(
     Returns
     -------
     Result
-        The best iterate; after Ctrl-C too, with the status INTERRUPTED.
+        The best iterate, by what is known of f there: a proven bound, or the value corrected by the
+        adjoint with its estimated error. After Ctrl-C, a budget or a numerical failure too, with
+        that status. Where such an end comes before the first iteration is through, nothing has
+        been fitted: ``nit`` is 0, ``fun`` NaN, and the message says it.
 
     Raises
     ------
@@ -188,8 +190,9 @@ def minimize(
     for name, budget in (("max_passes", max_passes), ("max_seconds", max_seconds)):
         if budget is not None and not budget > 0:
             raise ValueError(f"{name} must be positive, got {budget!r}.")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
+    for name, function in (("callback", callback), ("progress", progress)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable, got {type(function).__name__}.")
     if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
         raise ValueError(f"checkpoint is to be written to {checkpoint}: there is no such folder.")
     if resume and checkpoint is None:
@@ -198,47 +201,99 @@ def minimize(
     snapshot = _start(problem, lam0, chosen, x0, tol)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         snapshot = checkpoints.load(checkpoint, problem, chosen)
+    budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
+    meter = budgets.meter(problem, progress)
     status = Status.MAX_ITER
-
-    def verdict(record: Record) -> Status | None:
-        """Why the run ends after this record, or None."""
-        if record.status is not Status.RUNNING:
-            return record.status
-        if record.k >= max_iter:
-            return Status.MAX_ITER
-        if max_passes is not None and record.passes >= max_passes:
-            return Status.MAX_PASSES
-        if max_seconds is not None and record.seconds >= max_seconds:
-            return Status.MAX_SECONDS
-        return None
-
+    notes: tuple[str, ...] = ()
     try:
-        ended = verdict(snapshot.history[-1]) if snapshot.history else None
+        ended = budgets.verdict(snapshot.history[-1]) if snapshot.history else None
         if ended is not None:
-            return _result(snapshot, ended)
-        for snapshot in _snapshots(problem, chosen, snapshot):
+            return _result(problem, snapshot, ended)
+        for snapshot in _snapshots(problem, chosen, snapshot, meter):
             record = snapshot.history[-1]
             if checkpoint is not None:
                 checkpoints.save(checkpoint, snapshot, problem, chosen)
             asked = callback is not None and callback(record)
-            ended = Status.INTERRUPTED if asked else verdict(record)
+            ended = Status.INTERRUPTED if asked else budgets.verdict(record)
             if ended is not None:
                 status = ended
                 break
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    return _result(snapshot, status)
+    except BudgetSpent as end:
+        status = end.status
+    except ArithmeticError as error:
+        if snapshot.best is None:
+            raise
+        status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
+    spent = budgets.spent + metered(problem, meter)
+    return _result(problem, replace(snapshot, costs=spent), status, notes)
 
 
-def _result(snapshot: Snapshot, status: Status) -> Result:
+@dataclass(frozen=True)
+class _Budgets:
+    """What a run may spend, and what it had spent when it began."""
+
+    max_iter: int
+    max_passes: int | None
+    max_seconds: float | None
+    spent: Costs = Costs()
+
+    def meter(self, problem: Problem, progress: Callable[[Costs], Any] | None) -> Meter:
+        """A meter for what is left."""
+        spent = self.spent
+
+        def left(budget: float | None, used: float) -> float | None:
+            return None if budget is None else budget - used
+
+        def tell() -> None:
+            assert progress is not None
+            progress(spent + metered(problem, meter))
+
+        meter = Meter(
+            passes=lambda: problem.inner.passes,
+            max_passes=left(self.max_passes, spent.passes),
+            max_seconds=left(self.max_seconds, spent.seconds),
+            progress=None if progress is None else tell,
+        )
+        return meter
+
+    def verdict(self, record: Record) -> Status | None:
+        """Why the run ends after this record, or None."""
+        if record.status is not Status.RUNNING:
+            return record.status
+        if record.k >= self.max_iter:
+            return Status.MAX_ITER
+        if self.max_passes is not None and record.passes >= self.max_passes:
+            return Status.MAX_PASSES
+        if self.max_seconds is not None and record.seconds >= self.max_seconds:
+            return Status.MAX_SECONDS
+        return None
+
+
+def _result(
+    problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
+) -> Result:
     best, x = snapshot.best, snapshot.state.x
-    if status is Status.CONVERGED:
-        best = snapshot.history[-1]
-    elif best is not None:  # None: nothing has run, the state is where it would have begun
+    last = snapshot.history[-1] if snapshot.history else None
+    if best is None:  # nothing has run: the state is where it would have begun
+        notes = (*notes, "No iteration was completed, so no model has been fitted.")
+    elif status is Status.CONVERGED and last is not None and not best.at_most < last.at_least:
+        best = last
+    else:
+        if status is Status.CONVERGED:
+            status = Status.STALLED
+            notes = (*notes, f"It ended in a minimum worse than iterate {best.k}, which is this.")
         assert snapshot.best_x is not None
         x = snapshot.best_x
+    lam = snapshot.state.lam if best is None else best.lam
+    contact = None
+    if best is not None and isinstance(problem.domain, Touches):
+        contact = problem.domain.contact(lam, problem.backend)
+    if contact is not None:
+        notes = (*notes, f"{contact}: f may be smaller beyond, and a wider domain would tell.")
     return Result(
-        lam=snapshot.state.lam if best is None else best.lam,
+        lam=lam,
         x=x,
         fun=float("nan") if best is None else best.value,
         jac=None if best is None else best.hypergrad,
@@ -246,4 +301,6 @@ def _result(snapshot: Snapshot, status: Status) -> Result:
         nit=len(snapshot.history),
         history=snapshot.history,
         costs=snapshot.costs,
+        best=best,
+        notes=notes,
     )

@@ -22,7 +22,8 @@ from .design.shared import Product, Shared, map_designs, serve
 from .domains import Unfolds
 from .inner.linear import LinearModel
 from .lockstep import Ask, Task, stopping
-from .loop import counts, minimize
+from .loop import metered, minimize
+from .meter import Meter
 from .methods import Method
 from .problem import Problem
 from .record import Costed, Costs, Record, Result, aligned
@@ -42,7 +43,7 @@ class MultistartResult(Costed):
     costs : Costs
         What all of them cost together: a pass that serves several searches counts once.
     best : Result
-        The least ``fun`` among the searches that succeeded; among all, where none has.
+        That of the least f, by what is known of it, whether the search had come to its end or not.
     passes, column_passes, outer_passes, seconds
         Those of ``costs``.
     """
@@ -52,8 +53,7 @@ class MultistartResult(Costed):
 
     @property
     def best(self) -> Result:
-        done = [result for result in self.results if result.success]
-        return min(done or self.results, key=_fun)
+        return min(self.results, key=_at_most)
 
     def __repr__(self) -> str:
         found = Counter(result.status.value for result in self.results)
@@ -67,8 +67,10 @@ class MultistartResult(Costed):
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
-def _fun(result: Result) -> float:
-    return result.fun if result.fun == result.fun else math.inf
+def _at_most(result: Result) -> float:
+    if result.best is None or result.fun != result.fun:
+        return math.inf
+    return result.best.at_most
 
 
 def multistart(
@@ -161,9 +163,10 @@ def multistart(
     if run is _together:
         # Norms of the rows belong to the data: taken once for all searches, off the counters.
         _ = problem.inner.constants(lams[0]), problem.outer_constants
-    before = counts(problem)
-    found = run(problem, lams, options, callback)
-    costs = counts(problem) - before
+    meter = Meter()
+    with meter.running():
+        found = run(problem, lams, options, callback)
+    costs = metered(problem, meter)
     results = tuple(
         _not_run(problem, lam, start_x) if result is None else result
         for lam, result in zip(lams, found, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -88,6 +89,9 @@ class Record(Costed):
         g(x_k, λ_k), an approximation of f(λ_k).
     value_error : float or None
         A proven bound of abs(g(x_k, λ_k) - f(λ_k)), where one is to be had.
+    estimate, estimate_error : float or None
+        g - q_kᵀ ∂_x h, which is f(λ_k) to first order in x_k - X(λ_k), and what its error is taken
+        for (inf where the correction says nothing); None where the method has no q_k.
     hypergrad : array, shape (m,)
         p_k.
     hypergrad_error : float or None
@@ -130,6 +134,28 @@ class Record(Costed):
     cg_status: Status
     status: Status = Status.RUNNING
     costs: Costs = Costs()
+    estimate: float | None = None
+    estimate_error: float | None = None
+
+    def _known(self) -> tuple[tuple[float, float], ...]:
+        """Values of f(λ_k) and their errors, proven or estimated."""
+        pairs = ((self.value, self.value_error), (self.estimate, self.estimate_error))
+        known = tuple((v, e) for v, e in pairs if v is not None and e is not None)
+        return known or ((self.value, 0.0),)
+
+    @property
+    def at_most(self) -> float:
+        """What f(λ_k) is at most, as far as is known; inf where the value is NaN.
+
+        A loosely fitted x has a validation loss below f(λ): the value alone would prefer it.
+        """
+        top = min(v + e if v + e == v + e else math.inf for v, e in self._known())
+        return top if math.isfinite(self.value) else math.inf
+
+    @property
+    def at_least(self) -> float:
+        """What f(λ_k) is at least, as far as is known."""
+        return max(v - e if v - e == v - e else -math.inf for v, e in self._known())
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,12 +178,17 @@ class Result(Costed):
         Why the run ended.
     message : str
         The same in a sentence.
+        and what else is to be known of the end (``notes``).
     nit : int
         Outer iterations.
     history : tuple of Record
         All of them.
     costs : Costs
         What the run has spent.
+    best : Record or None
+        The iteration that is returned, with what is known of the errors there.
+    notes : tuple of str
+        Sentences about the end: λ at a bound of the domain, nothing fitted, and the like.
     """
 
     lam: Array
@@ -168,6 +199,8 @@ class Result(Costed):
     nit: int
     history: tuple[Record, ...]
     costs: Costs
+    best: Record | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def success(self) -> bool:
@@ -175,7 +208,7 @@ class Result(Costed):
 
     @property
     def message(self) -> str:
-        return self.status.message
+        return " ".join([self.status.message, *self.notes])
 
     def __repr__(self) -> str:
         rows = {

@@ -227,6 +227,7 @@ class StackedOuter:
         return OuterConstants(
             _bound((c.grad_x_lipschitz for c in found), max),
             _bound((c.grad_lam_lipschitz for c in found), _root),
+            least=_bound((c.least for c in found), sum),
         )
 
     def at(self, x: Array, lam: Array) -> StackedOuterPoint:

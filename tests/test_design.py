@@ -14,7 +14,7 @@ from scipy import sparse
 
 import bilevel
 from bilevel.backends import _host_csr
-from bilevel.design import Design, Standardized, WithIntercept, as_design
+from bilevel.design import Design, Standardized, WithIntercept, as_design, recounted
 
 N, P = 12, 5
 WITH_SPARSE = ("numpy", "torch", "cupy")
@@ -56,8 +56,7 @@ def build(kind: str, X: Any, backend: Any, dtype: Any) -> tuple[Design, Any]:
             design, X = WithIntercept(design), np.hstack([X, np.ones((len(X), 1))])
         else:
             design, X = Standardized.fit(design), standardise(X)
-    design.passes.forward = design.passes.backward = design.passes.columns = 0
-    return design, X
+    return recounted(design), X
 
 
 def standardise(X: Any) -> Any:

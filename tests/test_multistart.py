@@ -237,13 +237,19 @@ def test_the_better_of_two_valleys_is_found():
     assert found.best.fun == min(result.fun for result in found.results)
 
 
-def test_the_best_is_of_those_that_succeeded(problem):
+def test_the_best_is_the_one_of_which_the_least_is_known(problem):
     results = multistart(problem, [0.0, 3.0]).results
-    lower = dataclasses.replace(results[1], fun=results[1].fun - 1, status=Status.MAX_ITER)
+    record = dataclasses.replace(results[1].best, value=results[1].fun - 1, value_error=0.5)
+    lower = dataclasses.replace(
+        results[1], fun=results[1].fun - 1, best=record, status=Status.MAX_ITER
+    )
     nothing = dataclasses.replace(results[1], fun=np.nan, status=Status.NON_FINITE)
     whole = bilevel.MultistartResult((nothing, lower, results[0]), bilevel.Costs())
-    assert whole.best is results[0]
-    assert dataclasses.replace(whole, results=(nothing, lower)).best is lower
+    assert whole.best is lower
+    vague = dataclasses.replace(
+        lower, best=dataclasses.replace(record, value_error=1e9, estimate=None)
+    )
+    assert dataclasses.replace(whole, results=(nothing, vague, results[0])).best is results[0]
     assert dataclasses.replace(whole, results=(nothing,)).best is nothing
     for text in ("starts: 3", "1 max_iter", "best:", "passes"):
         assert text in repr(whole)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ..meter import Passes
 from ._host import from_host
-from ._protocol import Design, Passes, Rounds, rounded
+from ._protocol import Design, Rounds, rounded
 from ._recount import recounted, row_square_norms
 from .csr import CSRDesign
 from .dense import DenseDesign

@@ -1,41 +1,11 @@
-"""What a design matrix is, and how its products are counted."""
+"""What a design matrix is; its products are counted (:class:`bilevel.meter.Passes`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend, HostIndex
-
-
-@dataclass
-class Passes:
-    """Products with X and with Xᵀ since the counter was made: the true cost of a method.
-
-    Attributes
-    ----------
-    forward, backward : int
-        Products X @ V and Xᵀ @ R, each with any number of columns.
-    columns : int
-        The same, each column counted on its own.
-    """
-
-    forward: int = 0
-    backward: int = 0
-    columns: int = 0
-
-    @property
-    def total(self) -> int:
-        """Passes over the data, forward and backward."""
-        return self.forward + self.backward
-
-    def count_forward(self, v: Array) -> None:
-        self.forward += 1
-        self.columns += 1 if v.ndim == 1 else v.shape[1]
-
-    def count_backward(self, r: Array) -> None:
-        self.backward += 1
-        self.columns += 1 if r.ndim == 1 else r.shape[1]
+from ..meter import Passes
 
 
 @runtime_checkable

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..backends import Array
-from ._protocol import Design, Passes
+from ..meter import Passes
+from ._protocol import Design
 
 
 def recounted(design: Design) -> Design:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backends import Array, Backend, HostIndex, SparseKernel, check_rows
-from ._protocol import Passes, per_column
+from ..meter import Passes
+from ._protocol import per_column
 
 
 @dataclass(frozen=True)

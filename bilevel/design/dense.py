@@ -11,7 +11,8 @@ from typing import Any
 
 from .._cached import cached_property
 from ..backends import Array, Backend, HostIndex, check_rows
-from ._protocol import Design, Passes
+from ..meter import Passes
+from ._protocol import Design
 from .mixed import MixedPrecision
 
 #: Entries from which products in float32 are cheaper (8 MB in float64).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import Array, HostIndex
-from ._protocol import Passes
+from ..meter import Passes
 from ._wrapper import Wrapper
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import Array, HostIndex
-from ._protocol import Passes
+from ..meter import Passes
 from ._wrapper import Wrapper
 
 

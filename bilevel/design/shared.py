@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from ..backends import Array, HostIndex
-from ._protocol import Design, Passes
+from ..meter import Passes
+from ._protocol import Design
 from ._wrapper import Wrapper
 
 

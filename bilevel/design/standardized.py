@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import Array, HostIndex
-from ._protocol import Design, Passes, per_column
+from ..meter import Passes
+from ._protocol import Design, per_column
 from ._wrapper import Wrapper
 
 

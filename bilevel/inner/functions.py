@@ -14,6 +14,7 @@ from typing import Any, Literal
 from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ..meter import Passes
 from ._protocol import InnerConstants
 
 Origin = Literal["given", "autodiff", "differences"]
@@ -59,17 +60,17 @@ class FunctionInner:
     cross_jvp: Product | None
     derivatives: Derivatives
     declared: Constants
-    _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+    _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
     def passes(self) -> int:
         """Calls of the functions until now, those for differences included."""
-        return self._calls[0]
+        return self._calls.total
 
     @property
     def column_passes(self) -> int:
         """The same: every call takes one direction."""
-        return self._calls[0]
+        return self._calls.total
 
     def constants(self, lam: Array) -> InnerConstants:
         return self.declared(lam) if callable(self.declared) else self.declared
@@ -79,7 +80,7 @@ class FunctionInner:
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """H and ∂_x h, checked and counted."""
-        self._calls[0] += 1
+        self._calls.count_call()
         result = self.value_and_grad(x, lam)
         return check_value_and_grad(result, self.x_shape, self.backend, self.dtype)
 
@@ -87,7 +88,7 @@ class FunctionInner:
         self, name: str, x: Array, lam: Array, direction: Array, shape: tuple[int, ...]
     ) -> Array:
         """One of the given products, checked and counted."""
-        self._calls[0] += 1
+        self._calls.count_call()
         result = getattr(self, name)(x, lam, direction)
         check_result(name, result, shape, self.dtype)
         return result

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..backends import Array, Backend, get_backend
+from ..meter import tick
 from ..status import Status
 from .accuracy import Accuracy, Progress, Residual
 from .preconditioners import Preconditioner
@@ -235,6 +236,7 @@ def _descend(
     del z
     n_iter = 0
     while block and n_iter < max_iter:
+        tick()
         ap = operator(p)
         if ap is p:  # the identity; what follows writes into A p
             ap = xp.asarray(p, copy=True)

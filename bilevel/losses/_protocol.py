@@ -57,6 +57,10 @@ class Loss(Protocol):
         """ℓ(y, t), broadcastable to t: (n, 1, ...) where a row has c predictions."""
         ...
 
+    def least(self, y: Array, backend: Backend) -> Array:
+        """Inf of ℓ(y, t) over t for the rows of y, broadcastable to :meth:`value`."""
+        ...
+
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         """∂ℓ/∂t, the shape of t."""
         ...
@@ -92,6 +96,10 @@ class Pointwise:
 
     def validate(self, y: Array, backend: Backend, name: str) -> None:
         """Take any finite number; a loss with labels of its own refuses the others."""
+
+    def least(self, y: Array, backend: Backend) -> Array:
+        """Zero, as of every loss but Poisson's."""
+        return backend.xp.zeros_like(y)
 
     def curvature_product(self, curvature: Array, d: Array, backend: Backend) -> Array:
         return (curvature if d.ndim == curvature.ndim else curvature[..., None]) * d

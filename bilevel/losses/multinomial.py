@@ -86,6 +86,9 @@ class Multinomial:
         total = xp.expand_dims(backend.logsumexp(t, axis=1), axis=1)
         return total - xp.sum(y * t, axis=1, keepdims=True)
 
+    def least(self, y: Array, backend: Backend) -> Array:
+        return backend.xp.zeros_like(y[:, :1, ...])
+
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         return self.curvature(y, t, backend) - y
 

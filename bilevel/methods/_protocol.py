@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 from ..backends import Array, Backend
@@ -65,3 +66,16 @@ def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -
     one = backend.xp.ones_like(size)
     scale = backend.xp.where(size > 1, size, one)
     return norm(domain.project(lam - hypergrad / scale, backend) - lam, backend) * scale
+
+
+def estimated(problem: Problem, value: float, correction: float) -> tuple[float, float]:
+    """f(λ) as g(x, λ) less its correction qᵀ ∂_x h, and what the error of that is taken for.
+
+    The correction is f to first order in x - X(λ); what it leaves is taken to be as large as
+    itself. A result that g can't have, NaN or below its least value, is beyond the validity of the
+    first order and says nothing: then the error is inf.
+    """
+    found, least = value - correction, problem.outer_constants.least
+    if not math.isfinite(found) or (least is not None and found < least - 1e-3 * abs(value)):
+        return value, math.inf
+    return found, abs(correction)

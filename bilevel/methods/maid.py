@@ -20,16 +20,16 @@ it is where the projection does nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backends import Array
 from ..hypergrad import HypergradResult, Implicit, value_bound
-from ..linalg import norm
+from ..linalg import dot, norm
 from ..problem import Problem
 from ..record import Record
 from ..solvers import LBFGS, InnerResult, Solver, solve
 from ..status import Status
-from ._protocol import optimality
+from ._protocol import estimated, optimality
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,17 @@ class MAID:
             x, carry, adjoint = inner.x, inner.point.carry, found.adjoint
             n_inner, n_cg = n_inner + inner.n_iter, n_cg + found.n_iter
             z = found.value
-            value, size, slope, stationarity = backend.scalars(
+            assert found.adjoint is not None
+            value, size, slope, stationarity, correction = backend.scalars(
                 found.outer.value,
                 norm(z, backend),
                 norm(found.outer.grad_x, backend),
                 optimality(domain, backend, state.lam, z),
+                dot(found.adjoint, inner.point.grad, backend),
             )
             error = _needed(found.error_bound, "the error of the hypergradient")
             uncertain = _uncertainty(problem, inner, slope)
-            if not math.isfinite(size + value):
+            if not math.isfinite(size + value) or inner.status is Status.NON_FINITE:
                 status = Status.NON_FINITE
                 break
             if state.tol > 0 and stationarity + error <= state.tol * abs(value):
@@ -173,6 +175,8 @@ class MAID:
         record = _record(
             state, inner, found, value, uncertain, stationarity, moved, epsilon, n_inner, n_cg
         )
+        estimate, estimate_error = estimated(problem, value, correction)
+        record = replace(record, estimate=estimate, estimate_error=estimate_error)
         return MAIDState(
             k=state.k + 1,
             lam=lam,

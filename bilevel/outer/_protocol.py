@@ -21,11 +21,14 @@ class OuterConstants:
     self_concordance : float or None
         R with ∂²_{xx} g(x + u) ⪯ e^{R‖u‖} ∂²_{xx} g(x) for all u, as of the inner objective. Zero
         for a quadratic g.
+    least : float or None
+        g(x, λ) ≥ least for all x and λ.
     """
 
     grad_x_lipschitz: float | None = None
     grad_lam_lipschitz: float | None = None
     self_concordance: float | None = None
+    least: float | None = None
 
 
 class OuterPoint(Protocol):

@@ -10,6 +10,7 @@ from .._cached import cached_property
 from ..backends import Array, Backend, backend_of, common_dtype
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..inner.functions import Origin, check_result, check_value_and_grad, difference, unit_vectors
+from ..meter import Passes
 from ._protocol import OuterConstants
 
 
@@ -31,12 +32,12 @@ class FunctionOuter:
     grad_lam: Callable[[Array, Array], Array] | None
     derivatives: OuterDerivatives
     declared: OuterConstants
-    _calls: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+    _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
     def passes(self) -> int:
         """Calls of the functions until now, those for differences included."""
-        return self._calls[0]
+        return self._calls.total
 
     def constants(self) -> OuterConstants:
         return self.declared
@@ -46,7 +47,7 @@ class FunctionOuter:
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """G and ∂_x g, checked and counted."""
-        self._calls[0] += 1
+        self._calls.count_call()
         result = self.value_and_grad(x, lam)
         return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
 
@@ -54,7 +55,7 @@ class FunctionOuter:
         """∂_λ g as given, checked and counted; None where it is not given."""
         if self.grad_lam is None:
             return None
-        self._calls[0] += 1
+        self._calls.count_call()
         result = self.grad_lam(x, lam)
         check_result("grad_lam", result, tuple(lam.shape), self.dtype)
         return result

@@ -75,10 +75,11 @@ class HeldOut:
         """∂_x g is Lipschitz with sup ℓ'' Σ_i s_i ‖a_i‖² for a linear model, where ∂_λ g = 0."""
         direct = None if self.predictor.depends_on_lam else 0.0
         second, rows = self.loss.curvature_bound, self.row_square_norms
-        if rows is None or direct is None:
-            return OuterConstants(None, direct)
         backend, s = self.predictor.backend, self.sample_weight
         xp = backend.xp
+        (least,) = backend.scalars(xp.sum(self.weigh(self.loss.least(self.y, backend))))
+        if rows is None or direct is None:
+            return OuterConstants(None, direct, least=least)
         weighted = rows if s is None else s * beside(rows, s)
         square, widest = backend.scalars(xp.max(xp.sum(weighted, axis=0)), xp.max(rows))
         bends = self.loss.self_concordance
@@ -86,6 +87,7 @@ class HeldOut:
             None if second is None else second * square,
             direct,
             None if bends is None else bends * widest**0.5,
+            least,
         )
 
 

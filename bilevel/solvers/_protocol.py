@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..backends import Array, Backend
 from ..inner import Inner, InnerPoint
+from ..meter import tick
 from ..status import Status
 
 
@@ -113,6 +114,7 @@ def solve(
     status, n_iter = Status.STALLED, 0
     last = None
     for n_iter, step in enumerate(solver.walk(point, inner.backend, target)):
+        tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
             break

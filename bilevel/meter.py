@@ -1,0 +1,225 @@
+"""What a run spends, counted for that run alone, and the budgets that end it in mid-iteration.
+
+Counters (:class:`Passes`) belong to the data, which several runs may share, in several threads.
+While a run is under way each count is also entered in its own :class:`Meter`, found through the
+context, and each count and each iteration of a solver asks that meter whether the run may go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from .status import Status
+
+__all__ = ["BudgetSpent", "Meter", "Passes", "Tally", "tick"]
+
+#: The run whose work is being done.
+_RUNNING: ContextVar[Meter | None] = ContextVar("bilevel_running", default=None)
+
+#: The run whose own numbers the counters tell, instead of their totals.
+_READING: ContextVar[Meter | None] = ContextVar("bilevel_reading", default=None)
+
+
+class BudgetSpent(Exception):  # it ends a run as Ctrl-C does, it is no error
+    """A budget was spent in the middle of an iteration; ``status`` says which."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+@dataclass
+class Tally:
+    """Numbers of one counter."""
+
+    forward: int = 0
+    backward: int = 0
+    columns: int = 0
+
+    def add(self, other: Tally, sign: int = 1) -> None:
+        self.forward += sign * other.forward
+        self.backward += sign * other.backward
+        self.columns += sign * other.columns
+
+
+class Passes:
+    """Products with X and with Xᵀ since the counter was made: the true cost of a method.
+
+    Threads that share a counter may lose a count of these totals; what a run reports of itself is
+    counted apart, and exact.
+
+    Attributes
+    ----------
+    forward, backward : int
+        Products X @ V and Xᵀ @ R, each with any number of columns.
+    columns : int
+        The same, each column counted on its own.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X = bilevel.as_design(np.eye(2))
+    >>> _ = X.matmul(np.ones(2)), X.rmatmul(np.ones((2, 3)))
+    >>> X.passes
+    Passes(forward=1, backward=1, columns=4)
+    """
+
+    def __init__(self) -> None:
+        self._totals = Tally()
+
+    @property
+    def _told(self) -> Tally:
+        meter = _READING.get()
+        return self._totals if meter is None else meter.tally(self)
+
+    @property
+    def forward(self) -> int:
+        return self._told.forward
+
+    @property
+    def backward(self) -> int:
+        return self._told.backward
+
+    @property
+    def columns(self) -> int:
+        return self._told.columns
+
+    @property
+    def total(self) -> int:
+        """Passes over the data, forward and backward."""
+        told = self._told
+        return told.forward + told.backward
+
+    def count_forward(self, v: Any) -> None:
+        self._count(Tally(forward=1, columns=1 if v.ndim == 1 else int(v.shape[1])))
+
+    def count_backward(self, r: Any) -> None:
+        self._count(Tally(backward=1, columns=1 if r.ndim == 1 else int(r.shape[1])))
+
+    def count_call(self) -> None:
+        """Count the call of a user's function, which takes one direction."""
+        self._count(Tally(forward=1, columns=1))
+
+    def _count(self, one: Tally) -> None:
+        meter = _RUNNING.get()
+        if meter is not None:
+            meter.enter(self, one)
+        self._totals.add(one)
+
+    def __repr__(self) -> str:
+        told = self._told
+        return f"Passes(forward={told.forward}, backward={told.backward}, columns={told.columns})"
+
+
+def tick() -> None:
+    """Let the run that is under way, if any, end here where its budget is spent.
+
+    Raises
+    ------
+    BudgetSpent
+        If it is.
+    """
+    meter = _RUNNING.get()
+    if meter is not None:
+        meter.tick()
+
+
+#: Seconds between two calls of ``progress``.
+_EVERY = 0.2
+
+
+class Meter:
+    """Counts what one run spends, and ends it where its budget is spent.
+
+    Parameters
+    ----------
+    passes : callable, optional
+        Passes of the run until now, as its problem counts them.
+    max_passes, max_seconds : float, optional
+        What this meter may still grant.
+    progress : callable, optional
+        Called without arguments a few times a second while work is being done.
+    """
+
+    def __init__(
+        self,
+        *,
+        passes: Callable[[], int] | None = None,
+        max_passes: float | None = None,
+        max_seconds: float | None = None,
+        progress: Callable[[], Any] | None = None,
+    ) -> None:
+        self._tallies: dict[int, tuple[Passes, Tally]] = {}
+        self._passes, self._max_passes = passes, max_passes
+        self._max_seconds = max_seconds
+        self._progress, self._told = progress, -_EVERY
+        self._before, self._started = 0.0, None  # type: tuple[float, float | None]
+        self._parent: Meter | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds inside :meth:`running` until now."""
+        now = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._before + now
+
+    def tally(self, counter: Passes) -> Tally:
+        """What this run has counted there."""
+        entry = self._tallies.get(id(counter))
+        return Tally() if entry is None else entry[1]
+
+    def enter(self, counter: Passes, one: Tally) -> None:
+        """Count, and raise BudgetSpent where that is more than is granted."""
+        if self._parent is not None:
+            self._parent.enter(counter, one)
+        tally = self._tallies.setdefault(id(counter), (counter, Tally()))[1]
+        tally.add(one)
+        if self._max_passes is not None and self._passes is not None:
+            with self.reading():
+                spent = self._passes()
+            if spent > self._max_passes:
+                tally.add(one, -1)  # it is not made
+                raise BudgetSpent(Status.MAX_PASSES)
+        self._check_time()
+
+    def tick(self) -> None:
+        """Raise BudgetSpent where the time is up; show progress."""
+        if self._parent is not None:
+            self._parent.tick()
+        self._check_time()
+
+    def _check_time(self) -> None:
+        if self._max_seconds is None and self._progress is None:
+            return
+        seconds = self.seconds
+        if self._max_seconds is not None and seconds >= self._max_seconds:
+            raise BudgetSpent(Status.MAX_SECONDS)
+        if self._progress is not None and seconds >= self._told + _EVERY:
+            self._told = seconds
+            self._progress()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Work done inside is this run's."""
+        self._parent = _RUNNING.get()
+        token = _RUNNING.set(self)
+        self._started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._before, self._started = self.seconds, None
+            _RUNNING.reset(token)
+            self._parent = None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Counters read inside tell what this run has counted."""
+        token = _READING.set(self)
+        try:
+            yield
+        finally:
+            _READING.reset(token)
