@@ -71,16 +71,24 @@ def check_problem(
     >>> check_problem(bilevel.logistic_regression(X, y, X, y)).ok
     True
     """
-    rng = np.random.default_rng(seed)
     lam_host = np.asarray(problem.backend.to_numpy(problem.lam(lam, "lam")), dtype=np.float64)
     if x is None:
-        x_host = rng.standard_normal(int(np.prod(problem.inner.x_shape)))
+        size = int(np.prod(problem.inner.x_shape))
+        x_host = np.random.default_rng(seed).standard_normal(size)
     else:
         x_host = np.array(problem.backend.to_numpy(problem.x(x, "x")), np.float64).reshape(-1)
+    return examine(problem, lam_host, x_host, seed, everywhere=True)
+
+
+def examine(
+    problem: Problem, lam: Vector, x: Vector, seed: int, *, everywhere: bool = False
+) -> CheckReport:
+    """Check at (x, λ) and near it; elsewhere in D and at x of other sizes only if asked for."""
     before = problem.inner.passes + problem.outer.passes
-    book = Book(rng)
+    book = Book(np.random.default_rng(seed))
+    tour = _Tour(problem, x, lam, Window.of(problem, lam), book)
     with np.errstate(all="ignore"):  # what is not finite is reported, not warned of
-        _Tour(problem, x_host, lam_host, Window.of(problem, lam_host), book).go()
+        tour.go(everywhere)
     spent = problem.inner.passes + problem.outer.passes - before
     return CheckReport(tuple(book.findings), tuple(book.notes), tuple(book.checked), spent)
 
@@ -95,7 +103,7 @@ class _Tour:
     window: Window
     book: Book
 
-    def go(self) -> None:
+    def go(self, everywhere: bool) -> None:
         book, rng, window = self.book, self.book.rng, self.window
         here = Probe(self.problem, self.x, window.inside(self.lam))
         away = 0.3 * rng.standard_normal(here.p) * (1 + length(self.x)) / here.p**0.5
@@ -107,7 +115,8 @@ class _Tour:
         if len(places) == 2 and all(structure.finite(at.probe, book) for at in places):
             self._full(places)
         self._attempt("a face of the domain", self._corners)
-        self._passing()
+        if everywhere:
+            self._passing()
 
     def _attempt(self, name: str, check: Callable[[], Any]) -> None:
         """Make checks at a place; an exception of the problem's own is a finding too."""
