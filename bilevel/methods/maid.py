@@ -34,11 +34,15 @@ from ._protocol import estimated, optimality
 
 @dataclass(frozen=True)
 class MAIDState:
-    """Between two iterations of MAID."""
+    """Between two iterations of MAID.
+
+    ``x`` is the model of the last iteration, ``start`` and ``carry`` what is known at the next λ.
+    """
 
     k: int
     lam: Array
     x: Array
+    start: Array
     carry: Array | None
     adjoint: Array | None
     alpha: float
@@ -108,6 +112,7 @@ class MAID:
             k=0,
             lam=problem.domain.project(lam0, problem.backend),
             x=problem.x(x0),
+            start=problem.x(x0),
             carry=None,
             adjoint=None,
             alpha=math.nan if self.alpha is None else self.alpha,
@@ -121,7 +126,7 @@ class MAID:
     def step(self, problem: Problem, state: MAIDState) -> MAIDState:
         backend, domain = problem.backend, problem.domain
         epsilon, delta, alpha = state.epsilon, state.delta, state.alpha
-        x, carry, adjoint = state.x, state.carry, state.adjoint
+        x, carry, adjoint = state.start, state.carry, state.adjoint
         n_inner = n_cg = 0
         status = Status.STALLED
         for attempt in range(self.max_tightenings):
@@ -180,7 +185,8 @@ class MAID:
         return MAIDState(
             k=state.k + 1,
             lam=lam,
-            x=ahead.x,
+            x=inner.x,
+            start=ahead.x,
             carry=ahead.point.carry,
             adjoint=adjoint,
             alpha=self.grow * alpha,

@@ -136,7 +136,7 @@ class _Tour:
         """Everything, at the given point and at the one near it."""
         book = self.book
         self._attempt("the given point", lambda: purity.pure(places[0], places[1], book))
-        found = [purity.noises(at, book.rng) for at in places]
+        found = [purity.noises(at, book.rng, lines=2) for at in places]
         purity.precise(self.problem, found, book)
         for at, noise in zip(places, found, strict=True):
             self._attempt(at.name, lambda at=at, noise=noise: self._all(at, noise))  # type: ignore[misc]

@@ -181,7 +181,25 @@ def _of_grad(
         size = max(length(truth), length(mine))
         return length(mine - truth) <= asked * size + 10 * error
 
-    return differences(line, lambda at: metric * at.grad, place.eps, noise, agrees)
+    found = differences(line, lambda at: metric * at.grad, place.eps, noise, agrees)
+    if agrees(*found):
+        return found
+    return found[0], found[1] + kink(line, lambda at: metric * at.grad) / 10
+
+
+#: The step at which the two sides of a point are compared, and how much they differ at a kink.
+_SIDE, _KINKED = 1e-4, 1e-2
+
+
+def kink(line: Line, value: Callable[[Probe], Vector]) -> float:
+    """How far the slopes to both sides are apart where that is more than curvature makes; else 0.
+
+    At a kink, as the squared hinge has them, every second derivative between the two is right.
+    """
+    ahead, here, behind = (value(line(t)) for t in (_SIDE, 0.0, -_SIDE))
+    right, left = (ahead - here) / _SIDE, (here - behind) / _SIDE
+    apart = length(right - left)
+    return apart if apart > _KINKED * max(length(right), length(left)) else 0.0
 
 
 def hessian(place: Place, book: Book, noise: float, lines: list[Line]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from ...inner import Pushable
 from ...outer import Curved
 from .._probe import Line, Probe, Vector, derivative, length, ritz
-from .derivatives import coordinates, product_share, share
+from .derivatives import coordinates, kink, product_share, share
 from .places import Place
 from .report import Book
 
@@ -370,11 +370,12 @@ def curved(place: Place, book: Book, noise: float) -> None:
         noise=noise,
         jitter=line.jitter,
     )
+    bent = kink(line, lambda at: place.metric * at.outer_grad_x)
     book.compare(
         "outer.hvp",
         product(v),
         truth / place.metric,
-        10 * error,
+        10 * error + bent,
         share=share(place.eps),
         metric=place.metric,
         reference="differences of grad_x",
@@ -382,4 +383,5 @@ def curved(place: Place, book: Book, noise: float) -> None:
     top = float(probe.host(point.top())[0])
     found = ritz(product, book.rng.standard_normal(probe.p), 12)
     if found is not None:
-        book.constant("outer.top", top, found[1][0], 100 * share(place.eps), 0.0)
+        noise = 1e3 * place.eps * (probe.problem.outer_constants.grad_x_lipschitz or top)
+        book.constant("outer.top", top, found[1][0], 100 * share(place.eps), noise)
