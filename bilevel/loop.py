@@ -271,6 +271,15 @@ class _Budgets:
         return None
 
 
+def _worse(problem: Problem, snapshot: Snapshot) -> bool:
+    """Whether the last iterate is worse than the best one by more than tolerance and errors."""
+    best, last = snapshot.best, snapshot.history[-1]
+    assert best is not None
+    eps = float(problem.backend.xp.finfo(problem.dtype).eps)
+    tol = max(10 * getattr(snapshot.state, "tol", 0.0), 100 * eps)
+    return best.at_most + tol * abs(last.value) < last.at_least
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
@@ -278,7 +287,7 @@ def _result(
     last = snapshot.history[-1] if snapshot.history else None
     if best is None:  # nothing has run: the state is where it would have begun
         notes = (*notes, "No iteration was completed, so no model has been fitted.")
-    elif status is Status.CONVERGED and last is not None and not best.at_most < last.at_least:
+    elif status is Status.CONVERGED and last is not None and not _worse(problem, snapshot):
         best = last
     else:
         if status is Status.CONVERGED:

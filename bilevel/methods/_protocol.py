@@ -78,4 +78,5 @@ def estimated(problem: Problem, value: float, correction: float) -> tuple[float,
     found, least = value - correction, problem.outer_constants.least
     if not math.isfinite(found) or (least is not None and found < least - 1e-3 * abs(value)):
         return value, math.inf
-    return found, abs(correction)
+    eps = float(problem.backend.xp.finfo(problem.dtype).eps)
+    return found, abs(correction) + 8 * eps * abs(value)

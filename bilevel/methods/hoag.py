@@ -324,6 +324,8 @@ class _Iterate:
             zero if q is None else dot(q, inner.point.grad, backend),
         )
         estimate, error = (None, None) if q is None else estimated(problem, value, correction)
+        if error is not None and not _resolved(found.residual, norm_g):
+            error = math.inf  # a correction by a q that is none yet
         bound = value_bound(
             problem.outer_constants, inner_error=inner.error_bound, grad_x_norm=norm_g
         )
@@ -346,9 +348,7 @@ class _Iterate:
 
     def fires(self, tol: float) -> bool:
         """Whether p is small, as far as it can be told from these solves."""
-        # With a loose ε_k the old q (zero at first) may pass as it is: then p says nothing yet.
-        residual = self.found.residual
-        known = residual is None or residual <= 0.1 * self.norm_g
+        known = _resolved(self.found.residual, self.norm_g)
         return tol > 0 and self.finite and known and self.stationarity <= tol * abs(self.value)
 
     def proven(self, tol: float) -> bool:
@@ -363,6 +363,11 @@ class _Iterate:
 
 
 _TINY = 1e-300
+
+
+def _resolved(residual: float | None, norm_g: float) -> bool:
+    """Whether q solves its system at all: with a loose ε_k the old one, zero at first, may pass."""
+    return residual is None or residual <= 0.1 * norm_g
 
 
 def _record(k: int, lam: Array, tol: float, at: _Iterate, moved: float) -> Record:

@@ -21,8 +21,9 @@ product with the data serves all. Then
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..backends import Array
 from ..hypergrad import value_bound
@@ -41,12 +42,14 @@ from ..problem import Problem
 from ..record import Record
 from ..status import Status
 from . import projected, secant
-from ._protocol import optimality
+from ._protocol import estimated, optimality
+from .approach import stations
 from .certified import Proof, Wanted, provable_at, prove
 from .kept import Pairs, Sketch, plain, preconditioner, rounded_point
 from .looks import Look, Solved, look_at, turned, walk
 from .projected import ProjectedState
 from .secant import SecantState
+from .settled import beside, decrease_left
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class PathState:
     ``x`` is the model of the last iteration, ``start`` and ``carry`` what is predicted at the
     next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X. ``gap`` is the
     decrease that was left, relative, ``goal`` the accuracies with which a proof of the end would
-    have succeeded (None when not known).
+    have succeeded (None when not known). ``cold``: the first model is to be fitted from
+    nothing; ``moving``: the last iteration moved λ or x.
     """
 
     k: int
@@ -71,8 +75,10 @@ class PathState:
     gap: float
     sketch: Sketch | Pairs | None
     goal: Wanted | None
+    cold: bool
     record: Record | None
     status: Status
+    moving: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,9 @@ class PathFollowing:
     certify : bool
         Correct on at the end until the proven bound agrees, where the constants are known.
     first_condition : float
-        A start without x0 in one hyperparameter begins where the condition number of h, by its
-        own constants, is at most this, and comes down from there: a pass buys most where the
-        model is strongly regularised. ``math.inf`` starts at lam0 itself.
+        A start without x0 in one hyperparameter fits the first model by coming down to lam0 from
+        where the condition number of h, by its own constants, is at most this: a pass buys most
+        where the model is strongly regularised. ``math.inf`` fits at lam0 from x = 0.
     default_tol : float
         ``tol`` where none is given.
     rank, sketch_after : int
@@ -133,7 +139,7 @@ class PathFollowing:
     max_cg: int = 500
     memory: int = 10
     certify: bool = True
-    first_condition: float = 1e3
+    first_condition: float = 1e4
     default_tol: float = 1e-5
     rank: int = 10
     sketch_after: int = 8
@@ -144,8 +150,6 @@ class PathFollowing:
         backend = problem.backend
         lam = problem.domain.project(lam0, backend)
         m = lam.shape[0]
-        if m == 1 and x0 is None:
-            lam = _strongly_regularised(problem, lam, self.first_condition)
         x = problem.x(x0)
         n_tangents = m if m <= self.max_tangents else 0
         vectors = backend.xp.zeros((*x.shape, 1 + n_tangents), dtype=x.dtype, device=backend.device)
@@ -165,100 +169,172 @@ class PathFollowing:
             gap=math.inf,
             sketch=None,
             goal=None,
+            cold=x0 is None and n_tangents == m == 1,
             record=None,
             status=Status.RUNNING,
         )
 
     def step(self, problem: Problem, state: PathState) -> PathState:
-        lam = state.lam
-        point = problem.inner.at(state.start, lam, state.carry)
-        look, rhs = look_at(problem, point, state.vectors, state.pushed)
+        work = self._arrive(problem, state)
+        for work.sweeps in range(1, self.max_sweeps + 1):
+            self._correct(problem, work)
+            if self._decided(problem, state, work):
+                break
+        return self._next(problem, state, work)
+
+    def _arrive(self, problem: Problem, state: PathState) -> _Work:
+        """Look where the last iteration has predicted the model, and say what is wanted of it."""
+        if state.cold:
+            point, vectors, pushed, n_cg = self._approach(problem, state)
+        else:
+            point = problem.inner.at(state.start, state.lam, state.carry)
+            vectors, pushed, n_cg = state.vectors, state.pushed, 0
+        look, rhs = look_at(problem, point, vectors, pushed)
         wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
-        provable, goal = self.certify and provable_at(problem, look), state.goal
         if state.gap <= 20 * state.tol:
             # This step will arrive: what the proof needs is cheapest at once.
-            wanted = goal or Wanted(0.05 * self.newton, 0.2 * self.adjoint)
+            wanted = state.goal or Wanted(0.05 * self.newton, 0.2 * self.adjoint)
             if sketch is not None:
                 sketch = sketch.ahead(look)
-        estimate: _Estimate | None = None
+        provable = self.certify and provable_at(problem, look)
         verdict = _Verdict(state.rule, None, 0.0)
-        n_cg, sweeps, status, still = 0, 0, Status.RUNNING, False
-        rounded = True  # where that is cheaper, and until a proof has failed with it
-        for sweeps in range(1, self.max_sweeps + 1):
-            found, seen, sound = self._solve(problem, look, rhs, wanted, sketch, rounded)
-            n_cg += found.n_iter
-            if seen is not None:
-                sketch = None  # its vectors make room for the new ones
-                sketch = Pairs.at(look, seen)
-            elif sketch is None and found.n_iter >= self.sketch_after:
-                sketch = Sketch.at(look, self.rank) if self._sketches(problem, look) else None
-            turn = turned(problem, look, found)
-            point, moved = walk(problem, look, turn)
-            solved = Solved.of(problem, look, found, turn, point, moved)
-            vectors, pushed = turn.vectors, turn.pushed
-            del look, rhs, found, turn, seen  # blocks that what follows has better use for
+        fresh = state.k == 0 and not look.ready
+        return _Work(look, rhs, wanted, sketch, state.goal, provable, fresh, verdict, n_cg)
+
+    def _approach(
+        self, problem: Problem, state: PathState
+    ) -> tuple[InnerPoint, Array, Array | None, int]:
+        """Come down to the first λ from where h is well conditioned, a correction a station."""
+        lam, vectors, pushed, n_cg = state.lam, state.vectors, state.pushed, 0
+        here = [*stations(problem, lam, self.first_condition, self.trust), lam]
+        point = problem.inner.at(state.start, here[0], state.carry)
+        wanted = Wanted(self.newton, self.adjoint)
+        for now, then in itertools.pairwise(here):
             look, rhs = look_at(problem, point, vectors, pushed)
-            proof = prove(problem, solved, look, rhs) if provable and sound else None
-            estimate = _estimate(problem, solved, look, rhs, proof)
-            if not math.isfinite(estimate.norm):
-                status = Status.NON_FINITE
-                break
-            if state.k == 0 and sweeps < 3 and moved:
-                # x, then q and the tangents at that x: before that p says nothing of ∇f.
-                continue
-            verdict = self._judge(problem, state, estimate)
-            gap, allowed = verdict.gap, verdict.allowed
-            if proof is not None and allowed > 0:
-                goal = proof.needs(allowed)
-            small = gap is not None and gap <= state.tol * abs(estimate.value)
-            # The model that is returned has to be as good as its λ: what the last correction of x
-            # would do to g, to first order, is small too.
-            small = small and abs(estimate.value - estimate.corrected) <= state.tol * abs(
-                estimate.value
-            )
-            if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
-                # The pairs see the curvature along the last steps alone: one more has to agree.
-                small = small and state.gap <= 100 * state.tol
-            if small and estimate.bound is not None and estimate.bound <= allowed:
-                status = Status.CONVERGED
-                break
-            if small and provable and sweeps < self.max_sweeps:
-                wanted = goal or Wanted(0.1, 0.5 * wanted.adjoint)
-                rounded = False
-                if proof is None and sketch is not None:
-                    sketch = sketch.proven(look, problem.backend)
-                continue
-            if small:
-                status = Status.CONVERGED
-                break
-            if not moved and wanted.decrement > 0:
-                wanted = replace(wanted, decrement=0.0)  # x was as good as asked, p is not yet
-                continue
-            if still and not moved:
-                break  # x is as precise as it gets, and q and t have had their turn since
-            still = not moved
-            if estimate.error <= self.theta * estimate.free_norm:
-                break
-            if estimate.linear_error > 0.5 * estimate.error:
-                wanted = replace(wanted, adjoint=0.2 * wanted.adjoint)
-        assert estimate is not None
-        # p of which not even the sign is known moves nothing: the next iteration corrects on.
-        stay = status is Status.RUNNING and not estimate.error < estimate.norm
-        return self._next(
-            problem,
-            state,
-            state.rule if stay else verdict.rule,
-            stay,
-            moved,
-            look,
-            estimate,
-            verdict.gap,
-            sketch,
-            goal,
-            n_cg,
-            sweeps,
-            status,
-        )
+            found, _, _ = self._solve(problem, look, rhs, wanted, None, True)
+            n_cg += found.n_iter
+            turn = turned(problem, look, found)
+            point, _ = walk(problem, look, turn)
+            vectors, pushed = turn.vectors, turn.pushed
+            point = _predict(problem, point, vectors, pushed, then, then - now)
+        return point, vectors, pushed, n_cg
+
+    def _correct(self, problem: Problem, work: _Work) -> None:
+        """One block solve, and where it leads: x, q and t, and what is known of p there."""
+        look, rhs = work.look, work.rhs
+        del work.look, work.rhs  # blocks that what follows has better use for
+        sketch = work.sketch
+        found, seen, sound = self._solve(problem, look, rhs, work.wanted, sketch, work.rounded)
+        del rhs
+        work.n_cg += found.n_iter
+        if seen is not None:
+            work.sketch = None  # its vectors make room for the new ones
+            work.sketch = Pairs.at(look, seen)
+        elif sketch is None and found.n_iter >= self.sketch_after:
+            work.sketch = Sketch.at(look, self.rank) if self._sketches(problem, look) else None
+        del sketch
+        turn = turned(problem, look, found)
+        point, work.moved = walk(problem, look, turn)
+        solved = Solved.of(problem, look, found, turn, point, work.moved)
+        vectors, pushed = turn.vectors, turn.pushed
+        del look, found, turn, seen
+        work.look, work.rhs = look_at(problem, point, vectors, pushed)
+        provable = work.provable and sound
+        work.proof = prove(problem, solved, work.look, work.rhs) if provable else None
+        work.estimate = _estimate(problem, solved, work.look, work.rhs, work.proof)
+
+    def _decided(self, problem: Problem, state: PathState, work: _Work) -> bool:
+        """Whether λ may move, or the run end; where not, say what the next correction is to do."""
+        estimate = work.estimate
+        broken = estimate.cg_status is Status.NON_FINITE
+        if broken or not (math.isfinite(estimate.norm) and math.isfinite(estimate.value)):
+            work.status = Status.NON_FINITE
+            return True
+        if work.fresh and work.sweeps < 3 and work.moved:
+            # x, then q and the tangents at that x: before that p says nothing of ∇f.
+            return False
+        work.verdict = self._judge(problem, state, estimate)
+        if work.proof is not None and work.verdict.allowed > 0:
+            work.goal = work.proof.needs(work.verdict.allowed)
+        if self._small(state, work):
+            return self._ended(problem, state, work)
+        if not work.moved and work.wanted.decrement > 0:
+            # x was as good as asked, p is not yet.
+            work.wanted = replace(work.wanted, decrement=0.0)
+            return False
+        if work.still and not work.moved:
+            return True  # x is as precise as it gets, and q and t have had their turn since
+        work.still = not work.moved
+        if work.verdict.undecided and estimate.corrected_error <= 0.5 * work.vague:
+            work.vague = estimate.corrected_error
+            work.wanted = replace(work.wanted, newton=0.1 * work.wanted.newton)
+            return False
+        if estimate.error <= self.theta * estimate.free_norm:
+            return True
+        if estimate.linear_error > 0.5 * estimate.error:
+            work.wanted = replace(work.wanted, adjoint=0.2 * work.wanted.adjoint)
+        return False
+
+    def _small(self, state: PathState, work: _Work) -> bool:
+        """Whether the decrease that is left is within the tolerance, as far as the rule knows."""
+        estimate, gap = work.estimate, work.verdict.gap
+        enough = state.tol * abs(estimate.value)
+        if state.tol == 0 or gap is None or gap > enough:
+            return False
+        # The model that is returned has to be as good as its λ: what the last correction of x
+        # would do to g, to first order, is small too.
+        if not abs(estimate.value - estimate.corrected) <= enough:
+            return False
+        if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
+            # The pairs see the curvature along the last steps alone: one more has to agree.
+            return state.gap <= 100 * state.tol
+        return True
+
+    def _ended(self, problem: Problem, state: PathState, work: _Work) -> bool:
+        """Prove that little is left, where it can be proven, and look whether it is so."""
+        estimate = work.estimate
+        proven = estimate.bound is not None and estimate.bound <= work.verdict.allowed
+        if work.provable and not proven and work.sweeps < self.max_sweeps:
+            work.wanted = work.goal or Wanted(0.1, 0.5 * work.wanted.adjoint)
+            work.rounded = False
+            if work.proof is None and work.sketch is not None:
+                work.sketch = work.sketch.proven(work.look, problem.backend)
+            return False
+        left, rule = self._left(problem, work)
+        work.verdict = replace(work.verdict, rule=rule, gap=left)
+        if left <= state.tol * abs(estimate.value):
+            work.status = Status.CONVERGED
+        return True
+
+    def _left(self, problem: Problem, work: _Work) -> tuple[float, SecantState | ProjectedState]:
+        """What is left to gain by the curvature at the iterate, and the rule that knows of it.
+
+        Without tangents it is what the rule said.
+        """
+        estimate, verdict, look = work.estimate, work.verdict, work.look
+        rule, gap = verdict.rule, verdict.gap
+        assert gap is not None
+        flat = estimate.norm <= estimate.noise
+        if not look.has_tangents or (estimate.free_norm == 0 and not flat):
+            return gap, rule
+        backend = problem.backend
+        inside = projected.free(look.point.lam, look.p, problem.domain, backend)
+        m = int(look.p.shape[0])
+        host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
+        p, axes = host[:m], [j for j in range(m) if flat or host[m + j] != 0]
+        looks = []
+        for j in axes:
+            found = beside(problem, look, j, math.copysign(_probe(estimate, rule, p[j]), -p[j]))
+            if found is None:
+                return gap, rule
+            looks.append(found)
+        if flat and all(abs(c) <= 4 * estimate.noise for b in looks for c in b.change):
+            return 0.0, rule  # beside it too: f does not depend on λ here
+        left = decrease_left(p, estimate.error, looks)
+        if isinstance(rule, SecantState):
+            curvature = looks[0].change[0] / looks[0].step
+            rule = replace(rule, curvature=curvature if curvature > 0 else None, bend=0.0)
+        return left, rule
 
     def _pays(self, problem: Problem, vectors: int) -> bool:
         """Whether a step with so many vectors costs little beside the passes that it saves.
@@ -325,24 +401,40 @@ class PathFollowing:
 
     def _judge(self, problem: Problem, state: PathState, estimate: _Estimate) -> _Verdict:
         """Take the iterate in, and say how far from the end it is."""
+        if isinstance(state.rule, SecantState):
+            return self._judge_one(problem, state, state.rule, estimate)
+        return self._judge_many(problem, state, state.rule, estimate)
+
+    def _judge_one(
+        self, problem: Problem, state: PathState, before: SecantState, estimate: _Estimate
+    ) -> _Verdict:
+        size, error = estimate.norm, estimate.error
+        enough = 10 * state.tol * abs(estimate.value)
+        lam, p = problem.backend.scalars(state.lam[0], estimate.hypergrad[0])
+        rule = secant.observe(before, lam, p, error, estimate.corrected, estimate.corrected_error)
+        curvature = rule.curvature
+        if rule.lam != lam:
+            return _Verdict(rule, None, 0.0, back=True)
+        if size + error <= estimate.noise:  # f is flat here, up to rounding
+            return _Verdict(rule, 0.0, size)
+        if estimate.stationarity == 0:  # on the boundary
+            outwards = error < size
+            left = None if curvature is None else (size + error) ** 2 / (2 * curvature)
+            return _Verdict(rule, 0.0 if outwards else left, size)
+        if curvature is None:
+            return _Verdict(rule, None, 0.0)
+        # p itself: the domain may cut the stationarity short.
+        allowed = max(math.sqrt(2 * curvature * enough) - size, 0.0)
+        return _Verdict(rule, (size + error) ** 2 / (2 * curvature), allowed)
+
+    def _judge_many(
+        self, problem: Problem, state: PathState, before: ProjectedState, estimate: _Estimate
+    ) -> _Verdict:
         backend = problem.backend
         size, free, error = estimate.norm, estimate.free_norm, estimate.error
         enough = 10 * state.tol * abs(estimate.value)
-        if isinstance(state.rule, SecantState):
-            lam, p = backend.scalars(state.lam[0], estimate.hypergrad[0])
-            rule = secant.observe(state.rule, lam, p, error)
-            curvature = rule.curvature
-            if estimate.stationarity == 0:  # on the boundary
-                outwards = error < size
-                left = None if curvature is None else (size + error) ** 2 / (2 * curvature)
-                return _Verdict(rule, 0.0 if outwards else left, size)
-            if curvature is None:
-                return _Verdict(rule, None, 0.0)
-            # p itself: the domain may cut the stationarity short.
-            allowed = max(math.sqrt(2 * curvature * enough) - size, 0.0)
-            return _Verdict(rule, (size + error) ** 2 / (2 * curvature), allowed)
-        rule_m, accepted = projected.observe(
-            state.rule,
+        rule, taken = projected.observe(
+            before,
             state.lam,
             estimate.hypergrad,
             estimate.corrected,
@@ -350,36 +442,38 @@ class PathFollowing:
             error,
             backend,
             self.memory,
+            state.tol * abs(estimate.value),
         )
+        undecided = taken is projected.Taken.UNDECIDED
+        if size + error <= estimate.noise:
+            return _Verdict(rule, 0.0, size)
+        accepted = taken is projected.Taken.ACCEPTED
         if free == 0:  # in a corner, and p points outwards as far as is known
             known = accepted and error <= self.theta * size
-            return _Verdict(rule_m, 0.0 if known else None, size)
-        _, decrement = projected.propose(rule_m, problem.domain, backend)
+            return _Verdict(rule, 0.0 if known else None, size, undecided)
         gap, allowed = None, 0.0
+        target, decrement = projected.propose(rule, problem.domain, backend)
+        # What the last step gained and the next one promises is to be told from the error of f.
+        (promised,) = backend.scalars(dot(estimate.hypergrad, state.lam - target, backend))
+        fallen = promised if before.lam is None else before.value - estimate.corrected
+        told = max(min(promised, fallen) / 4, state.tol * abs(estimate.value))
+        undecided = undecided or (accepted and estimate.corrected_error > told)
         if accepted and decrement is not None:
             gap = decrement * (1 + error / free) ** 2
+            if state.vectors.shape[-1] == 1:
+                gap = max(gap, projected.fall(state.lam, estimate.hypergrad, error, problem))
         if decrement is not None and decrement > 0:
             allowed = max(free * (math.sqrt(enough / decrement) - 1), 0.0)
-        return _Verdict(rule_m, gap, allowed)
+        return _Verdict(rule, gap, allowed, undecided)
 
-    def _next(
-        self,
-        problem: Problem,
-        state: PathState,
-        rule: SecantState | ProjectedState,
-        stay: bool,
-        x_moved: bool,
-        look: Look,
-        estimate: _Estimate,
-        gap: float | None,
-        sketch: Sketch | Pairs | None,
-        goal: Wanted | None,
-        n_cg: int,
-        sweeps: int,
-        status: Status,
-    ) -> PathState:
+    def _next(self, problem: Problem, state: PathState, work: _Work) -> PathState:
         """Choose the next λ, and predict x there."""
         backend, xp = problem.backend, problem.backend.xp
+        estimate, look, status = work.estimate, work.look, work.status
+        # p of which not even the sign is known moves nothing: the next iteration corrects on.
+        known = estimate.error < estimate.norm or estimate.norm + estimate.error <= estimate.noise
+        stay = status is not Status.RUNNING or not (known or work.verdict.back)
+        rule = state.rule if stay and status is Status.RUNNING else work.verdict.rule
         if stay:
             lam = state.lam
         elif isinstance(rule, SecantState):
@@ -389,11 +483,41 @@ class PathFollowing:
             lam, _ = projected.propose(rule, problem.domain, backend)
         delta = lam - state.lam
         (moved,) = backend.scalars(norm(delta, backend))
-        if moved == 0 and not (stay or x_moved) and status is Status.RUNNING:
+        if (
+            status is Status.RUNNING
+            and moved == 0
+            and not work.moved
+            and not (stay and state.moving)
+        ):
             status = Status.STALLED  # neither λ nor x goes anywhere from here
         if isinstance(rule, SecantState) and not stay:
-            rule = secant.trusted(rule, moved, sweeps if state.k > 0 else 2)
-        record = Record(
+            rule = secant.trusted(rule, moved, work.sweeps if state.k > 0 else 2)
+        gap = work.verdict.gap
+        start = look.point
+        if status is Status.RUNNING:
+            start = _predict(problem, look.point, look.vectors, look.pushed, lam, delta)
+        return PathState(
+            k=state.k + 1,
+            lam=lam,
+            x=look.point.x,
+            start=start.x,
+            carry=start.carry if isinstance(start, Pushable) else None,
+            vectors=look.vectors,
+            pushed=look.pushed,
+            rule=rule,
+            tol=state.tol,
+            sketch=work.sketch,
+            goal=work.goal,
+            gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
+            cold=False,
+            moving=moved > 0 or work.moved,
+            record=self._record(state, work, moved),
+            status=status,
+        )
+
+    def _record(self, state: PathState, work: _Work, moved: float) -> Record:
+        estimate = work.estimate
+        return Record(
             k=state.k + 1,
             lam=state.lam,
             value=estimate.value,
@@ -405,30 +529,50 @@ class PathFollowing:
             cg_residual=estimate.cg_residual,
             optimality=estimate.stationarity,
             step=moved,
-            n_inner=sweeps,
-            n_cg=n_cg,
-            inner_status=Status.CONVERGED if sweeps < self.max_sweeps else Status.MAX_ITER,
+            n_inner=work.sweeps,
+            n_cg=work.n_cg,
+            inner_status=Status.CONVERGED if work.sweeps < self.max_sweeps else Status.MAX_ITER,
             cg_status=estimate.cg_status,
+            estimate=estimate.corrected,
+            estimate_error=estimate.corrected_error,
         )
-        start = look.point
-        if status is Status.RUNNING:
-            start = _predict(problem, look, lam, delta)
-        return PathState(
-            k=state.k + 1,
-            lam=lam,
-            x=look.point.x,
-            start=start.x,
-            carry=start.carry if isinstance(start, Pushable) else None,
-            vectors=look.vectors,
-            pushed=look.pushed,
-            rule=rule,
-            tol=state.tol,
-            sketch=sketch,
-            goal=goal,
-            gap=math.inf if gap is None else gap / max(abs(estimate.value), 1e-300),
-            record=record,
-            status=status,
-        )
+
+
+def _probe(estimate: _Estimate, rule: SecantState | ProjectedState, p: float) -> float:
+    """How far beside λ to look: twice the Newton step, and so far that p changes by its error."""
+    curvature = rule.curvature if isinstance(rule, SecantState) else None
+    if not curvature:
+        return 0.05
+    return min(max(2 * (abs(p) + 4 * estimate.error) / curvature, 1e-3), 0.5)
+
+
+@dataclass
+class _Work:
+    """What an iteration has in hand between two corrections.
+
+    ``fresh``: nothing was known of q and t where the iteration began; ``still``: the correction
+    before did not move x; ``vague``: the error of f with which nothing could be decided;
+    ``rounded``: solve in the lower precision where that is cheaper, until a proof has failed with
+    it.
+    """
+
+    look: Look
+    rhs: Array
+    wanted: Wanted
+    sketch: Sketch | Pairs | None
+    goal: Wanted | None
+    provable: bool
+    fresh: bool
+    verdict: _Verdict
+    n_cg: int
+    sweeps: int = 0
+    moved: bool = False
+    still: bool = False
+    vague: float = math.inf
+    rounded: bool = True
+    status: Status = Status.RUNNING
+    proof: Proof | None = None
+    estimate: _Estimate = field(init=False)
 
 
 @dataclass(frozen=True)
@@ -436,12 +580,15 @@ class _Verdict:
     """The rule with an iterate taken in, and how far from the end it is.
 
     ``gap`` is the decrease of f that is left, the error of p counted against it (None: not known),
-    ``allowed`` the error of p with which it would still be small (0: none).
+    ``allowed`` the error of p with which it would still be small (0: none). ``undecided``: f is not
+    known well enough to judge this step or the next one; ``back``: the step is taken back.
     """
 
     rule: SecantState | ProjectedState
     gap: float | None
     allowed: float
+    undecided: bool = False
+    back: bool = False
 
 
 @dataclass(frozen=True)
@@ -460,6 +607,7 @@ class _Estimate:
     value_error: float | None
     corrected: float
     corrected_error: float
+    noise: float  # what rounding leaves of a p that is zero
     cg_residual: float
     cg_status: Status
 
@@ -484,10 +632,13 @@ def _estimate(
         norm(after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend),
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(rhs[..., j], backend) for j in range(1, width)),
+        norm(after.vectors[..., 1:], backend),
     )
     value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
     moved_p, free = numbers[9:11]
-    old, new = numbers[11 : 10 + width], numbers[10 + width :]
+    old, new, tangents = numbers[11 : 10 + width], numbers[10 + width : -1], numbers[-1]
+    eps = float(backend.xp.finfo(after.p.dtype).eps)
+    corrected_value, corrected_error = estimated(problem, value, correction)
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
     errors = solved.estimates
@@ -507,8 +658,12 @@ def _estimate(
         shares = [e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0]
         share = max(shares, default=0.0)
         linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
-        linear = max(linear, share * moved_p)
+        linear = max(linear, share * moved_p) if grad_x > 0 else 0.0
     error = lag + linear
+    if corrected_error < math.inf:
+        # The correction is of first order in what the model would still go, and made with an
+        # inexact q: both times the norm of H measures what is left.
+        corrected_error += left * (left + grown[0])
     bound, inner_error = None, None
     mu = after.constants.mu
     if mu is not None:
@@ -528,45 +683,32 @@ def _estimate(
         value_error=value_bound(
             problem.outer_constants, inner_error=inner_error, grad_x_norm=grad_x
         ),
-        corrected=value - correction,
-        corrected_error=abs(correction) + lag,
+        corrected=corrected_value,
+        corrected_error=corrected_error,
+        noise=8 * eps * grad_x * tangents,
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )
 
 
-def _predict(problem: Problem, look: Look, lam: Array, delta: Array) -> InnerPoint:
+def _predict(
+    problem: Problem,
+    point: InnerPoint,
+    vectors: Array,
+    pushed: Array | None,
+    lam: Array,
+    delta: Array,
+) -> InnerPoint:
     """x + t δ where that lowers h(., λ + δ), else x."""
     backend, xp = problem.backend, problem.backend.xp
-    point = look.point
-    stay = problem.inner.at(point.x, lam, point.carry)
-    if look.vectors.shape[-1] == 1:
+    known = getattr(point, "carry", None)
+    stay = problem.inner.at(point.x, lam, known)
+    if vectors.shape[-1] == 1:
         return stay
-    x = point.x + xp.matmul(look.vectors[..., 1:], delta)
+    x = point.x + xp.matmul(vectors[..., 1:], delta)
     carry = None
-    if look.pushed is not None and point.carry is not None:
-        carry = point.carry + xp.matmul(look.pushed[..., 1:], delta)
+    if pushed is not None and known is not None:
+        carry = known + xp.matmul(pushed[..., 1:], delta)
     go = problem.inner.at(x, lam, carry)
     here, there = backend.scalars(stay.value, go.value)
     return go if there < here else stay
-
-
-def _strongly_regularised(problem: Problem, lam: Array, condition: float) -> Array:
-    """lam, or a larger λ in D at which h is well conditioned, where raising λ does that."""
-    backend = problem.backend
-
-    def number(at: Array) -> float:
-        constants = problem.inner.constants(at)
-        if not constants.mu or constants.smoothness is None:
-            return math.nan
-        return constants.smoothness / constants.mu
-
-    for _ in range(64):
-        now = number(lam)
-        if not now > condition:
-            return lam
-        higher = problem.domain.project(lam + max(0.5, math.log(now / condition)), backend)
-        if not number(higher) < now:
-            return lam
-        lam = higher
-    return lam

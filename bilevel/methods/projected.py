@@ -8,10 +8,20 @@ where the values differ by more than their errors.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from ..backends import Array, Backend
 from ..domains import Domain
-from ..linalg import dot, two_loops
+from ..linalg import dot, norm, two_loops
+from ..problem import Problem
+
+
+class Taken(Enum):
+    """What becomes of a step."""
+
+    ACCEPTED = "accepted"
+    TAKEN_BACK = "taken back"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
@@ -53,11 +63,17 @@ def observe(
     error: float,
     backend: Backend,
     memory: int,
-) -> tuple[ProjectedState, bool]:
-    """Take in an iterate; False where it has to be taken back."""
+    equal: float = 0.0,
+) -> tuple[ProjectedState, Taken]:
+    """Take in an iterate, or say that it has to be taken back.
+
+    Values that differ by no more than ``equal`` are taken for equal. Where the errors of the values
+    are larger than what would tell them apart the answer is UNDECIDED, and the state that of an
+    accepted step only where f has fallen as far as can be told.
+    """
     fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error, error)
     if state.lam is None or state.hypergrad is None:
-        return fresh, True
+        return fresh, Taken.ACCEPTED
     s, y = lam - state.lam, p - state.hypergrad
     predicted, length, sy, yy = backend.scalars(
         dot(state.hypergrad, s, backend),
@@ -65,17 +81,43 @@ def observe(
         dot(s, y, backend),
         dot(y, y, backend),
     )
+    if length == 0:  # the same λ, more precisely
+        again = replace(state, hypergrad=p, value=value, value_error=value_error, error=error)
+        return again, Taken.ACCEPTED
+    grown = value - (state.value + 1e-4 * predicted)
     slack = value_error + state.value_error
-    grew = value > state.value + 1e-4 * predicted + slack
+    taken = _decide(grown, slack, max(equal, -1e-4 * predicted))
+    if taken is Taken.UNDECIDED and value_error <= 0.1 * state.value_error:
+        # It is f at the iterate before that is not known: nothing here will tell.
+        return replace(fresh, trust=state.trust), Taken.ACCEPTED
     # After three shorter steps that also failed it is the value of the anchor that was wrong.
-    if grew and state.rejected < 3:
+    if (taken is Taken.TAKEN_BACK or grown > equal) and state.rejected < 3:
         shorter = replace(state, trust=length / 4, rejected=state.rejected + 1)
-        return shorter, False
+        return shorter, taken
     # A difference of p that is all error says nothing of the curvature. The errors of neighbours
     # mostly cancel in it: with a factor of 1 short steps taught nothing, and stayed short.
     if sy > 1e-8 * yy and sy > 0 and error + state.error < 4 * yy**0.5:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
-    return replace(fresh, trust=min(2 * state.trust, 4.0)), True
+    grows = taken is Taken.TAKEN_BACK
+    return replace(fresh, trust=min(2 * state.trust, 4.0)), Taken.ACCEPTED if grows else taken
+
+
+def _decide(grown: float, slack: float, equal: float) -> Taken:
+    if grown > slack + equal:
+        return Taken.TAKEN_BACK
+    return Taken.ACCEPTED if grown + slack <= 0 or slack <= equal else Taken.UNDECIDED
+
+
+def fall(lam: Array, p: Array, error: float, problem: Problem) -> float:
+    """How far f falls by its slope where every λ_j moves by 1, a factor e, as far as D lets it.
+
+    The pairs know the curvature along the last steps alone. Along others f may go on falling as p
+    says: on a plateau a little of p in each of many coordinates is all there is to see.
+    """
+    backend, xp = problem.backend, problem.backend.xp
+    moved = lam - problem.domain.project(lam - xp.sign(p), backend)
+    slope, length = backend.scalars(dot(p, moved, backend), norm(moved, backend))
+    return slope + error * length
 
 
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:

@@ -27,6 +27,8 @@ class SecantState:
         The last iterate and its p.
     error : float
         Of that p.
+    value, value_error : float
+        f at the last iterate, and its error.
     curvature : float or None
         The estimate of f'' at the last iterate, where it is positive.
     bend : float
@@ -41,14 +43,31 @@ class SecantState:
     lam: float | None = None
     hypergrad: float | None = None
     error: float = 0.0
+    value: float = math.inf
+    value_error: float = 0.0
     curvature: float | None = None
     bend: float = 0.0
     slope: float | None = None
     middle: float | None = None
 
 
-def observe(state: SecantState, lam: float, p: float, error: float) -> SecantState:
-    """Take in p ± error at λ."""
+def observe(
+    state: SecantState,
+    lam: float,
+    p: float,
+    error: float,
+    value: float = math.nan,
+    value_error: float = 0.0,
+) -> SecantState:
+    """Take in p ± error and f ± its error at λ; the last iterate stays where λ went past a minimum.
+
+    It did where f is larger than before for certain while p does not ascend for certain: between
+    the two f' has changed its sign and back.
+    """
+    if _passed(state, lam, p, error, value - value_error):
+        step = lam - _known(state.lam)
+        ends = {"above": lam} if step > 0 else {"below": lam}
+        return replace(state, trust=abs(step) / 2, curvature=None, bend=0.0, **ends)
     below, above, curvature = state.below, state.above, state.curvature
     if p > error and (above is None or lam < above):
         above = lam
@@ -57,7 +76,16 @@ def observe(state: SecantState, lam: float, p: float, error: float) -> SecantSta
     if below is not None and above is not None and below >= above:
         # f' changes sign more than once: keep the bracket that this iterate opens.
         below, above = (None, above) if p > 0 else (below, None)
-    fresh = replace(state, below=below, above=above, lam=lam, hypergrad=p, error=error)
+    fresh = replace(
+        state,
+        below=below,
+        above=above,
+        lam=lam,
+        hypergrad=p,
+        error=error,
+        value=value,
+        value_error=value_error,
+    )
     if state.lam is None or state.hypergrad is None or lam == state.lam:
         return fresh
     change = p - state.hypergrad
@@ -78,6 +106,19 @@ def observe(state: SecantState, lam: float, p: float, error: float) -> SecantSta
         if 0.3 * slope <= here <= 2 * slope:  # beyond that the three tell more noise than shape
             curvature, bend = here, twice / 2
     return replace(fresh, curvature=curvature, bend=bend, slope=slope, middle=middle)
+
+
+def _passed(state: SecantState, lam: float, p: float, error: float, least: float) -> bool:
+    if state.lam is None or state.hypergrad is None:
+        return False
+    step = lam - state.lam
+    onwards = p * step <= error * abs(step) and state.hypergrad * step < 0
+    return onwards and least > state.value + state.value_error
+
+
+def _known(number: float | None) -> float:
+    assert number is not None
+    return number
 
 
 def _zero(p: float, curvature: float, bend: float) -> float:

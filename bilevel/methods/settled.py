@@ -1,0 +1,89 @@
+"""How much of f is left near an iterate: the Hessian of f there, by one look beside each tangent.
+
+The curvature that a secant shows is that of the last step. On a plateau, or behind a bend, it
+says nothing of where the run has come to: a decrease that is small by it may be small by mistake.
+With tangents the model at λ + s e_j is predicted, and q and t are so near there that the corrected
+p is in error by s² only: a look beside each hyperparameter, a pass back over the data, gives the
+second derivatives of f at the iterate itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..backends import Array
+from ..inner import Pushable
+from ..problem import Problem
+from .looks import Look, look_at
+
+
+@dataclass(frozen=True)
+class Beside:
+    """p at λ + step e_j, as far as the look at λ predicts it."""
+
+    axis: int
+    step: float
+    p: Array
+    change: tuple[float, ...]
+
+
+def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | None:
+    """Look at λ + step e_j, or on the other side where D ends before; None without room in D."""
+    backend, xp = problem.backend, problem.backend.xp
+    lam = look.point.lam
+    unit = xp.eye(lam.shape[0], dtype=lam.dtype, device=backend.device)[axis, :]
+    for signed in (step, -step):
+        target = problem.domain.project(lam + signed * unit, backend)
+        delta = target - lam
+        (moved,) = backend.scalars(delta[axis])
+        if abs(moved) >= 0.9 * abs(step):
+            break
+    else:
+        return None
+    point = look.point
+    x = point.x + xp.matmul(look.vectors[..., 1:], delta)
+    carry = None
+    if isinstance(point, Pushable) and look.pushed is not None and point.carry is not None:
+        carry = point.carry + xp.matmul(look.pushed[..., 1:], delta)
+    there, _ = look_at(problem, problem.inner.at(x, target, carry), look.vectors, look.pushed)
+    change = there.p - look.p
+    return Beside(
+        axis, moved, there.p, backend.scalars(*(change[j] for j in range(change.shape[0])))
+    )
+
+
+def decrease_left(p: tuple[float, ...], error: float, looks: list[Beside]) -> float:
+    """½ (‖p‖ + error)² / curvature along the Newton step of the coordinates that were looked at.
+
+    The error of p is counted against it; inf where the Hessian is not positive definite.
+    """
+    axes = [b.axis for b in looks]
+    rows = [[b.change[j] / b.step for j in axes] for b in looks]
+    n = len(axes)
+    hessian = [[(rows[i][j] + rows[j][i]) / 2 for j in range(n)] for i in range(n)]
+    right = [p[j] for j in axes]
+    size = math.hypot(*right)
+    decrement = _quadratic(hessian, right)
+    if decrement is None:
+        return math.inf
+    if size == 0:
+        least = _quadratic(hessian, [1.0] * n)
+        return math.inf if least is None else error**2 * least / 2
+    return decrement / 2 * (1 + error / size) ** 2
+
+
+def _quadratic(matrix: list[list[float]], right: list[float]) -> float | None:
+    """Bᵀ A⁻¹ b by elimination, None where A is not positive definite: A is of very few rows."""
+    a, b, total = [row[:] for row in matrix], right[:], 0.0
+    for k in range(len(b)):
+        pivot = a[k][k]
+        if not pivot > 0 or not math.isfinite(pivot):
+            return None
+        total += b[k] ** 2 / pivot
+        for i in range(k + 1, len(b)):
+            factor = a[i][k] / pivot
+            b[i] -= factor * b[k]
+            for j in range(k, len(b)):
+                a[i][j] -= factor * a[k][j]
+    return total
