@@ -50,7 +50,7 @@ def hvp(x: Any, lam: Any, v: Any, A: Any = A, S: Any = S, least: float = 0.0) ->
 
 def cross_vjp(x: Any, lam: Any, q: Any) -> Any:
     both = weight(lam) * x * q
-    return np.array([both[GROUP == j].sum() for j in range(M)])
+    return np.array([both[j == GROUP].sum() for j in range(M)])
 
 
 def cross_jvp(x: Any, lam: Any, d: Any) -> Any:

@@ -59,13 +59,31 @@ def search(place: Place, book: Book, *, thorough: bool) -> None:
     criterion(place, book, thorough=thorough)
 
 
+_BOUNDS = {
+    "inner": ("mu", "smoothness", "hessian_lipschitz", "cross_lipschitz", "self_concordance"),
+    "outer": ("grad_x_lipschitz", "grad_lam_lipschitz", "self_concordance"),
+}
+
+
 def _sane(inner: Any, outer: Any, book: Book) -> None:
-    """Constants are numbers, and none is negative or NaN."""
+    """Bounds are numbers, and none is negative or NaN."""
     for side, constants in (("inner", inner), ("outer", outer)):
-        for name, value in vars(constants).items():
+        for name in _BOUNDS[side]:
+            value = getattr(constants, name)
             if value is not None and not value >= 0:
                 what = f"{side}.constants().{name}"
                 book.add(what, "", math.inf, f"{value!r} is declared, which bounds nothing.", None)
+
+
+def _least(place: Place, least: float, book: Book) -> None:
+    """No value of g is below the one that is declared the least."""
+    what = "outer.constants().least"
+    book.made(what)
+    value = float(place.probe.outer_value[0])
+    noise = 1e3 * place.eps * (abs(least) + abs(value) + length(place.probe.outer_grad_x))
+    if math.isfinite(value) and value < least - noise:
+        message = f"{least:.6g} is declared the least value but {value:.6g} is attained."
+        book.add(what, "", least - value, message, None)
 
 
 # -- curvature -----------------------------------------------------------------------------------
@@ -269,6 +287,8 @@ def cross_lipschitz(place: Place, declared: float, book: Book, *, turns: int) ->
 def criterion(place: Place, book: Book, *, thorough: bool) -> None:
     """Lipschitz constants of the gradients of g along the directions of their own growth."""
     outer = place.probe.problem.outer.constants()
+    if outer.least is not None:
+        _least(place, outer.least, book)
     for at in points(place, book.rng) if thorough else (place.probe,):
         for name, declared, member in (
             ("grad_x_lipschitz", outer.grad_x_lipschitz, "outer_grad_x"),

@@ -19,7 +19,15 @@ from ...problem import Problem
 from .._probe import Line, Probe, Vector, length
 
 #: The lengths of x at which h is looked at: in the metric, or as they are.
-SIZES = ((1e-3, True), (1.0, False), (1.0, True), (6.0, False), (8.0, True), (40.0, False), (300.0, False))
+SIZES = (
+    (1e-3, True),
+    (1.0, False),
+    (1.0, True),
+    (6.0, False),
+    (8.0, True),
+    (40.0, False),
+    (300.0, False),
+)
 
 #: So many unit vectors at most are multiplied for the diagonal of the Hessian.
 _UNITS = 64
