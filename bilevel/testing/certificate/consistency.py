@@ -136,6 +136,8 @@ def status(run: Run) -> Clause:
         weaker = (Status.STALLED, Status.INTERRUPTED)  # a better iterate before; a callback
         if result.status not in weaker:
             faults.append(f"the result says {result.status.value}, its last record converged")
+    if result.status is Status.NON_FINITE and last.status is Status.RUNNING and not result.notes:
+        faults.append("the result says non_finite, but all records are finite and no note says why")
     early = [r for r in run.records[:-1] if r.status is not Status.RUNNING]
     if early:
         faults.append(f"record {early[0].k} says {early[0].status.value}, and the run went on")

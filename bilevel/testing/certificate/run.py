@@ -94,7 +94,8 @@ class Run:
             if np.array_equal(there, lam)
         ]
         exact = [record for record in equal if record.value == self.result.fun]
-        return (exact or equal or [None])[-1]
+        found = exact or equal
+        return found[-1] if found else None
 
     @cached_property
     def x(self) -> Array | None:

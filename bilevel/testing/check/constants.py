@@ -122,7 +122,7 @@ def curvature(place: Place, inner: InnerConstants, book: Book, *, thorough: bool
                 "needs it non-singular at X(λ)."
             )
         _extremes(place, inner, low, high, book)
-        if not thorough:
+        if not thorough or number > 1:
             continue
         if inner.smoothness is not None:
             _extremes(place, inner, math.inf, _climb(place, at, top, 1), book)

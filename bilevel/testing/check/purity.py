@@ -44,40 +44,37 @@ def _ask(member: Member, place: Place, probe: Probe, v: Vector, d: Vector) -> _A
 
 def pure(place: Place, other: Place, book: Book) -> None:
     """Each member twice here, with another point between: same result, nothing overwritten."""
-    here, there, rng = place.probe, other.probe, book.rng
+    rng = book.rng
     v, d = place.direction(rng), place.direction_lam(rng)
     w, e = place.direction(rng), place.direction_lam(rng)
-    allowed = 1e3 * place.eps
-    for member in members(here):
+    for member in members(place.probe):
         book.made(f"{member.name} leaves its arguments alone and repeats itself")
-        first = _ask(member, place, here, v, d)
-        again = _ask(member, place, here, v, d)
-        kept = here.host(first.result)
-        between = _ask(member, place, there, w, e)
-        overwritten = not np.array_equal(kept, here.host(first.result), equal_nan=True)
-        later = _ask(member, place, here, v, d)
+        first = _ask(member, place, place.probe, v, d)
+        again = _ask(member, place, place.probe, v, d)
+        between = _ask(member, place, other.probe, w, e)
+        kept = place.probe.host(first.result)
+        later = _ask(member, place, place.probe, v, d)
         if first.touched or between.touched:
-            touched = first.touched or between.touched
-            message = f"it changes {touched}, which it is given to read."
+            message = f"it changes {first.touched or between.touched}, which it is given to read."
             book.add(f"{member.name} leaves its arguments alone", "", math.inf, message, _IN_PLACE)
-            continue
-        if overwritten or not np.array_equal(kept, first.values, equal_nan=True):
-            message = "its result changes when it is asked again elsewhere."
+        elif not np.array_equal(kept, first.values, equal_nan=True):
+            message = "its result changes when it is asked again."
             book.add(f"{member.name} returns its own array", "", math.inf, message, _BUFFER)
-            continue
-        size = max(length(first.values), length(again.values))
-        off = length(again.values - first.values)
-        if off > allowed * size:
-            message = f"asked twice at one point it differs by {off / size:.2g} of its size."
-            book.add(f"{member.name} repeats itself", "", off / size, message, _RANDOM)
-            continue
-        off = length(later.values - first.values)
-        if off > allowed * size:
-            message = (
-                f"after another point was asked it differs by {off / max(size, 1e-300):.2g} "
-                "of its size."
-            )
+        elif _differs(first, again, place.eps):
+            off = _differs(first, again, place.eps)
+            message = f"asked twice at one point it differs by {off:.2g} of its size."
+            book.add(f"{member.name} repeats itself", "", off, message, _RANDOM)
+        elif _differs(first, later, place.eps):
+            off = _differs(first, later, place.eps)
+            message = f"after another point was asked it differs by {off:.2g} of its size."
             book.add(f"{member.name} repeats itself", "", off, message, _STALE)
+
+
+def _differs(first: _Asked, other: _Asked, eps: float) -> float:
+    """The difference of two results as a share of them, 0 where it is rounding."""
+    size = max(length(first.values), length(other.values), 1e-300)
+    off = length(first.values - other.values) / size
+    return off if off > 1e3 * eps else 0.0
 
 
 _IN_PLACE = "an operation in place, as x *= 2; take a copy"
@@ -104,14 +101,17 @@ def noises(place: Place, rng: np.random.Generator, lines: int = 1) -> dict[str, 
     Moré and Wild (2011): on so short a way a smooth function leaves nothing in them but rounding.
     x, λ and directions move together, by steps whose fourth power is below eps and that still
     cross the grid of half as many digits. Seven evaluations of each member a line; of several
-    lines the largest counts, since one may run along a level of a function.
+    lines the middle one counts, since one may run along a level of a function, or over a kink.
     """
     found = [_noises(place, rng) for _ in range(lines)]
-    return {name: max((f[name] for f in found), key=lambda noise: noise.level) for name in found[0]}
+    return {
+        name: sorted((f[name] for f in found), key=lambda noise: noise.level)[lines // 2]
+        for name in found[0]
+    }
 
 
 def _noises(place: Place, rng: np.random.Generator) -> dict[str, Noise]:
-    tiny = float(place.eps**0.28)
+    tiny = 4e-5 if place.eps < 1e-10 else 7e-4
     dx, dlam = place.direction(rng), place.direction_lam(rng)
     v, w = place.direction(rng), place.direction(rng)
     d, e = place.direction_lam(rng), place.direction_lam(rng)
