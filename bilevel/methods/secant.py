@@ -61,8 +61,8 @@ def observe(
 ) -> SecantState:
     """Take in p ± error and f ± its error at λ; the last iterate stays where λ went past a minimum.
 
-    It did where f is larger than before for certain while p does not ascend for certain: between
-    the two f' has changed its sign and back.
+    It did where f has grown for certain, and by more than the slope that it ends with accounts for:
+    between the two f' has changed its sign, and not for the last time.
     """
     if _passed(state, lam, p, error, value - value_error):
         step = lam - _known(state.lam)
@@ -112,8 +112,9 @@ def _passed(state: SecantState, lam: float, p: float, error: float, least: float
     if state.lam is None or state.hypergrad is None:
         return False
     step = lam - state.lam
-    onwards = p * step <= error * abs(step) and state.hypergrad * step < 0
-    return onwards and least > state.value + state.value_error
+    rise = max(p * step + error * abs(step), 0.0)
+    grown = least - (state.value + state.value_error)
+    return state.hypergrad * step < 0 and grown > rise
 
 
 def _known(number: float | None) -> float:
