@@ -89,7 +89,7 @@ def test_honest_runs_raise_no_alarm(draws: Draws) -> None:
 def test_tamperings_are_seen(draws: Draws) -> None:
     """All of them with every run that has something to tamper with: steps, bounds, no bound of D."""
     missing, asked = [], 0
-    for seed in draws(12):
+    for seed in draws(8):
         problem, name = drawn(seed, kind=("logistic", "squared")[seed % 2], scale="plain")
         method = HOAG(tolerances="quadratic")
         result = bilevel.minimize(problem, start_of(seed), method=method, max_iter=12, tol=0.0)
