@@ -227,8 +227,9 @@ def profile(place: Place, at: Probe, u: Vector, inner: InnerConstants, book: Boo
     steps = [t * unit for t in _PROFILE]
     values = [float(u @ at.moved(t * u).hvp(u)) for t in steps]
     mu = inner.mu or 0.0
+    # Where a loss is saturated its curvature is what is left of larger terms, with their rounding.
+    rounding = 200 * place.eps * max((abs(v) for v in values if math.isfinite(v)), default=0.0)
     for t, s, a, b in zip(steps, steps[1:], values, values[1:], strict=False):
-        rounding = 100 * place.eps * (abs(a) + abs(b))
         if inner.hessian_lipschitz is not None and math.isfinite(a + b):
             found = abs(b - a) / (s - t)
             book.constant(
