@@ -3,140 +3,269 @@
 A snapshot is a tree of frozen dataclasses, arrays and numbers. Arrays become entries of the
 file, everything else one JSON text; floats go through JSON's shortest round-trip form, so that
 a resumed run continues from the very same bits.
+
+Beside it stands what the run is of: a fingerprint of the problem (all of its data), of the method
+with every option, and of where it started. It costs one read of the data, once a run
+(:mod:`bilevel.fingerprint`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import math
-import os
-import zipfile
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._replacing import is_plain_or_new, replacing
 from .backends import is_array, read_npz, write_npz
+from .fingerprint import differences, fingerprint
 from .problem import Problem
 
 if TYPE_CHECKING:
     from .loop import Snapshot
     from .methods import Method
 
-_FORMAT = 1
+_FORMAT = 2
+
+#: Differences that a refusal names.
+_NAMED = 3
+
+#: What a run is of: texts by path under each of "problem", "method" and "start".
+Identity = Mapping[str, Mapping[str, str]]
 
 
-def save(path: str | Path, snapshot: Snapshot, problem: Problem, method: Method) -> None:
-    """Write a snapshot; the file is replaced in one step."""
-    arrays: dict[str, Any] = {}
-    tree = _encode(snapshot, problem, arrays)
-    header = {
-        "format": _FORMAT,
-        "problem": _describe(problem),
-        "method": repr(method),
-        "probe": problem.probe,
+def identify(problem: Problem, method: Method, **start: Any) -> Identity:
+    """Return what tells this run from another one.
+
+    Parameters
+    ----------
+    problem : Problem
+        All its data and options count, not the library that holds them: a run can go on with
+        another.
+    method : Method
+        With its options.
+    **start
+        Where and how it starts: lam0, x0 and tol. Budgets are no part of it, a resumed run may
+        have others.
+    """
+    origin = {name: fingerprint(value, name) for name, value in start.items()}
+    return {
+        "problem": fingerprint(problem, "problem"),
+        "method": fingerprint(method, "method"),
+        "start": {path: text for part in origin.values() for path, text in part.items()},
     }
-    text = json.dumps({**header, "tree": tree})
+
+
+class Keeper:
+    """The checkpoint of one run: written after each iteration, and no reason to end the run.
+
+    Attributes
+    ----------
+    trouble : str
+        Why the file does not hold the last iteration, as a sentence; empty where it does.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or the path is that of something else than a file.
+    """
+
+    def __init__(self, path: str | Path, problem: Problem, method: Method, **start: Any) -> None:
+        self._path, self._problem = Path(path).absolute(), problem
+        if not self._path.parent.is_dir():
+            raise ValueError(f"checkpoint is to be written to {path}: there is no such folder.")
+        if not is_plain_or_new(self._path):
+            raise ValueError(f"checkpoint must be the path of a file, got {path}, which is none.")
+        self._identity = identify(problem, method, **start)
+        with contextlib.suppress(Exception):  # what a problem can't compute is said by its run
+            _ = problem.probe  # kept: its passes are not the run's
+        self._modules = tuple(cls.__module__ for cls in type(method).__mro__[:-1])
+        self._warned = False
+        self.trouble = ""
+
+    def load(self) -> Snapshot | None:
+        """Read the file, or return None where there is none."""
+        if not self._path.exists():
+            return None
+        return load(self._path, self._problem, self._identity, self._modules)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a snapshot; where that fails, warn once and let the run go on."""
+        try:
+            save(self._path, snapshot, self._problem, self._identity, self._modules)
+        except Exception as error:  # whatever it is, the run is worth more than its checkpoint
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            self.trouble = f"The checkpoint {self._path} could not be written: {reason}."
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"{self.trouble} The run goes on.", RuntimeWarning, stacklevel=3)
+        else:
+            self.trouble = ""
+
+
+def save(
+    path: str | Path,
+    snapshot: Snapshot,
+    problem: Problem,
+    identity: Identity,
+    modules: Iterable[str] = (),
+) -> None:
+    """Write a snapshot; the file is replaced in one step.
+
+    ``modules`` are those that may define the classes of a state, beside this package's.
+    """
+    arrays: dict[str, Any] = {}
+    tree = _Codec(problem, modules).encode(snapshot, arrays)
+    header = {"format": _FORMAT, "identity": identity, "probe": problem.probe}
     buffer = io.BytesIO()
-    write_npz(buffer, text, arrays)
-    target = Path(path)
-    partial = target.with_name(target.name + ".part")
-    with partial.open("wb") as file:
+    write_npz(buffer, json.dumps({**header, "tree": tree}), arrays)
+    with replacing(path) as file:
         file.write(buffer.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
 
 
-def load(path: str | Path, problem: Problem, method: Method) -> Snapshot:
+def load(
+    path: str | Path, problem: Problem, identity: Identity, modules: Iterable[str] = ()
+) -> Snapshot:
     """Read a snapshot back onto the backend of the problem.
 
     Raises
     ------
     ValueError
-        If the file is no checkpoint, or one of another problem or method.
+        If the file is no checkpoint, or one of another problem, method or start.
     """
     try:
         text, arrays = read_npz(path)
         content = json.loads(text)
         found = content["format"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no checkpoint of bilevel ({error}).") from error
+    except Exception as error:  # the readers raise whatever the damage leads to
+        raise ValueError(f"{path} is no checkpoint of bilevel ({str(error)[:200]}).") from error
     if found != _FORMAT:
-        raise ValueError(f"{path} has checkpoint format {found}, expected {_FORMAT}.")
-    for name, expected in (("problem", _describe(problem)), ("method", repr(method))):
-        if content[name] != expected:
-            raise ValueError(
-                f"{path} is of another {name}: it holds {content[name]}, this run is {expected}."
-            )
-    # Another machine may round otherwise: other data differ by far more than this.
-    if not all(
-        math.isclose(saved, here, rel_tol=1e-3)
-        for saved, here in zip(content["probe"], problem.probe, strict=True)
-    ):
-        raise ValueError(f"{path} is of another problem: its data are not those of this run.")
-    snapshot: Snapshot = _decode(content["tree"], problem, arrays)
+        raise ValueError(
+            f"{path} has checkpoint format {found!r}, expected {_FORMAT}: another version "
+            "wrote it, begin anew without resume."
+        )
+    try:
+        _refuse_another(path, content, problem, identity)
+        snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
+        _refuse_misfits(snapshot, problem)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is a damaged checkpoint ({error!r}).") from error
     return snapshot
 
 
-def _describe(problem: Problem) -> str:
-    """Shape, dtype and domain; not the library, so that a run can go on with another."""
-    dtype = str(problem.dtype).rpartition(".")[2]
-    shape = "x".join(str(n) for n in problem.inner.x_shape)
-    return (
-        f"{type(problem.inner).__name__} with x of shape {shape}, "
-        f"{problem.inner.n_hyperparameters} hyperparameter(s), {dtype}, "
-        f"{problem.domain!r}"
-    )
+def _refuse_another(
+    path: str | Path, content: Mapping[str, Any], problem: Problem, identity: Identity
+) -> None:
+    for what, expected in identity.items():
+        differing = differences(content["identity"][what], expected)
+        if differing:
+            more = len(differing) - _NAMED
+            raise ValueError(
+                f"{path} is of another {what}: {'; '.join(differing[:_NAMED])}"
+                f"{f'; and {more} more' if more > 0 else ''}. "
+                "Resume it with what it was begun with, or begin anew without resume."
+            )
+    # What the problem computes, and what its functions use that no fingerprint sees. Another
+    # machine may round otherwise.
+    xp = problem.backend.xp
+    rel_tol = 1e-5 if problem.dtype == xp.float64 else 1e-3
+    for saved, here in zip(content["probe"], problem.probe, strict=True):
+        both_nan = math.isnan(saved) and math.isnan(here)
+        if not (both_nan or math.isclose(saved, here, rel_tol=rel_tol)):
+            raise ValueError(
+                f"{path} is of another problem: at the same point its value is {saved} in the "
+                f"file and {here} here."
+            )
 
 
-def _types() -> dict[str, type]:
-    """The classes that a snapshot may hold, by name."""
-    from . import loop, methods, record, status
+def _refuse_misfits(snapshot: Snapshot, problem: Problem) -> None:
+    """Refuse what does not belong together: a file that was tampered with."""
+    state, history = snapshot.state, snapshot.history
+    inner = problem.inner
+    for name, array, expected in (
+        ("lam", state.lam, (inner.n_hyperparameters,)),
+        ("x", state.x, tuple(inner.x_shape)),
+    ):
+        if tuple(array.shape) != expected:
+            raise TypeError(f"{name} has shape {tuple(array.shape)}, expected {expected}")
+    if [record.k for record in history] != list(range(1, len(history) + 1)):
+        raise TypeError("its iterations are not numbered from 1")
 
-    found: dict[str, type] = {}
-    for module in (loop, record, status, *methods.state_modules()):
-        for name, value in vars(module).items():
-            known = dataclasses.is_dataclass(value) or name == "Status"
-            if isinstance(value, type) and known:
-                found[name] = value
-    return found
+
+def _key(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _encode(value: Any, problem: Problem, arrays: dict[str, Any]) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return {"float": value.hex()}
-    if isinstance(value, Enum):
-        return {"enum": type(value).__name__, "name": value.name}
-    if isinstance(value, (tuple, list)):
-        return {"tuple": [_encode(item, problem, arrays) for item in value]}
-    if dataclasses.is_dataclass(value):
-        fields = {
-            field.name: _encode(getattr(value, field.name), problem, arrays)
-            for field in dataclasses.fields(value)
+class _Codec:
+    """Snapshots as trees of plain values, and back.
+
+    The classes that may occur are those of this package and of the modules of the method: a file
+    can name no others.
+    """
+
+    def __init__(self, problem: Problem, modules: Iterable[str]) -> None:
+        from . import loop, methods, record, status
+
+        theirs = (sys.modules[name] for name in modules if name in sys.modules)
+        self._problem = problem
+        self._types = {
+            _key(value): value
+            for module in (loop, record, status, *methods.state_modules(), *theirs)
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and (dataclasses.is_dataclass(value) or issubclass(value, Enum))
         }
-        return {"class": type(value).__name__, "fields": fields}
-    if is_array(value):
-        name = f"a{len(arrays)}"
-        arrays[name] = problem.backend.to_numpy(value)
-        return {"array": name}
-    raise TypeError(f"A checkpoint can't hold a {type(value).__name__}.")
 
+    def encode(self, value: Any, arrays: dict[str, Any]) -> Any:
+        """Return a tree for JSON; its arrays go to ``arrays``."""
+        if isinstance(value, Enum):
+            return {"enum": self._known(value), "name": value.name}
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return {"float": value.hex()}
+        if isinstance(value, (tuple, list)):
+            return {"tuple": [self.encode(item, arrays) for item in value]}
+        if dataclasses.is_dataclass(value):
+            fields = {
+                field.name: self.encode(getattr(value, field.name), arrays)
+                for field in dataclasses.fields(value)
+            }
+            return {"class": self._known(value), "fields": fields}
+        if is_array(value):
+            name = f"a{len(arrays)}"
+            arrays[name] = self._problem.backend.to_numpy(value)
+            return {"array": name}
+        raise TypeError(f"a checkpoint can't hold a {type(value).__name__}")
 
-def _decode(value: Any, problem: Problem, arrays: dict[str, Any]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "float" in value:
-        return float.fromhex(value["float"])
-    if "enum" in value:
-        members: Any = _types()[value["enum"]]
-        return members[value["name"]]
-    if "tuple" in value:
-        return tuple(_decode(item, problem, arrays) for item in value["tuple"])
-    if "array" in value:
-        return problem.backend.asarray(arrays[value["array"]])
-    fields = {name: _decode(item, problem, arrays) for name, item in value["fields"].items()}
-    return _types()[value["class"]](**fields)
+    def _known(self, value: Any) -> str:
+        key = _key(type(value))
+        if key not in self._types:
+            raise TypeError(
+                f"a checkpoint can't hold a {type(value).__name__} that is not a class of the "
+                "module of its method"
+            )
+        return key
+
+    def decode(self, value: Any, arrays: dict[str, Any]) -> Any:
+        """Return what a tree stands for."""
+        if not isinstance(value, dict):
+            return value
+        if "float" in value:
+            return float.fromhex(value["float"])
+        if "enum" in value:
+            members: Any = self._types[value["enum"]]
+            return members[value["name"]]
+        if "tuple" in value:
+            return tuple(self.decode(item, arrays) for item in value["tuple"])
+        if "array" in value:
+            return self._problem.backend.asarray(arrays[value["array"]])
+        fields = {name: self.decode(item, arrays) for name, item in value["fields"].items()}
+        return self._types[value["class"]](**fields)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .backends import Array, deal_folds, fold_indicators
+from .backends import Array, deal_folds, fold_indicators, python_number
 from .design import as_design, recounted
 from .domains import Box, Domain
 from .inner import Penalty, linear_model
@@ -67,7 +67,7 @@ def cross_validation(
     """
     design = as_design(X)
     n, backend = design.shape[0], design.backend
-    numbers = deal_folds(n, folds, seed) if isinstance(folds, int) else folds
+    numbers = folds if python_number(folds) is None else deal_folds(n, folds, seed)
     held = backend.asarray(fold_indicators(numbers, n), dtype=design.dtype)
     return weighted_validation(
         design,
@@ -127,4 +127,4 @@ def weighted_validation(
         fit_intercept=fit_intercept,
     )
     outer = held_out(recounted(design), y, loss, sample_weight=held, fit_intercept=fit_intercept)
-    return Problem(inner, outer, domain or Box())
+    return Problem(inner, outer, Box() if domain is None else domain)

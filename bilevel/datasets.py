@@ -164,6 +164,12 @@ def _mnist(folder: Path | None) -> Dataset:
 
 
 def _odd_digits(table: Table) -> Table:
+    if table.y.dtype.kind not in "fiub":
+        raise BadFileError(
+            table.source,
+            f"its labels have the dtype {table.y.dtype}",
+            "Store the digits as integers.",
+        )
     return Table(table.X / 255, table.y.astype(int) % 2, table.source, label="odd digit")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from .backends import Array, Backend
+from .backends import Array, Backend, Number, is_number, numbers_of
 
 
 class Domain(Protocol):
@@ -49,6 +49,8 @@ class Box:
     ------
     ValueError
         If a bound is NaN, or a lower one exceeds its upper one.
+    TypeError
+        If a bound is no number.
 
     Examples
     --------
@@ -63,20 +65,19 @@ class Box:
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):
             bound = getattr(self, name)
-            value = float(bound) if _is_number(bound) else tuple(float(b) for b in bound)
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _number_or_each(bound, name, _BOUND))
         lower, upper = _bounds(self.lower), _bounds(self.upper)
         if len(lower) != len(upper) and 1 not in (len(lower), len(upper)):
             raise ValueError(f"lower has {len(lower)} bounds but upper has {len(upper)}.")
         n = max(len(lower), len(upper))
         for j in range(n):
             low, high = lower[j % len(lower)], upper[j % len(upper)]
-            if math.isnan(low) or math.isnan(high):
-                raise ValueError("lower and upper must not be NaN.")
             if low > high:
                 raise ValueError(
                     f"lower must not exceed upper, got lower {low} > upper {high} at index {j}."
                 )
+            if low == math.inf or high == -math.inf:
+                raise ValueError(f"The box has no point: lower {low}, upper {high} at index {j}.")
 
     def project(self, lam: Array, backend: Backend) -> Array:
         low, high = (self._array(b, lam, backend) for b in (self.lower, self.upper))
@@ -152,12 +153,8 @@ class Ball:
     radius: float
 
     def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise ValueError(f"radius must be positive, got {self.radius}.")
-        if not _is_number(self.center):
-            object.__setattr__(self, "center", tuple(float(c) for c in _bounds(self.center)))
-        if not all(math.isfinite(c) for c in _bounds(self.center)):
-            raise ValueError(f"center must be finite, got {self.center}.")
+        object.__setattr__(self, "radius", Number(above=0)(self.radius, "radius"))
+        object.__setattr__(self, "center", _number_or_each(self.center, "center", Number()))
 
     def project(self, lam: Array, backend: Backend) -> Array:
         xp = backend.xp
@@ -203,13 +200,17 @@ class Ball:
         return values
 
 
-def _is_number(bound: object) -> bool:
-    return isinstance(bound, (int, float)) or (hasattr(bound, "__float__") and _size(bound) == 1)
+_BOUND = Number(finite=False)
 
 
-def _size(bound: object) -> int:
-    shape = getattr(bound, "shape", ())
-    return math.prod(shape) if shape else 1
+def _number_or_each(bound: Any, name: str, rule: Number) -> float | tuple[float, ...]:
+    """One number for all hyperparameters, or one for each."""
+    if is_number(bound):
+        return rule(bound, name)
+    values = numbers_of(bound, name, rule)
+    if not values:
+        raise ValueError(f"{name} must hold a number for each hyperparameter, got none.")
+    return values
 
 
 def _bounds(bound: float | tuple[float, ...]) -> tuple[float, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .backends import Array
+from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
 from .domains import Touches
 from .meter import BudgetSpent, Meter
 from .methods import Method, State, get_method
@@ -30,7 +31,7 @@ class Snapshot:
 
 def iterate(
     problem: Problem,
-    lam0: Any = 0.0,
+    lam0: Any = None,
     *,
     method: str | Method = "path",
     x0: Array | None = None,
@@ -42,8 +43,9 @@ def iterate(
     ----------
     problem : Problem
         What to solve.
-    lam0 : float or array of shape (m,)
-        Where to start; projected on the domain.
+    lam0 : float, or list or array of shape (m,), optional
+        Where to start, 0 when omitted. Outside of the domain it is replaced by the nearest point of
+        it, with a warning (as SciPy does with bounds).
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -68,17 +70,38 @@ def iterate(
     True
     """
     chosen = get_method(method)
+    _check(problem)
     for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol), Meter()):
         yield snapshot.history[-1]
+
+
+_BUDGET = Number(above=0, finite=False)
+
+
+def _check(problem: Any) -> None:
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
+
+
+def _file(path: Any, name: str) -> Path:
+    """A file that may be written: its folder is there, and it is no folder itself."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise TypeError(f"{name} must be the path of a file, got {described(path)}.")
+    found = Path(path)
+    if not found.absolute().parent.is_dir():
+        raise ValueError(f"{name} is to be written to {path}: there is no such folder.")
+    if found.is_dir():
+        raise ValueError(f"{name} must be the path of a file, got the folder {path}.")
+    return found
 
 
 def _start(
     problem: Problem, lam0: Any, method: Method, x0: Array | None, tol: float | None
 ) -> Snapshot:
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
+    tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
-    state = method.init(problem, problem.lam(lam0), start, tol)
+    lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
+    state = method.init(problem, lam, start, tol)
     return Snapshot(state, (), None, None, Costs())
 
 
@@ -113,7 +136,7 @@ def metered(problem: Problem, meter: Meter) -> Costs:
 
 def minimize(
     problem: Problem,
-    lam0: Any = 0.0,
+    lam0: Any = None,
     *,
     method: str | Method = "path",
     x0: Array | None = None,
@@ -132,8 +155,9 @@ def minimize(
     ----------
     problem : Problem
         What to solve.
-    lam0 : float or array of shape (m,)
-        Where to start; projected on the domain.
+    lam0 : float, or list or array of shape (m,), optional
+        Where to start, 0 when omitted. Outside of the domain it is replaced by the nearest point of
+        it, with a warning (as SciPy does with bounds).
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -154,10 +178,12 @@ def minimize(
     progress : callable, optional
         Called a few times a second, inside an iteration too, with the costs until then.
     checkpoint : path, optional
-        A file that holds the whole state after each iteration.
+        A file that holds the whole state after each iteration. Where it can't be written the run
+        goes on, with a warning, and the result says so.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine.
+        broken off, to the last bit on the same machine. A file of other data, of another method
+        or option, of another ``lam0``, ``x0`` or ``tol`` is refused; the budgets may differ.
 
     Returns
     -------
@@ -181,26 +207,22 @@ def minimize(
     >>> bilevel.minimize(problem, 1.0, method="hoag", max_iter=5).status.value
     'max_iter'
     """
-    if not isinstance(max_iter, int):
-        raise TypeError(f"max_iter must be an integer, got {max_iter!r}.")
-    if max_iter < 1:
-        raise ValueError(f"max_iter must be at least 1, got {max_iter!r}.")
-    if tol is not None and not tol >= 0:
-        raise ValueError(f"tol must not be negative, got {tol!r}.")
-    for name, budget in (("max_passes", max_passes), ("max_seconds", max_seconds)):
-        if budget is not None and not budget > 0:
-            raise ValueError(f"{name} must be positive, got {budget!r}.")
-    for name, function in (("callback", callback), ("progress", progress)):
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} must be callable, got {type(function).__name__}.")
-    if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
-        raise ValueError(f"checkpoint is to be written to {checkpoint}: there is no such folder.")
-    if resume and checkpoint is None:
+    _check(problem)
+    max_iter = COUNT(max_iter, "max_iter")
+    max_passes = Maybe(_BUDGET)(max_passes, "max_passes")
+    max_seconds = Maybe(_BUDGET)(max_seconds, "max_seconds")
+    Maybe(function)(callback, "callback")
+    Maybe(function)(progress, "progress")
+    checkpoint = Maybe(_file)(checkpoint, "checkpoint")
+    if flag(resume, "resume") and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
     chosen = get_method(method)
     snapshot = _start(problem, lam0, chosen, x0, tol)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
-        snapshot = checkpoints.load(checkpoint, problem, chosen)
+    keeper = None
+    if checkpoint is not None:
+        start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
+        keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
+        snapshot = (keeper.load() if resume else None) or snapshot
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
     meter = budgets.meter(problem, progress)
     status = Status.MAX_ITER
@@ -211,8 +233,8 @@ def minimize(
             return _result(problem, snapshot, ended)
         for snapshot in _snapshots(problem, chosen, snapshot, meter):
             record = snapshot.history[-1]
-            if checkpoint is not None:
-                checkpoints.save(checkpoint, snapshot, problem, chosen)
+            if keeper is not None:
+                keeper.save(snapshot)
             asked = callback is not None and callback(record)
             ended = Status.INTERRUPTED if asked else budgets.verdict(record)
             if ended is not None:
@@ -227,6 +249,8 @@ def minimize(
             raise
         status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
     spent = budgets.spent + metered(problem, meter)
+    if keeper is not None and keeper.trouble:
+        notes = (*notes, keeper.trouble)
     return _result(problem, replace(snapshot, costs=spent), status, notes)
 
 
@@ -300,7 +324,7 @@ def _result(
     if best is not None and isinstance(problem.domain, Touches):
         contact = problem.domain.contact(lam, problem.backend)
     if contact is not None:
-        notes = (*notes, f"{contact}: f may be smaller beyond, and a wider domain would tell.")
+        notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
     return Result(
         lam=lam,
         x=x,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import Array
+from .backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
 from .design import Design
 from .design.shared import Product, Shared, map_designs, serve
 from .domains import Unfolds
@@ -98,7 +98,8 @@ def multistart(
     problem : Problem
         What to solve.
     starts : int, or array or sequence of shape (S, m), or (S,) with one hyperparameter
-        Where each search starts; projected on the domain. A number of starts is drawn from the
+        Where each search starts; one outside of the domain is replaced by the nearest point of it,
+        with a warning. A number of starts is drawn from the
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
         many equal intervals, each once.
     method : str or Method
@@ -146,9 +147,9 @@ def multistart(
     (True, True)
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a Problem, got {type(problem).__name__}.")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {type(callback).__name__}.")
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
+    Maybe(function)(callback, "callback")
+    seed = SEED(seed, "seed")
     start_x = problem.x(x0)
     lams = _starts(problem, starts, seed)
     options: dict[str, Any] = {
@@ -175,7 +176,6 @@ def multistart(
 
 
 def _not_run(problem: Problem, lam: Array, x: Array) -> Result:
-    lam = problem.domain.project(lam, problem.backend)
     return Result(lam, x, math.nan, None, Status.INTERRUPTED, 0, (), Costs())
 
 
@@ -184,18 +184,20 @@ def _not_run(problem: Problem, lam: Array, x: Array) -> Result:
 
 def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
     m = problem.inner.n_hyperparameters
-    if isinstance(starts, int) and not isinstance(starts, bool):
-        if starts < 1:
-            raise ValueError(f"starts must be at least 1, got {starts}.")
-        return _drawn(problem, starts, seed)
+    if python_number(starts) is not None:
+        return _drawn(problem, COUNT(starts, "starts"), seed)
     expected = f"(S, {m})" + (" or (S,)" if m == 1 else "")
     shape = getattr(starts, "shape", None)
     if isinstance(starts, (list, tuple)):
         rows = list(starts)
-        if m > 1 and any(isinstance(row, (int, float)) for row in rows):
-            raise ValueError(f"starts must have shape {expected}, got one axis: {starts!r}.")
-    elif shape is None or len(shape) == 0:
-        raise TypeError(f"starts must be an integer or of shape {expected}, got {starts!r}.")
+        if m > 1 and any(python_number(row) is not None for row in rows):
+            raise ValueError(
+                f"starts must have shape {expected}, got one axis: {described(starts)}."
+            )
+    elif not is_array(starts) or shape is None:
+        raise TypeError(
+            f"starts must be an integer or of shape {expected}, got {described(starts)}."
+        )
     elif len(shape) == 2:
         rows = [starts[s, :] for s in range(int(shape[0]))]
     elif len(shape) == 1 and m == 1:
@@ -204,7 +206,7 @@ def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
         raise ValueError(f"starts must have shape {expected}, got {tuple(shape)}.")
     if not rows:
         raise ValueError("starts must hold at least one start, got none.")
-    return [problem.lam(row, f"starts[{s}]") for s, row in enumerate(rows)]
+    return [problem.start(row, f"starts[{s}]") for s, row in enumerate(rows)]
 
 
 def _drawn(problem: Problem, n: int, seed: int) -> list[Array]:

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
-from .backends import Array, Backend, backend_of
+from .backends import (
+    Array,
+    Backend,
+    Has,
+    Number,
+    dense_backend_of,
+    described,
+    is_number,
+    numbers_of,
+)
 from .domains import Box, Domain
-from .inner import Inner, linear_model
+from .inner import Inner, LinearModel, linear_model
 from .losses import Logistic
-from .outer import Outer, OuterConstants, held_out
+from .outer import Outer, OuterConstants, check_pair, held_out
+
+_INNER = Has(
+    "an inner objective",
+    "backend",
+    "x_shape",
+    "dtype",
+    "n_hyperparameters",
+    "at",
+    "constants",
+    "passes",
+    "column_passes",
+)
+_OUTER = Has("an outer criterion", "at", "constants", "passes")
+_DOMAIN = Has("a Box, a Ball or another domain", "project")
 
 
 @dataclass(frozen=True)
@@ -26,6 +49,12 @@ class Problem:
         g.
     domain : Domain
         D, a box when omitted: [-12, 12] for each hyperparameter, as in the paper (section 4).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the three do not fit each other, or h has no minimum: a free intercept and a training
+        part of one class.
     """
 
     inner: Inner
@@ -33,12 +62,18 @@ class Problem:
     domain: Domain = Box()
 
     def __post_init__(self) -> None:
-        if not hasattr(self.domain, "project"):
-            raise TypeError(
-                "domain must be a Box, a Ball or an object with project, "
-                f"got {type(self.domain).__name__}."
+        _INNER(self.inner, "inner")
+        _OUTER(self.outer, "outer")
+        _DOMAIN(self.domain, "domain")
+        check_pair(self.inner, self.outer)
+        if isinstance(self.inner, LinearModel):
+            self.inner.refuse_without_minimum()
+        m = self.inner.n_hyperparameters
+        inside = self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
+        if tuple(getattr(inside, "shape", ())) != (m,):
+            raise ValueError(
+                f"domain must project λ on λ, of shape ({m},), got {described(inside)}."
             )
-        self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
 
     @property
     def backend(self) -> Backend:
@@ -74,14 +109,46 @@ class Problem:
         """
         backend, m = self.backend, self.inner.n_hyperparameters
         xp = backend.xp
-        if isinstance(value, (int, float)):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value!r}.")
-            return xp.full((m,), float(value), dtype=self.dtype, device=backend.device)
-        if isinstance(value, (list, tuple)):
-            value = backend.asarray([float(v) for v in value], dtype=self.dtype)
+        if is_number(value):
+            number = Number()(value, name)
+            value = xp.full((m,), number, dtype=self.dtype, device=backend.device)
+        elif isinstance(value, (list, tuple)):
+            value = backend.asarray(list(numbers_of(value, name, Number())), dtype=self.dtype)
+        elif not hasattr(value, "shape") or isinstance(value, type):
+            raise TypeError(
+                f"{name} must be a number, a list of numbers or an array of shape ({m},), got "
+                f"{described(value)}."
+            )
         self._check_array(value, (m,), name)
         return value
+
+    def start(self, value: Any, name: str = "lam0") -> Array:
+        """Check where a search is to start, and warn where that is outside of D.
+
+        Returns
+        -------
+        array, shape (m,)
+            The nearest point of D: the point itself within rounding.
+
+        Examples
+        --------
+        >>> import bilevel, numpy as np
+        >>> X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, -1.0, -1.0])
+        >>> bilevel.logistic_regression(X, y, X, y).start(np.float32(2))
+        array([2.])
+        """
+        lam = self.lam(value, name)
+        backend, xp = self.backend, self.backend.xp
+        inside = self.domain.project(lam, backend)
+        off = xp.max(xp.abs(inside - lam) / (1 + xp.abs(lam)))
+        if backend.scalars(off)[0] > 8 * float(xp.finfo(self.dtype).eps):
+            warnings.warn(
+                f"{name} lies outside of the domain, {self.domain}: the search starts at the "
+                "nearest point of it.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return inside
 
     def x(self, value: Array | None, name: str = "x0") -> Array:
         """Check an inner variable; zeros where there is none."""
@@ -93,7 +160,7 @@ class Problem:
 
     def _check_array(self, value: Array, shape: tuple[int, ...], name: str) -> None:
         backend = self.backend
-        found = backend_of(**{name: value})
+        found = dense_backend_of(**{name: value})
         if found != backend:
             raise ValueError(
                 f"{name} is on {found.name} ({found.device}) but the problem is on "
@@ -158,19 +225,4 @@ def logistic_regression(
     outer = held_out(
         X_val, y_val, loss, fit_intercept=fit_intercept, X_name="X_val", y_name="y_val"
     )
-    return Problem(check_same_features(inner, outer), outer, Box() if domain is None else domain)
-
-
-def check_same_features(inner: Any, outer: Any) -> Any:
-    """Refuse training and held-out rows that do not live in one space."""
-    train, val = inner.design, outer.design
-    if train.backend != val.backend:
-        raise ValueError(
-            f"X_val is on {val.backend.name} ({val.backend.device}) but X is on "
-            f"{train.backend.name} ({train.backend.device}): move one of them first."
-        )
-    if train.dtype != val.dtype:
-        raise TypeError(f"X_val has dtype {val.dtype} but X has dtype {train.dtype}: convert one.")
-    if train.shape[1] != val.shape[1]:
-        raise ValueError(f"X_val has {val.shape[1]} features but X has {train.shape[1]}.")
-    return inner
+    return Problem(inner, outer, Box() if domain is None else domain)

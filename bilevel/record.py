@@ -177,8 +177,7 @@ class Result(Costed):
     status : Status
         Why the run ended.
     message : str
-        The same in a sentence.
-        and what else is to be known of the end (``notes``).
+        The same in a sentence, and what else is to be known of the end (``notes``).
     nit : int
         Outer iterations.
     history : tuple of Record
@@ -188,7 +187,8 @@ class Result(Costed):
     best : Record or None
         The iteration that is returned, with what is known of the errors there.
     notes : tuple of str
-        Sentences about the end: λ at a bound of the domain, nothing fitted, and the like.
+        Sentences about the end: λ at a bound of the domain, nothing fitted, a checkpoint that could
+        not be written, and the like.
     """
 
     lam: Array

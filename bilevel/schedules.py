@@ -10,7 +10,9 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from .backends import POSITIVE, Number, check_fields, described, flag, function
 
 
 class Schedule(Protocol):
@@ -22,11 +24,6 @@ class Schedule(Protocol):
         ...
 
     def __call__(self, k: int) -> float: ...
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value!r}.")
 
 
 #: A tolerance is positive, also where the formula underflows (0.1 · 0.9ᵏ from k = 6,702 on).
@@ -47,7 +44,7 @@ class Power:
     exponent: float = 2.0
 
     def __post_init__(self) -> None:
-        _positive("first", self.first)
+        check_fields(self, first=POSITIVE, exponent=Number())
 
     @property
     def summable(self) -> bool:
@@ -81,8 +78,7 @@ class Exponential:
     ratio: float = 0.9
 
     def __post_init__(self) -> None:
-        _positive("first", self.first)
-        _positive("ratio", self.ratio)
+        check_fields(self, first=POSITIVE, ratio=POSITIVE)
 
     @property
     def summable(self) -> bool:
@@ -99,7 +95,7 @@ class Constant:
     tol: float = 1e-12
 
     def __post_init__(self) -> None:
-        _positive("tol", self.tol)
+        check_fields(self, tol=POSITIVE)
 
     @property
     def summable(self) -> bool:
@@ -122,10 +118,11 @@ class Custom:
     function: Callable[[int], float]
     summable: bool
 
+    def __post_init__(self) -> None:
+        check_fields(self, function=function, summable=flag)
+
     def __call__(self, k: int) -> float:
-        value = self.function(k)
-        _positive(f"The tolerance of iteration {k}", value)
-        return value
+        return POSITIVE(self.function(k), f"The tolerance of iteration {k}")
 
 
 #: The sequences of the paper by name.
@@ -135,3 +132,25 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "exponential": Exponential,
     "exact": Constant,
 }
+
+
+def schedule_of(value: Any, name: str = "tolerances") -> Schedule:
+    """A schedule by its name, or the schedule itself.
+
+    Examples
+    --------
+    >>> schedule_of("cubic")
+    Power(first=0.1, exponent=3.0)
+    """
+    if isinstance(value, str):
+        if value not in SCHEDULES:
+            raise ValueError(
+                f"{name} must be a Schedule or one of {sorted(SCHEDULES)}, got {value!r}."
+            )
+        return SCHEDULES[value]()
+    if isinstance(value, type) or not (callable(value) and hasattr(value, "summable")):
+        raise TypeError(
+            f"{name} must be a Schedule or one of {sorted(SCHEDULES)}, got {described(value)}."
+        )
+    found: Schedule = value
+    return found

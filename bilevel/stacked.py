@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
-from .backends import Array, Backend
+from .backends import Array, Backend, described
 from .inner import Inner, InnerConstants, Preconditioned
 from .linalg import Preconditioner
 from .outer import Outer, OuterConstants, OuterPoint
@@ -282,6 +282,11 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     >>> problem.inner.x_shape
     (2,)
     """
+    if not isinstance(problems, (list, tuple)):
+        raise TypeError(f"problems must be a list of problems, got {described(problems)}.")
+    for k, problem in enumerate(problems):
+        if not isinstance(problem, Problem):
+            raise TypeError(f"problems[{k}] must be a Problem, got {described(problem)}.")
     if not problems:
         raise ValueError("problems must hold at least one problem, got none.")
     first = problems[0]

@@ -21,6 +21,7 @@ class Status(Enum):
     MAX_SECONDS = "max_seconds"
     STALLED = "stalled"
     NEGATIVE_CURVATURE = "negative_curvature"
+    SINGULAR = "singular"
     NON_FINITE = "non_finite"
     INTERRUPTED = "interrupted"
 
@@ -41,6 +42,7 @@ _MESSAGES = {
     Status.MAX_SECONDS: "The time budget was spent.",
     Status.STALLED: "No further progress is possible at this precision.",
     Status.NEGATIVE_CURVATURE: "The Hessian has negative curvature here.",
+    Status.SINGULAR: "The system is singular to working precision, and has no solution.",
     Status.NON_FINITE: "A value became NaN or infinite.",
     Status.INTERRUPTED: "The run was interrupted.",
 }

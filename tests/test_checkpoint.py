@@ -1,7 +1,10 @@
 """Checkpoints: a killed run goes on as if nothing had happened."""
 
+import contextlib
 import dataclasses
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +14,13 @@ import numpy as np
 import pytest
 
 import bilevel
-from bilevel.methods import HOAG
-from bilevel.solvers import NewtonCG
+from bilevel import checkpoint as checkpoints
+from bilevel.fingerprint import fingerprint
+from bilevel.inner import from_functions
+from bilevel.methods import HOAG, PathFollowing
+from bilevel.outer import from_functions as outer_from_functions
+from bilevel.schedules import Exponential
+from bilevel.solvers import LBFGS, NewtonCG
 
 RUN = """
 import sys, time
@@ -170,3 +178,326 @@ def test_a_kill_while_writing_leaves_the_last_file_whole(tmp_path, monkeypatch):
     result = bilevel.minimize(names["problem"](), 2.0, method="hoag", max_iter=3, checkpoint=path)
     assert result.status is bilevel.Status.INTERRUPTED
     assert path.read_bytes() == before
+
+
+def small(backend, dtype="float64", sparse=False, **change):
+    """A problem of 40 rows; ``change`` replaces one entry of an array that it names."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "X": rng.standard_normal((20, 6)),
+        "y": np.where(rng.standard_normal(20) > 0, 1.0, -1.0),
+        "X_val": rng.standard_normal((20, 6)),
+        "y_val": np.where(rng.standard_normal(20) > 0, 1.0, -1.0),
+    }
+    for name, (place, factor) in change.items():
+        arrays[name][place] *= factor
+    kind = getattr(backend.xp, dtype)
+    moved = [backend.asarray(a.astype(dtype), dtype=kind) for a in arrays.values()]
+    if sparse:
+        from scipy.sparse import csr_matrix
+
+        from bilevel.design import from_host
+
+        for i, name in ((0, "X"), (2, "X_val")):
+            moved[i] = from_host(csr_matrix(arrays[name]), backend, kind)
+    return bilevel.logistic_regression(*moved)
+
+
+START = {"lam0": -3.0, "x0": None, "tol": 0.0, "max_iter": 2}
+
+
+@pytest.mark.parametrize("method", ["hoag", "path", "maid"])
+@pytest.mark.parametrize("how", ["folder gone", "disk full", "no permission", "bug"])
+def test_a_checkpoint_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch, how, method):
+    numpy = bilevel.get_backend("numpy")
+    whole = bilevel.minimize(small(numpy), -3.0, method=method, max_iter=4)
+    path = tmp_path / "here" / "run.npz"
+    path.parent.mkdir()
+    faults = {
+        "disk full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        "no permission": PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+        "bug": TypeError("A checkpoint can't hold a dict."),
+    }
+    if how == "folder gone":
+        path.parent.rmdir()
+        path.parent.mkdir()
+        callback = lambda record: shutil.rmtree(path.parent, ignore_errors=True)
+    else:
+        callback = None
+
+        def fail(target):
+            raise faults[how]
+
+        monkeypatch.setattr(checkpoints, "replacing", fail)
+    with pytest.warns(RuntimeWarning, match="could not be written.*The run goes on") as caught:
+        result = bilevel.minimize(
+            small(numpy), -3.0, method=method, max_iter=4, checkpoint=path, callback=callback
+        )
+    assert len(caught) == 1  # not once an iteration
+    np.testing.assert_array_equal(result.x, whole.x)
+    assert (result.nit, result.status, result.fun) == (whole.nit, whole.status, whole.fun)
+    (note,) = result.notes
+    assert str(path) in note
+    assert note in result.message
+    assert not whole.notes
+
+
+def test_a_checkpoint_that_can_be_written_again_is_whole(tmp_path, monkeypatch):
+    numpy, path = bilevel.get_backend("numpy"), tmp_path / "run.npz"
+    right, times = checkpoints.replacing, iter(range(99))
+
+    def fails_once(target):
+        if next(times) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return right(target)
+
+    monkeypatch.setattr(checkpoints, "replacing", fails_once)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        result = bilevel.minimize(
+            small(numpy), -3.0, method="hoag", tol=0.0, max_iter=4, checkpoint=path
+        )
+    assert result.notes == ()
+    again = bilevel.minimize(
+        small(numpy), -3.0, method="hoag", tol=0.0, max_iter=4, checkpoint=path, resume=True
+    )
+    np.testing.assert_array_equal(again.x, result.x)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"lam0": 1.0}, r"another start: lam0 is float64 \(1,\) \[-3.0\] in .* and .* \[1.0\]"),
+        ({"x0": np.ones(6)}, "another start: x0 is None in the file and float64"),
+        ({"tol": 1e-3}, "another start: tol is 0.0 in the file and 0.001 here"),
+        ({"method": "path"}, "another method: method is HOAG in the file and PathFollowing"),
+        ({"method": HOAG(tolerances=Exponential(ratio=0.8))}, "method.tolerances.ratio is 0.9"),
+        ({"method": HOAG(max_inner=99)}, "method.max_inner is 10000 in the file and 99 here"),
+        ({"method": HOAG(solver=LBFGS(history=3))}, "method.solver.history is 10"),
+        ({"method": HOAG(default_tol=1e-3)}, "method.default_tol"),
+    ],
+)
+def test_a_resume_with_another_option_is_refused(tmp_path, other, said):
+    numpy, path = bilevel.get_backend("numpy"), tmp_path / "run.npz"
+    first = {**START, "method": HOAG(), "checkpoint": path}
+    bilevel.minimize(small(numpy), **first)
+    with pytest.raises(ValueError, match=said):
+        bilevel.minimize(small(numpy), **{**first, **other}, resume=True)
+    more = bilevel.minimize(small(numpy), **{**first, "max_iter": 4}, resume=True)
+    assert more.nit == 4  # a budget may differ
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(PathFollowing)])
+def test_every_option_of_the_default_method_counts(field):
+    value = getattr(PathFollowing(), field)
+    other = {field: not value if isinstance(value, bool) else value + 1}
+    try:
+        changed = PathFollowing(**other)
+    except ValueError:
+        changed = PathFollowing(**{field: value / 2})
+    found = [fingerprint(method, "method") for method in (PathFollowing(), changed)]
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == [f"method.{field}"]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["X", "y", "X_val", "y_val"])
+def test_one_number_of_the_data_that_differs_is_seen(tmp_path, backend, name, dtype, sparse):
+    """On any library; by a factor that moves no sum and no criterion by more than rounding."""
+    path = tmp_path / "run.npz"
+    options = {**START, "method": "hoag", "checkpoint": path}
+    try:
+        bilevel.minimize(small(backend, dtype, sparse), **options)
+    except bilevel.BackendUnavailableError:
+        pytest.skip("no sparse arrays")
+    place = (3, 4) if name.startswith("X") else 3
+    factor = 1 + 4 * np.finfo(dtype).eps if name.startswith("X") else -1
+    other = small(backend, dtype, sparse, **{name: (place, factor)})
+    with pytest.raises(ValueError, match="another problem"):
+        bilevel.minimize(other, **options, resume=True)
+    bilevel.minimize(small(backend, dtype, sparse), **options, resume=True)
+
+
+def test_ten_rows_of_ten_thousand_are_seen(tmp_path):
+    """A criterion at one point moves by less than the rounding of another machine."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((10_000, 3)), np.where(rng.standard_normal(10_000) > 0, 1.0, -1.0)
+    other = X.copy()
+    other[17:27] = rng.standard_normal((10, 3))
+    problems = [bilevel.logistic_regression(A, y, X, y) for A in (X, other)]
+    assert problems[0].probe == pytest.approx(problems[1].probe, rel=1e-3)
+    options = {**START, "max_iter": 1, "method": "hoag", "checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(problems[0], **options)
+    with pytest.raises(ValueError, match=r"problem\.inner\.design\.array is float64 \(10000, 3\)"):
+        bilevel.minimize(problems[1], **options, resume=True)
+
+
+def functions(target, weight):
+    """h = ½‖x - target‖² + ½ e^λ weight ‖x‖², by functions that close over their data."""
+
+    def value_and_grad(x, lam):
+        w = weight * np.exp(lam[0])
+        return 0.5 * ((x - target) ** 2).sum() + 0.5 * w * (x**2).sum(), x - target + w * x
+
+    def outer(x, lam):
+        return 0.5 * ((x - 1.0) ** 2).sum(), x - 1.0
+
+    like = np.zeros(1)
+    inner = from_functions(value_and_grad, x_shape=(6,), n_hyperparameters=1, like=like)
+    return bilevel.Problem(inner, outer_from_functions(outer, like=like))
+
+
+def test_data_that_a_function_closes_over_count(tmp_path):
+    target = np.arange(6.0)
+    options = {**START, "method": "hoag", "checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(functions(target, 1.0), **options)
+    moved = target.copy()
+    moved[2] *= 1 + 1e-9
+    for other in (functions(moved, 1.0), functions(target, 1.0 + 1e-9)):
+        with pytest.raises(ValueError, match="another problem"):
+            bilevel.minimize(other, **options, resume=True)
+    assert bilevel.minimize(functions(target, 1.0), **options, resume=True).nit == 2
+
+
+def test_the_fingerprint_of_a_problem_is_that_of_its_numbers(backend):
+    """Not of its library, nor of what it has computed and counted."""
+    numpy = bilevel.get_backend("numpy")
+    problem = small(backend)
+    before = fingerprint(problem, "problem")
+    assert before == fingerprint(small(numpy), "problem")
+    bilevel.minimize(problem, max_iter=2)
+    assert fingerprint(problem, "problem") == before
+
+
+def test_data_are_read_once_a_run(tmp_path, monkeypatch):
+    numpy = bilevel.get_backend("numpy")
+    seen = []
+    right = checkpoints.fingerprint
+    monkeypatch.setattr(
+        checkpoints, "fingerprint", lambda value, name: seen.append(name) or right(value, name)
+    )
+    bilevel.minimize(
+        small(numpy), method="hoag", tol=0.0, max_iter=5, checkpoint=tmp_path / "run.npz"
+    )
+    assert seen.count("problem") == 1
+
+
+def test_what_is_planted_beside_the_checkpoint_is_not_touched(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "run.npz"
+    for name in ("run.npz.part", ".run.npz.part"):
+        (tmp_path / name).symlink_to(victim)
+    bilevel.minimize(small(bilevel.get_backend("numpy")), max_iter=1, checkpoint=path)
+    assert victim.read_text() == "precious"
+    assert not list(tmp_path.glob(".*[0-9a-f].part"))
+
+
+def test_a_checkpoint_that_is_no_file_is_refused_at_the_door(tmp_path):
+    problem = small(bilevel.get_backend("numpy"))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="checkpoint must be the path of a file"):
+            bilevel.minimize(problem, checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match="there is no such folder"):
+        bilevel.minimize(problem, checkpoint=tmp_path / "none" / "run.npz")
+
+
+def test_a_damaged_checkpoint_is_refused_or_right(tmp_path):
+    """Each byte in its turn: NumPy's reader alone takes a shorter shape for the whole array."""
+    numpy, path = bilevel.get_backend("numpy"), tmp_path / "run.npz"
+    options = {**START, "method": "hoag", "checkpoint": path}
+    whole = bilevel.minimize(small(numpy), **options)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.choice(len(good), 300, replace=False):
+        bad = bytearray(good)
+        bad[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bad[: rng.integers(len(bad))] if place % 5 == 0 else bad)
+        with contextlib.suppress(ValueError):
+            result = bilevel.minimize(small(numpy), **options, resume=True)
+            np.testing.assert_array_equal(result.x, whole.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class HOAGState:
+    """A user's own state, called like one of ours."""
+
+    lam: object
+    x: object
+    steps: int
+    record: bilevel.Record | None
+    status: bilevel.Status
+
+
+class Steepest:
+    """A user's own method, no dataclass: one over the iteration times the gradient."""
+
+    def __init__(self, length=1.0):
+        self.length = length
+
+    def init(self, problem, lam0, x0, tol):
+        return HOAGState(lam0, problem.x(x0), 0, None, bilevel.Status.RUNNING)
+
+    def step(self, problem, state):
+        record = next(bilevel.iterate(problem, state.lam, method=HOAG(), x0=state.x))
+        k = state.steps + 1
+        lam = state.lam - self.length / k * record.hypergrad
+        return HOAGState(lam, state.x, k, dataclasses.replace(record, k=k), bilevel.Status.RUNNING)
+
+
+def test_a_method_of_the_user_is_resumed(tmp_path):
+    numpy = bilevel.get_backend("numpy")
+    whole = bilevel.minimize(small(numpy), method=Steepest(), max_iter=6)
+    options = {"checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(small(numpy), method=Steepest(), max_iter=3, **options)
+    resumed = bilevel.minimize(small(numpy), method=Steepest(), max_iter=6, resume=True, **options)
+    assert [r.value for r in resumed.history] == [r.value for r in whole.history]
+    with pytest.raises(ValueError, match="method.length is 1.0 in the file and 2.0 here"):
+        bilevel.minimize(small(numpy), method=Steepest(2.0), max_iter=9, resume=True, **options)
+
+
+FULL = """
+import resource, sys, warnings
+import numpy as np
+import bilevel
+
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((40, 6)), np.where(rng.standard_normal(40) > 0, 1.0, -1.0)
+problem = bilevel.logistic_regression(X[:20], y[:20], X[20:], y[20:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+result = bilevel.minimize(problem, method="hoag", max_iter=3, tol=0.0, checkpoint=sys.argv[1])
+print(result.nit, result.notes[-1])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits are set as on POSIX")
+def test_a_limit_of_the_system_ends_no_run(tmp_path):
+    """The system itself refuses the write, in mid-file."""
+    path = tmp_path / "run.npz"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.startswith(f"3 The checkpoint {path} could not be written: File too large")
+    assert list(tmp_path.iterdir()) == []  # nothing half-written is left
+
+
+def test_what_is_computed_from_the_data_counts_too(tmp_path):
+    """Of a standardised design the means are no part of the digest, but of the value."""
+    from bilevel.design import Standardized, as_design
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), np.where(rng.standard_normal(40) > 0, 1.0, -1.0)
+    base = as_design(X)
+
+    def problem(shift):
+        fitted = Standardized.fit(base)
+        design = Standardized(base, fitted.mean + shift, fitted.scale)
+        return bilevel.logistic_regression(design, y, design, y)
+
+    options = {**START, "method": "hoag", "checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(problem(0.0), **options)
+    with pytest.raises(ValueError, match="at the same point its value is"):
+        bilevel.minimize(problem(1e-3), **options, resume=True)
+    assert bilevel.minimize(problem(1e-15), **options, resume=True).nit == 2

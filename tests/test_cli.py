@@ -279,6 +279,43 @@ def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m.npz").coef.shape == (30,)
 
 
+def test_an_end_before_the_first_model_writes_none(tmp_path: Path) -> None:
+    """Ctrl-C in the first iteration once saved a model of zeros with a loss of nan."""
+    model, picture, report = tmp_path / "m.npz", tmp_path / "p.svg", tmp_path / "r.html"
+    result = run(
+        *["tune", "breast_cancer", "--intercept", "--max-passes", "3"],
+        *["--save", model, "--plot", picture, "--report", report],
+    )
+    assert result.exit_code == 1
+    assert "no model has been fitted" in result.output
+    assert "not written, for want of a model" in result.output
+    assert not any(path.exists() for path in (model, picture, report))
+
+
+def test_progress_is_shown_inside_the_first_iteration() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from bilevel.cli._live import Live
+
+    text = StringIO()
+    with Live(Console(file=text), bilevel.get_backend("numpy")) as live:
+        for seconds in (0.5, 1.1, 1.2, 2.5, 3.0):
+            live.progress(bilevel.Costs(passes=1234, seconds=seconds))
+    lines = [line for line in text.getvalue().splitlines() if line.startswith("...")]
+    assert lines == [f"... iteration 1: 1,234 passes, {s} s" for s in (1.1, 2.5)]
+
+
+def test_a_bound_of_the_domain_is_said_in_summary_and_report(tmp_path: Path) -> None:
+    report = tmp_path / "r.html"
+    result = run(
+        "tune", "breast_cancer", "--standardize", "--bounds", "-12", "-3", "--report", report
+    )
+    assert "upper bound" in " ".join(result.output.split())
+    assert "widen the domain" in report.read_text(encoding="utf-8")
+
+
 def test_info_lists_every_backend_and_the_versions() -> None:
     result = run("info")
     assert result.exit_code == 0

@@ -218,7 +218,7 @@ def test_a_bound_of_the_domain_is_said():
     result = bilevel.minimize(problem_of(dense, Box(-3, 2)))
     assert result.success
     assert "λ[0] lies at its upper bound 2" in result.message
-    assert "wider domain" in result.message
+    assert "widen the domain" in result.message
     inside = bilevel.minimize(problem_of(draw(4)))
     at_bound = abs(inside.lam[0]) == 12
     assert ("bound" in inside.message) == at_bound

@@ -334,8 +334,8 @@ def test_a_search_that_ends_early_says_so():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"C": -1.0}, "C must be a positive number"),
-        ({"C_bounds": (1.0, 0.1)}, "C_bounds must have 0 < low <= high"),
+        ({"C": -1.0}, "C must be positive and finite"),
+        ({"C_bounds": (1.0, 0.1)}, "C_bounds must be a pair"),
         ({"cv": 1}, "cv must be 2 folds or more"),
         ({"cv": 1.5}, "cv as a fraction"),
         ({"cv": True}, "cv must be folds"),

@@ -121,15 +121,15 @@ def test_wrong_returns_are_refused_by_name(backend):
     with pytest.raises(TypeError, match=r"must return dtype .*float64, got .*float32"):
         _ = single.at(x, lam).grad
     nothing = inner.from_functions(lambda x, lam: (1.0, x), hvp=lambda x, lam, v: None, **arguments)
-    with pytest.raises(ValueError, match="hvp must return an array"):
+    with pytest.raises(TypeError, match="hvp must return an array of shape .* got None"):
         nothing.at(x, lam).hvp(x)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_shape": ()}, "x_shape must hold positive numbers"),
-        ({"x_shape": (0,)}, "x_shape must hold positive numbers"),
+        ({"x_shape": ()}, "x_shape must hold one positive integer"),
+        ({"x_shape": (0,)}, r"x_shape\[0\] must be at least 1, got 0"),
         ({"n_hyperparameters": 0}, "n_hyperparameters must be at least 1"),
     ],
 )
@@ -178,10 +178,6 @@ def test_autodiff_agrees_for_arrays_that_change_hands(backend, dtype, assert_clo
     }
     h = inner.from_autodiff(written_in(engine), **arguments)
     x, lam, v, d = directions(backend, dtype)
-    if backend.name == "dpnp":  # memory of a SYCL device is none that the engines know
-        with pytest.raises(ValueError, match=f"cannot be handed to {engine} without a copy"):
-            _ = h.at(x, lam).grad
-        return
     model = analytic(backend, dtype)
     point, expected = h.at(x, lam), model.at(x, lam)
     close = {"dtype": dtype, "rtol": 1e-4 if dtype == backend.xp.float32 else 1e-12}

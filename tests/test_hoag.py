@@ -232,7 +232,7 @@ def test_schedules_refuse_what_is_not_positive(build, value):
 
 
 def test_a_users_schedule_is_checked_when_it_is_asked():
-    with pytest.raises(ValueError, match="iteration 3 must be positive, got -1"):
+    with pytest.raises(ValueError, match="iteration 3 must be positive and finite, got -1"):
         Custom(lambda k: 2 - k, summable=True)(3)
 
 

@@ -205,7 +205,9 @@ def test_nan_in_the_criterion_ends_the_run(problem):
 @pytest.mark.parametrize("domain", [Box(-1.0, 0.5), Ball(-2.0, 1.0)])
 def test_every_iterate_is_in_the_domain(domain):
     problem = logistic_regression(*data(), groups=np.array([0, 0, 1, 1, 1]), domain=domain)
-    result = minimize(problem, 5.0, max_iter=15, tol=0.0, method=HOAG(step_rule=FixedStep(0.3)))
+    method = HOAG(step_rule=FixedStep(0.3))
+    with pytest.warns(UserWarning, match="lam0 lies outside of the domain"):
+        result = minimize(problem, 5.0, max_iter=15, tol=0.0, method=method)
     for record in result.history:
         nearest = domain.project(record.lam, problem.backend)
         np.testing.assert_allclose(record.lam, nearest, atol=1e-15)
@@ -239,10 +241,10 @@ def test_a_minimum_on_the_boundary_is_stationary():
         (lambda: Box(1.0, 0.0), r"lower must not exceed upper, got lower 1.0 > upper 0.0"),
         (lambda: Box(float("nan"), 0.0), "must not be NaN"),
         (lambda: Box((0.0, 0.0), (1.0, 1.0, 1.0)), "lower has 2 bounds but upper has 3"),
-        (lambda: Ball(0.0, 0.0), "radius must be positive, got 0.0"),
+        (lambda: Ball(0.0, 0.0), "radius must be positive and finite, got 0.0"),
         (lambda: Ball(0.0, float("nan")), "radius must be positive"),
-        (lambda: Ball(float("nan"), 1.0), "center must be finite"),
-        (lambda: Ball((0.0, float("inf")), 1.0), "center must be finite"),
+        (lambda: Ball(float("nan"), 1.0), "center must be finite, got nan"),
+        (lambda: Ball((0.0, float("inf")), 1.0), r"center\[1\] must be finite, got inf"),
     ],
 )
 def test_domains_are_checked_when_they_are_made(build, message):
@@ -266,7 +268,11 @@ def test_a_domain_of_another_dimension_is_refused_at_the_door(domain):
         ({"lam0": np.array([1.0, 2.0])}, ValueError, r"lam0 must have shape \(1,\), got \(2,\)"),
         ({"lam0": np.array([np.inf])}, ValueError, "lam0 must be finite"),
         ({"lam0": np.array([1.0], np.float32)}, TypeError, "lam0 has dtype float32"),
-        ({"lam0": "0"}, TypeError, "lam0 must be an array, got str"),
+        (
+            {"lam0": "0"},
+            TypeError,
+            "lam0 must be a number, a list of numbers or an array of shape .* got '0'",
+        ),
         ({"x0": np.zeros(4)}, ValueError, r"x0 must have shape \(5,\), got \(4,\)"),
         ({"x0": np.full(5, np.nan)}, ValueError, "x0 must be finite"),
         ({"x0": [0.0] * 5}, TypeError, "x0 must be an array, got list"),
@@ -274,12 +280,12 @@ def test_a_domain_of_another_dimension_is_refused_at_the_door(domain):
         ({"method": 3}, TypeError, "method must be .* got int"),
         ({"max_iter": 0}, ValueError, "max_iter must be at least 1, got 0"),
         ({"max_iter": 2.5}, TypeError, "max_iter must be an integer, got 2.5"),
-        ({"tol": -1.0}, ValueError, "tol must not be negative, got -1.0"),
-        ({"tol": float("nan")}, ValueError, "tol must not be negative, got nan"),
+        ({"tol": -1.0}, ValueError, "tol must be finite and not negative, got -1.0"),
+        ({"tol": float("nan")}, ValueError, "tol must be finite and not negative, got nan"),
         ({"max_passes": 0}, ValueError, "max_passes must be positive, got 0"),
         ({"max_seconds": -1.0}, ValueError, "max_seconds must be positive, got -1.0"),
         ({"max_seconds": float("nan")}, ValueError, "max_seconds must be positive, got nan"),
-        ({"callback": 3}, TypeError, "callback must be callable, got int"),
+        ({"callback": 3}, TypeError, "callback must be callable, got 3"),
         ({"resume": True}, ValueError, "resume needs the path of a checkpoint"),
         ({"checkpoint": "no/such/folder/run.npz"}, ValueError, "checkpoint .* no such folder"),
     ],
@@ -292,9 +298,9 @@ def test_minimize_checks_every_argument(problem, keywords, error, message):
 
 
 def test_minimize_refuses_what_is_no_problem():
-    with pytest.raises(TypeError, match="problem must be a Problem, got int"):
+    with pytest.raises(TypeError, match="problem must be a Problem, got 3"):
         minimize(3)
-    with pytest.raises(TypeError, match="problem must be a Problem, got tuple"):
+    with pytest.raises(TypeError, match="problem must be a Problem, got \\(1, 2\\)"):
         next(iterate((1, 2)))
 
 
@@ -328,7 +334,11 @@ X, Y, X_VAL, Y_VAL = data()
         ({"groups": np.zeros(4, int)}, ValueError, "groups"),
         ({"groups": np.array([0, 0, 1, 1, 3])}, ValueError, "groups"),
         ({"groups": np.array([0, 0, 1, 1, -1])}, ValueError, "groups"),
-        ({"domain": (-1.0, 1.0)}, TypeError, "domain must .*project.* got tuple"),
+        (
+            {"domain": (-1.0, 1.0)},
+            TypeError,
+            "domain must .*project.* got .-1.0, 1.0., without project",
+        ),
     ],
 )
 def test_logistic_regression_checks_every_argument(changed, error, message):

@@ -79,7 +79,7 @@ def test_progress_is_shown_inside_the_first_iteration():
     bilevel.minimize(hard(), max_seconds=0.7, progress=seen.append)
     assert len(seen) >= 2
     assert [costs.passes for costs in seen] == sorted(costs.passes for costs in seen)
-    with pytest.raises(TypeError, match="progress must be callable, got int"):
+    with pytest.raises(TypeError, match="progress must be callable, got 3"):
         bilevel.minimize(easy(), progress=3)
 
 

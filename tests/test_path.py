@@ -103,7 +103,7 @@ def test_every_stated_bound_holds(m, seed):
 @pytest.mark.parametrize(("lower", "upper"), [(4.0, 6.0), (-9.0, -6.0)])
 def test_a_minimum_on_the_boundary(m, lower, upper):
     parts = data(3)
-    found = bilevel.minimize(problem_of(parts, m, Box(lower, upper)), 5.0, max_iter=100)
+    found = bilevel.minimize(problem_of(parts, m, Box(lower, upper)), upper, max_iter=100)
     assert found.success
     _, p = Dense(*parts, grouped(m))(found.lam)
     held = ((found.lam == lower) & (p > 0)) | ((found.lam == upper) & (p < 0))

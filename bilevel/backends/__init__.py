@@ -6,13 +6,33 @@
 array([0.5])
 """
 
-from ._files import read_npz, write_npz
+from ._arguments import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    Has,
+    Maybe,
+    Number,
+    OneOf,
+    Rule,
+    Whole,
+    check_fields,
+    described,
+    flag,
+    function,
+    is_number,
+    numbers_of,
+    python_number,
+)
+from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
     backend_names,
     backend_of,
     common_dtype,
+    dense_backend_of,
     get_backend,
     is_array,
     is_sparse,
@@ -21,23 +41,43 @@ from ._registry import (
 )
 
 __all__ = [
+    "COUNT",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "SEED",
     "Array",
     "Backend",
     "BackendUnavailableError",
+    "Has",
     "HostIndex",
+    "Maybe",
+    "Number",
+    "OneOf",
+    "Rule",
     "SparseKernel",
+    "Whole",
     "backend_names",
     "backend_of",
+    "check_fields",
     "check_groups",
     "check_rows",
     "common_dtype",
     "deal_batches",
     "deal_folds",
+    "dense_backend_of",
+    "described",
+    "flag",
     "fold_indicators",
+    "function",
     "get_backend",
     "is_array",
+    "is_number",
     "is_sparse",
     "library_of",
+    "numbers_of",
+    "python_number",
+    "read_array",
+    "read_arrays",
     "read_npz",
     "same_backend",
     "write_npz",

@@ -313,6 +313,9 @@ class HostCSR:
     def values(self) -> Array:
         return self.matrix.data
 
+    def parts(self) -> tuple[Array, Array, Array]:
+        return self.matrix.data, self.matrix.indices, self.matrix.indptr
+
     def rows(self, index: npt.NDArray[np.intp]) -> HostCSR:
         return HostCSR(self.matrix[index])
 

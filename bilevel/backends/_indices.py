@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ._arguments import SEED, Whole, described
 from ._protocol import HostIndex
+from ._registry import get_backend, is_array
 
 
 def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
@@ -39,10 +41,21 @@ def check_groups(groups: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[HostInd
     >>> check_groups([0, 1, 0], (3,))
     (array([0, 1, 0]), 2)
     """
-    labels = np.asarray(groups)
+    labels = _on_host(groups, "groups")
     if labels.shape not in ((shape[0],), shape):
         raise ValueError(f"groups must have shape ({shape[0]},), got {labels.shape}.")
     return _check_numbers(labels, "groups")
+
+
+def _on_host(numbers: object, name: str) -> npt.NDArray[np.generic]:
+    """Integers of any library on the host."""
+    if is_array(numbers):
+        host: npt.NDArray[np.generic] = get_backend(numbers).to_numpy(numbers)
+        return host
+    try:
+        return np.asarray(numbers)
+    except (TypeError, ValueError) as error:  # ragged
+        raise TypeError(f"{name} must hold integers, got {described(numbers)}.") from error
 
 
 def _check_numbers(labels: npt.NDArray[np.generic], name: str) -> tuple[HostIndex, int]:
@@ -65,9 +78,10 @@ def deal_folds(n: int, n_folds: int, seed: int) -> HostIndex:
     >>> np.bincount(deal_folds(7, 3, seed=0)).tolist()
     [3, 2, 2]
     """
-    if not 2 <= n_folds <= n:
+    n_folds = Whole(2)(n_folds, "folds")
+    if n_folds > n:
         raise ValueError(f"folds must be between 2 and the number of rows {n}, got {n_folds}.")
-    return np.random.default_rng(seed).permutation(np.arange(n) % n_folds)
+    return np.random.default_rng(SEED(seed, "seed")).permutation(np.arange(n) % n_folds)
 
 
 def fold_indicators(folds: npt.ArrayLike, n: int) -> npt.NDArray[np.float32]:
@@ -85,7 +99,7 @@ def fold_indicators(folds: npt.ArrayLike, n: int) -> npt.NDArray[np.float32]:
            [0., 1.],
            [1., 0.]], dtype=float32)
     """
-    labels = np.asarray(folds)
+    labels = _on_host(folds, "folds")
     if labels.shape != (n,):
         raise ValueError(f"folds must have shape ({n},), a fold for each row, got {labels.shape}.")
     labels, n_folds = _check_numbers(labels, "folds")
@@ -102,7 +116,8 @@ def deal_batches(n: int, n_batches: int, seed: int) -> list[HostIndex]:
     >>> [len(rows) for rows in deal_batches(7, 3, seed=0)]
     [3, 2, 2]
     """
-    if not 1 <= n_batches <= n:
+    n_batches = Whole(1)(n_batches, "n_batches")
+    if n_batches > n:
         raise ValueError(f"n_batches must be between 1 and the rows {n}, got {n_batches}.")
-    order = np.random.default_rng(seed).permutation(n)
+    order = np.random.default_rng(SEED(seed, "seed")).permutation(n)
     return [rows.astype(np.intp) for rows in np.array_split(order, n_batches)]

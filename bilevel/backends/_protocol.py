@@ -56,6 +56,10 @@ class SparseKernel(Protocol):
         """Return the stored entries, shape (nnz,)."""
         ...
 
+    def parts(self) -> tuple[Array, Array, Array]:
+        """Return stored entries, their columns, and where each row starts among them."""
+        ...
+
     def rows(self, index: HostIndex) -> SparseKernel:
         """Return the sub-matrix of these rows, in this order."""
         ...

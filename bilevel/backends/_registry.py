@@ -142,15 +142,43 @@ def backend_of(**arrays: Any) -> Backend:
         if array is None:
             continue
         if isinstance(array, np.generic) or library_of(array) is None:
-            raise TypeError(f"{name} must be an array, got {type(array).__name__}.")
+            raise TypeError(f"{name} must be an array, got {_kind(array)}.")
+        if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
+            raise TypeError(
+                f"{name} must be a plain array, got a {type(array).__name__}: fill what is masked "
+                "and take numpy.asarray of it."
+            )
         found = get_backend(array)
         if backend is None:
             first_name, backend = name, found
         else:
             same_backend(backend, found, first_name, name)
     if backend is None:
-        raise TypeError("Expected at least one array.")
+        raise TypeError(f"{' or '.join(arrays)} must be an array, got None.")
     return backend
+
+
+def dense_backend_of(**arrays: Any) -> Backend:
+    """Return the one backend of all these arrays, and refuse a mixture, a sparse one and None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dense_backend_of(y=np.ones(2)).name
+    'numpy'
+    """
+    for name, array in arrays.items():
+        if array is None:
+            raise TypeError(f"{name} must be an array, got None.")
+    backend = backend_of(**arrays)
+    for name, array in arrays.items():
+        if is_sparse(array):
+            raise TypeError(f"{name} must be a dense array, got a sparse matrix: make it dense.")
+    return backend
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def same_backend(expected: Backend, found: Backend, expected_name: str, found_name: str) -> None:

@@ -62,6 +62,9 @@ class TorchCSR(TransposingCSR):
     def values(self) -> Array:
         return self.matrix.values()
 
+    def parts(self) -> tuple[Array, Array, Array]:
+        return self.matrix.values(), self.matrix.col_indices(), self.matrix.crow_indices()
+
     def rows(self, index: npt.NDArray[np.intp]) -> TorchCSR:
         torch = importlib.import_module("torch")
         device = self.matrix.device

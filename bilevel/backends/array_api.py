@@ -101,8 +101,10 @@ class ArrayAPIBackend:
         host = np.asarray(value)
         if host.dtype.kind not in "fiub":
             raise TypeError(f"Expected numbers, got an array of dtype {host.dtype}.")
-        # torch would share the memory of a read-only array, and warns of it.
-        return host if host.flags.writeable else host.copy()
+        # torch would share the memory of a read-only array, and warns of it; other byte orders and
+        # negative strides it does not know.
+        backwards = any(stride < 0 for stride in host.strides)
+        return np.require(host, host.dtype.newbyteorder("="), ["W", *("C" if backwards else "")])
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.array(array)

@@ -1,6 +1,7 @@
 """Derivatives of a scalar function by torch or JAX, for arrays of any library.
 
-Arrays change hands by DLPack, so nothing is copied where both libraries can use the device.
+Arrays change hands by DLPack, so nothing is copied where both libraries can use the device, but
+what is not one number after the other in memory. Arrays of dpnp on a CPU are copied.
 All products are reverse over reverse, which every differentiable operation of both supports:
 
     ∂²_{xx} h v     = pullback of v by x ↦ ∂_x h
@@ -98,7 +99,7 @@ def _in_and_out(function: Any, engine: Engine, backend: Backend) -> Callable[...
     """Hand the arguments to the engine, and its results back."""
 
     def call(*arguments: Array) -> Any:
-        results = function(*(_hand_over(a, engine) for a in arguments))
+        results = function(*(_hand_over(a, engine, backend) for a in arguments))
         if isinstance(results, tuple):
             return tuple(_hand_back(result, engine, backend) for result in results)
         return _hand_back(results, engine, backend)
@@ -106,14 +107,14 @@ def _in_and_out(function: Any, engine: Engine, backend: Backend) -> Callable[...
     return call
 
 
-def _hand_over(array: Array, engine: Engine) -> Any:
+def _hand_over(array: Array, engine: Engine, backend: Backend) -> Any:
     if library_of(array) == engine:
         return array
+    if _hidden_on_the_host(backend):
+        return get_backend(engine, device="cpu").asarray(backend.to_numpy(array))
     from_dlpack = importlib.import_module(_NAMESPACES[engine]).from_dlpack
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
-        array = array.copy()  # DLPack cannot say "read-only" to every version of the engines
     try:
-        return from_dlpack(np.asarray(array) if isinstance(array, np.generic) else array)
+        return from_dlpack(_compact(array, backend))
     except Exception as error:  # each library has its own kind
         raise ValueError(
             f"An array of {library_of(array)} cannot be handed to {engine} without a copy "
@@ -121,11 +122,37 @@ def _hand_over(array: Array, engine: Engine) -> Any:
         ) from error
 
 
+def _hidden_on_the_host(backend: Backend) -> bool:
+    """Whether the arrays are in the host's memory, but DLPack calls it another device (SYCL)."""
+    return bool(getattr(getattr(backend.device, "sycl_device", None), "is_cpu", False))
+
+
+def _compact(array: Array, backend: Backend) -> Array:
+    """The same numbers one after the other in memory, a copy only where they are not.
+
+    JAX refuses other strides, torch ends the process at negative ones, and DLPack cannot say
+    "read-only" to every version of the engines.
+    """
+    if isinstance(array, (np.ndarray, np.generic)):
+        native = array.dtype.newbyteorder("=")
+        return np.require(array, native, ["C", "A", "W"])
+    if backend.name == "torch":
+        return array.detach().contiguous()
+    if backend.name == "jax":
+        return array
+    xp = backend.xp
+    flat = xp.asarray(xp.reshape(array, (-1,)), copy=True)
+    return xp.reshape(flat, array.shape)
+
+
 def _hand_back(result: Any, engine: Engine, backend: Backend) -> Array:
     if engine == "torch":
-        result = result.detach()
+        # Gradients of sums are one number that stands for all: nobody could write into that.
+        result = result.detach().contiguous()
     if backend.name == engine:
         return result
+    if _hidden_on_the_host(backend):
+        return backend.asarray(result)
     array = backend.asarray(backend.xp.from_dlpack(result))
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         return array.copy()  # JAX owns its memory and lends it for reading alone

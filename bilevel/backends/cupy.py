@@ -167,5 +167,8 @@ class CuPyCSR(TransposingCSR):
     def values(self) -> Array:
         return self.matrix.data
 
+    def parts(self) -> tuple[Array, Array, Array]:
+        return self.matrix.data, self.matrix.indices, self.matrix.indptr
+
     def rows(self, index: npt.NDArray[np.intp]) -> CuPyCSR:
         return CuPyCSR(self.matrix[np.asarray(index)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,34 @@ class Inputs:
     test: Rows | None
     labels: io.BinaryLabels
     notes: tuple[str, ...]
+    #: The names of the features, where the training file has them.
+    names: tuple[str, ...] | None = None
 
 
-def _fraction(text: str | None) -> float | None:
+def _fraction(text: str | None, option: str) -> float | None:
     """Return a number between 0 and 1, or None where the text is a path."""
     try:
         value = float(text or "")
     except ValueError:
         return None
-    return value if 0 < value < 1 else None
+    if 0 < value < 1:
+        return value
+    if _exists(text or ""):
+        return None
+    raise ValueError(f"{option} must be a file, or a fraction between 0 and 1, got {text}.")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a name that can't be one: too long, say
+        return False
 
 
 def _load(name: str, options: io.ReadOptions) -> io.Dataset:
-    if name in datasets.REGISTRY and not Path(name).exists():
+    if name in datasets.REGISTRY and not _exists(name):
         return datasets.load(name)
-    if not Path(name).exists() and not Path(name).suffix and "/" not in name:
+    if not _exists(name) and not Path(name).suffix and "/" not in name:
         known = ", ".join(datasets.REGISTRY)
         raise io.BadFileError(
             name, "there is no such file or data set", f"Give a path, or one of: {known}."
@@ -91,7 +104,9 @@ def load_inputs(
     source = _load(train, options)
     notes = []
     rest, test_part = source.train, source.test
-    test_fraction, val_fraction = _fraction(test), _fraction(val)
+    test_fraction, val_fraction = _fraction(test, "--test"), _fraction(val, "--val")
+    if source.train.label_name is not None:  # wherever that column stands in the other files
+        options = replace(options, label=source.train.label_name)
     if test_fraction is not None:
         rest, test_part = io.split(rest, test_fraction, seed, what="test")
     elif test is not None:
@@ -116,7 +131,7 @@ def load_inputs(
     ]
     assert rows[0] is not None
     assert rows[1] is not None
-    return Inputs(train, rows[0], rows[1], rows[2], labels, tuple(notes))
+    return Inputs(train, rows[0], rows[1], rows[2], labels, tuple(notes), source.train.names)
 
 
 def _rows(table: io.Table, labels: io.BinaryLabels) -> Rows:

@@ -40,6 +40,7 @@ class Live:
     def __init__(self, console: Console, backend: Any) -> None:
         self._console, self._backend = console, backend
         self._spinner = Spinner("iteration 1", console=console)
+        self._k, self._next_line = 1, 1.0
 
     def __enter__(self) -> Self:
         header = " ".join(f"{name:>{width}}" for name, width in _COLUMNS)
@@ -66,7 +67,19 @@ class Live:
         )
         cells = (f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True))
         self._print(Text(" ".join(cells)))
-        self._spinner.update(f"iteration {record.k + 1}")
+        self._k = record.k + 1
+        self._spinner.update(f"iteration {self._k}")
+
+    def progress(self, costs: Any) -> None:
+        """Say how far the iteration that is under way has come.
+
+        A terminal's spinner shows it as it happens; a pipe gets a line after 1, 2, 4, ... seconds.
+        """
+        text = f"iteration {self._k}: {costs.passes:,} passes, {costs.seconds:.1f} s"
+        self._spinner.update(text)
+        if not self._console.is_terminal and costs.seconds >= self._next_line:
+            self._next_line = 2 * costs.seconds
+            self._print(Text(f"... {text}"))
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ class Prepared:
     problem: bilevel.Problem
     standardized: Standardized | None
     intercept: bool
+    names: tuple[str, ...] | None = None
 
     def classifier(self, result: bilevel.Result, labels: io.BinaryLabels) -> io.LinearClassifier:
         """Return the model in the units of the file."""
@@ -64,7 +66,8 @@ class Prepared:
             intercept -= float(host(self.standardized.mean) @ coef)
         negative = "other" if labels.negative is None else str(labels.negative)
         classes = np.array([negative, str(labels.positive)])
-        return io.LinearClassifier(coef, intercept, host(result.lam), classes)
+        names = None if self.names is None else np.array(self.names)
+        return io.LinearClassifier(coef, intercept, host(result.lam), classes, names)
 
 
 def prepare(
@@ -101,7 +104,7 @@ def prepare(
         fit_intercept=intercept,
         domain=bilevel.Box(*bounds),
     )
-    return Prepared(problem, standardized, intercept)
+    return Prepared(problem, standardized, intercept, inputs.names)
 
 
 def _accuracy(model: io.LinearClassifier, rows: Rows) -> float:
@@ -140,6 +143,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     help="Format of the files. [default: by suffix]",
 )
 @click.option("--label", metavar="NAME|NUMBER", help="CSV: column of the label.")
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="CSV: the first line holds names, or a row. [default: seen from the file]",
+)
 @click.option("--features", type=click.IntRange(1), help="LIBSVM: number of features.")
 @click.option("--zero-based", is_flag=True, help="LIBSVM: features are numbered from 0.")
 @click.option("--standardize", is_flag=True, help="Give columns mean 0 and deviation 1.")
@@ -160,7 +168,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     help="mixed: the matrix in float32, all else in float64.",
 )
 @click.option("--method", type=click.Choice(list(METHODS)), default="path", show_default=True)
-@click.option("--lam0", type=float, default=0.0, show_default=True, help="Where λ starts.")
+@click.option("--lam0", type=float, help="Where λ starts. [default: 0, or the nearest bound]")
 @click.option(
     "--starts",
     type=click.IntRange(1),
@@ -181,7 +189,7 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     help="Of the stopping rule, relative to the loss; 0: never. [default: the method's]",
 )
 @click.option("--max-passes", type=click.IntRange(1), help="Budget of passes over the data.")
-@click.option("--max-seconds", type=click.FloatRange(0), help="Budget of seconds.")
+@click.option("--max-seconds", type=click.FloatRange(0, min_open=True), help="Budget of seconds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the splits.")
 @click.option(
     "--certify",
@@ -221,6 +229,7 @@ class _Options:
     positive: str | None
     file_format: str | None
     label: str | None
+    header: bool | None
     features: int | None
     zero_based: bool
     standardize: bool
@@ -229,7 +238,7 @@ class _Options:
     device: str | None
     dtype: str
     method: str
-    lam0: float
+    lam0: float | None
     starts: int | None
     bounds: tuple[float, float]
     max_iter: int
@@ -247,18 +256,44 @@ class _Options:
     quiet: bool
 
     def __post_init__(self) -> None:
+        for name in ("tol", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise BadInput(f"--{name.replace('_', '-')} must be finite, got {value}.")
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
         if self.starts is not None and self.checkpoint is not None:
             raise click.UsageError("--checkpoint holds one search: it can't be used with --starts.")
-        if self.starts is not None and self.lam0 != 0:
+        if self.starts is not None and self.lam0 is not None:
             raise click.UsageError("--starts draws where λ starts: leave out --lam0.")
         if self.starts is not None and not all(map(math.isfinite, self.bounds)):
             raise click.UsageError("--starts draws from the bounds: give finite --bounds.")
         for name in ("report", "plot", "save", "log", "checkpoint"):
             path = getattr(self, name)
-            if path is not None and not Path(path).absolute().parent.is_dir():
-                raise BadInput(f"--{name} {path}: there is no folder {Path(path).parent}.")
+            if path is not None:
+                _refuse_target(name, Path(path))
+
+
+def _refuse_target(name: str, path: Path) -> None:
+    """Refuse, before the run, a file that can't be written after it."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BadInput(f"--{name} {path}: there is no folder {path.parent}.")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"--{name} {path}: the folder {path.parent} can't be written to.")
+    # A log may go to a terminal, but a pipe that nobody reads would wait for ever.
+    if path.is_fifo() or (path.exists() and not path.is_file() and name != "log"):
+        raise BadInput(f"--{name} {path}: this is no regular file.")
+
+
+def _reading(o: _Options) -> io.ReadOptions:
+    return io.ReadOptions(
+        format=io.Format(o.file_format) if o.file_format else None,
+        label=o.label,
+        header=o.header,
+        features=o.features,
+        zero_based=o.zero_based,
+    )
 
 
 def _run(o: _Options, console: Console) -> bilevel.Status:
@@ -269,12 +304,7 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
             o.val,
             o.test,
             positive=o.positive,
-            options=io.ReadOptions(
-                format=io.Format(o.file_format) if o.file_format else None,
-                label=o.label,
-                features=o.features,
-                zero_based=o.zero_based,
-            ),
+            options=_reading(o),
             seed=o.seed,
         )
         prepared = prepare(
@@ -286,9 +316,11 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
             standardize=o.standardize,
             intercept=o.intercept,
         )
-        prepared.problem.lam(o.lam0)
-    except (bilevel.BackendUnavailableError, ValueError, TypeError) as error:
+        _check_start(prepared.problem, o)
+    except (bilevel.BackendUnavailableError, ValueError, TypeError, OSError) as error:
         raise BadInput(str(error)) from error
+    except MemoryError as error:
+        raise BadInput(f"{o.train}: it does not fit into memory ({error}).") from error
     settings = _settings(o, inputs, backend)
     print_rows(console, {name: settings[name] for name in ("data", "training rows", "backend")})
     for note in inputs.notes:
@@ -299,6 +331,9 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
         result = _solve(o, prepared.problem, console)
     else:
         result, extra = _solve_from(o.starts, o, prepared.problem, console)
+    if result.best is None or not math.isfinite(result.fun):
+        _say_nothing_was_found(o, result, console)
+        return result.status
     model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
     console.print()
@@ -311,8 +346,35 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
     return result.status
 
 
+def _say_nothing_was_found(o: _Options, result: bilevel.Result, console: Console) -> None:
+    """An end before there is a model: it is told, and no file is made of it."""
+    console.print()
+    print_rows(console, {"passes over the data": f"{result.passes:,}", "status": result.message})
+    wanted = [path for path in (o.save, o.plot, o.report) if path is not None]
+    if wanted:
+        console.print(f"\nnot written, for want of a model: {', '.join(wanted)}", soft_wrap=True)
+    if result.status is not bilevel.Status.INTERRUPTED:
+        raise click.ClickException(result.message)
+
+
+def _start_shown(o: _Options) -> str:
+    if o.starts is not None:
+        return f"{o.starts}, drawn in the bounds"
+    low, high = o.bounds
+    return f"{min(max(0.0, low), high) if o.lam0 is None else o.lam0:g}"
+
+
+def _check_start(problem: bilevel.Problem, o: _Options) -> None:
+    if o.lam0 is None:
+        return
+    problem.lam(o.lam0, "--lam0")
+    low, high = o.bounds
+    if not low <= o.lam0 <= high:
+        raise ValueError(f"--lam0 {o.lam0:g} lies outside of --bounds, {low:g} to {high:g}.")
+
+
 def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.Result:
-    log = io.JSONLines(o.log, problem.backend) if o.log else None
+    log = _Log(o.log, problem.backend, console) if o.log else None
     with Live(console, problem.backend) as live:
 
         def show(record: bilevel.Record) -> None:
@@ -330,6 +392,7 @@ def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.R
                 max_passes=o.max_passes,
                 max_seconds=o.max_seconds,
                 callback=show,
+                progress=live.progress,
                 checkpoint=o.checkpoint,
                 resume=o.resume,
             )
@@ -344,6 +407,39 @@ def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.R
         # The callback saw the new iterations only: the log is to hold those before, too.
         _write_log(o.log, result, problem)
     return result
+
+
+class _Log:
+    """The iterations as they happen; where they can't be written the run goes on without."""
+
+    def __init__(self, path: str, backend: Any, console: Console) -> None:
+        try:
+            self._lines = io.JSONLines(path, backend)
+        except OSError as error:
+            raise BadInput(f"--log {path}: {error.strerror}.") from error
+        self._path, self._console, self._failed = path, console, False
+
+    def __call__(self, record: bilevel.Record) -> None:
+        if not self._failed:
+            try:
+                self._lines(record)
+            except OSError as error:
+                self._fail(error)
+
+    def close(self) -> None:
+        try:
+            self._lines.close()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            self._console.print(
+                f"note: the log {self._path} could not be written: {error.strerror}. "
+                "The run goes on.",
+                soft_wrap=True,
+            )
 
 
 def _write_log(path: str, result: bilevel.Result, problem: bilevel.Problem) -> None:
@@ -398,7 +494,7 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
         "columns": ", ".join(columns) or "as they are",
         "model": o.model,
         "method": o.method,
-        "λ at the start": f"{o.lam0:g}" if o.starts is None else f"{o.starts}, drawn in the bounds",
+        "λ at the start": _start_shown(o),
         "bounds of λ": f"[{o.bounds[0]:g}, {o.bounds[1]:g}]",
         "tolerance": "the method's own" if o.tol is None else f"{o.tol:g}",
         "iterations at most": str(o.max_iter),
@@ -420,20 +516,34 @@ def _write(
     settings: Mapping[str, str],
     console: Console,
 ) -> None:
-    """Write the files that were asked for, and say where."""
-    if o.save is not None:
-        io.save_model(o.save, model)
-    if o.plot is not None:
-        save_plot(result, o.plot)
-    if o.report is not None:
+    """Write the files that were asked for, and say where; one that fails spares the others."""
+
+    def report(path: str) -> None:
         write_report(
-            o.report,
+            path,
             result,
             title=f"Tuned {o.model} model: {Path(o.train).name}",
             outcome=rows,
             settings=settings,
             versions=versions(),
         )
-    written = [path for path in (o.save, o.plot, o.report, o.log) if path is not None]
+
+    written, failed = [], []
+    targets: tuple[tuple[str | None, Callable[[str], None]], ...] = (
+        (o.save, lambda path: io.save_model(path, model)),
+        (o.plot, lambda path: save_plot(result, path)),
+        (o.report, report),
+        (o.log, lambda path: None),  # as it went
+    )
+    for path, write in targets:
+        if path is None:
+            continue
+        try:
+            write(path)
+            written.append(path)
+        except (OSError, ValueError) as error:
+            failed.append(f"{path} could not be written: {getattr(error, 'strerror', '') or error}")
     if written:
         console.print(f"\nwritten: {', '.join(written)}", soft_wrap=True)
+    if failed:
+        raise click.ClickException("; ".join(failed))

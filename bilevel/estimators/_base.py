@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 import bilevel
-from bilevel.backends import Array, Backend, get_backend
+from bilevel.backends import POSITIVE, Array, Backend, flag, get_backend, numbers_of
 from bilevel.inner import Inner
 from bilevel.solvers import NewtonCG, solve
 
@@ -58,9 +58,12 @@ class BilevelEstimator(BaseEstimator):
 
     def _search(self, problem: bilevel.Problem, lam0: Any) -> bilevel.Result:
         """Minimise, and keep what there is to tell."""
+        certify = flag(self.certify, "certify")
         result = bilevel.minimize(
             problem, lam0, method=self.method, max_iter=self.max_iter, tol=self.tol
         )
+        if not math.isfinite(result.fun):
+            raise ValueError(f"No model was found: {result.message}")
         if result.status not in _FINE:
             warnings.warn(
                 f"The search for the regularisation ended early: {result.message} Raise max_iter "
@@ -71,7 +74,7 @@ class BilevelEstimator(BaseEstimator):
         self.path_ = result.history
         self.n_iter_ = result.nit
         self.n_passes_ = result.passes
-        if self.certify:
+        if certify:
             self.certificate_ = bilevel.certify(result, problem, method=self.method)
         return result
 
@@ -91,20 +94,28 @@ class BilevelEstimator(BaseEstimator):
 
 def log_bounds(bounds: Any, name: str) -> tuple[float, float]:
     """Return the logarithms of a pair of positive numbers."""
-    try:
-        low, high = (float(b) for b in bounds)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a pair (low, high), got {bounds!r}.") from error
-    if not 0 < low <= high < math.inf:
-        raise ValueError(f"{name} must have 0 < low <= high < inf, got {bounds!r}.")
-    return math.log(low), math.log(high)
+    pair = numbers_of(bounds, name, POSITIVE)
+    if len(pair) != 2 or not pair[0] <= pair[1]:
+        raise ValueError(f"{name} must be a pair (low, high), low <= high, got {bounds!r}.")
+    return math.log(pair[0]), math.log(pair[1])
 
 
 def positive(value: Any, name: str) -> float:
     """Return the logarithm of a positive number."""
-    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be a positive number, got {value!r}.")
-    return math.log(value)
+    return math.log(POSITIVE(value, name))
+
+
+def start_within(log_value: float, bounds: tuple[float, float], name: str) -> float:
+    """Where the search starts: the nearest end of the bounds, with a warning, if outside."""
+    low, high = bounds
+    if not low <= log_value <= high:
+        warnings.warn(
+            f"{name} = {math.exp(log_value):g} lies outside of its bounds, "
+            f"{math.exp(low):g} to {math.exp(high):g}: the search starts at the nearest of them.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return min(max(log_value, low), high)
 
 
 def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:

@@ -16,7 +16,15 @@ from bilevel.inner import RBF, Kernel, KernelRidge, Matern32, Matern52, Polynomi
 from bilevel.losses import Squared
 from bilevel.outer import held_out_kernel
 
-from ._base import BilevelEstimator, fit_tightly, log_bounds, number, positive, total_weight
+from ._base import (
+    BilevelEstimator,
+    fit_tightly,
+    log_bounds,
+    number,
+    positive,
+    start_within,
+    total_weight,
+)
 from ._rows import Rows, check_rows
 from ._splits import Split
 
@@ -129,7 +137,11 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         ]
         rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
         gamma = 1 / rows.X.shape[1] if self.gamma is None else self.gamma
-        lam0 = [positive(gamma, "gamma"), positive(self.alpha, "alpha")]
+        values = {"gamma": gamma, "alpha": self.alpha}
+        lam0 = [
+            start_within(positive(value, name), pair, name)
+            for (name, value), pair in zip(values.items(), bounds, strict=True)
+        ]
         low, high = zip(*bounds, strict=True)
         domain = bilevel.Box(low, high)
         splits = self._splits(rows)

@@ -12,7 +12,7 @@ import bilevel
 from bilevel.backends import Array, library_of
 from bilevel.losses import Logistic, Multinomial
 
-from ._base import BilevelEstimator, log_bounds, number, positive
+from ._base import BilevelEstimator, log_bounds, number, positive, start_within
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, class_numbers, encode_classes
 
@@ -131,7 +131,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
         self
         """
         low, high = log_bounds(self.C_bounds, "C_bounds")
-        lam0 = -positive(self.C, "C")
+        lam0 = -start_within(positive(self.C, "C"), (low, high), "C")
         rows = check_rows(self, X, y, sample_weight, sparse=True, classifier=True)
         backend, xp = rows.backend, rows.backend.xp
         self.classes_, numbers = encode_classes(rows.y, backend)

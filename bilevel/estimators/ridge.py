@@ -11,7 +11,7 @@ import bilevel
 from bilevel.backends import Array
 from bilevel.losses import Squared
 
-from ._base import BilevelEstimator, log_bounds, number, positive
+from ._base import BilevelEstimator, log_bounds, number, positive, start_within
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows
 
@@ -95,7 +95,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self
         """
         low, high = log_bounds(self.alpha_bounds, "alpha_bounds")
-        lam0 = positive(self.alpha, "alpha")
+        lam0 = start_within(positive(self.alpha, "alpha"), (low, high), "alpha")
         rows = check_rows(self, X, y, sample_weight, sparse=True, classifier=False)
         search = LinearSearch(
             rows=rows,

@@ -40,7 +40,7 @@ from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.stacked import stacked
 
-from ._base import BilevelEstimator, log_bounds, positive
+from ._base import BilevelEstimator, log_bounds, positive, start_within
 from ._linear import LinearSearch
 from ._rows import Rows
 from ._splits import Split, is_validation_set, split_rows
@@ -299,8 +299,11 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         ]
         names, signs = tunable.names, tunable.signs
         start = tunable.start(model, prepared[0][0].X.shape[1])
-        lam0 = [s * positive(v, name) for s, v, name in zip(signs, start, names, strict=True)]
         domain = self._domain(tunable)
+        lam0 = [
+            s * start_within(positive(v, name), pair, name)
+            for s, v, name, pair in zip(signs, start, names, self._log_bounds(tunable), strict=True)
+        ]
         n_classes = 0 if classes is None else len(classes)
         parts = [tunable.problem(model, *rows, n_classes, domain) for rows in prepared]
         problems = [problem for problem, _ in parts]
@@ -397,18 +400,18 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         X = check_array(X, dtype=np.float64, input_name="X", **sparse)
         return replace(rows, X=X)
 
+    def _log_bounds(self, tunable: Tunable) -> list[tuple[float, float]]:
+        """Those of each parameter, as logarithms."""
+        names = tunable.names
+        if not isinstance(self.bounds, Mapping):
+            return [log_bounds(self.bounds, "bounds")] * len(names)
+        if set(self.bounds) != set(names):
+            raise ValueError(f"bounds must have the keys {list(names)}, got {list(self.bounds)}.")
+        return [log_bounds(self.bounds[name], f"bounds[{name!r}]") for name in names]
+
     def _domain(self, tunable: Tunable) -> bilevel.Box:
-        bounds = []
-        for name, sign in zip(tunable.names, tunable.signs, strict=True):
-            pair = self.bounds
-            if isinstance(pair, Mapping):
-                if set(pair) != set(tunable.names):
-                    raise ValueError(
-                        f"bounds must have the keys {list(tunable.names)}, got {list(pair)}."
-                    )
-                pair = pair[name]
-            low, high = log_bounds(pair, "bounds")
-            bounds.append((low, high) if sign > 0 else (-high, -low))
+        pairs = zip(self._log_bounds(tunable), tunable.signs, strict=True)
+        bounds = [(low, high) if sign > 0 else (-high, -low) for (low, high), sign in pairs]
         low_all, high_all = zip(*bounds, strict=True)
         return bilevel.Box(low_all, high_all)
 

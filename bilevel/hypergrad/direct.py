@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import COUNT, Array, Backend, check_fields
 from ..inner import InnerPoint
 from ..problem import Problem
 from ..solvers import InnerResult
@@ -46,8 +46,7 @@ class Direct:
     columns: int = 256
 
     def __post_init__(self) -> None:
-        if self.columns < 1:
-            raise ValueError(f"columns must be 1 or more, got {self.columns}.")
+        check_fields(self, columns=COUNT)
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None

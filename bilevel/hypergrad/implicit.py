@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backends import Array
+from ..backends import COUNT, Array, Maybe, check_fields, flag
 from ..linalg import cg, jacobi, norm
 from ..problem import Problem
 from ..solvers import InnerResult
@@ -32,6 +32,9 @@ class Implicit:
     precondition: bool = True
     max_iter: int | None = None
     verify: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag)
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backends import Array
+from ..backends import COUNT, POSITIVE, Array, Maybe, check_fields
 from ..linalg import norm
 from ..problem import Problem
 from ..solvers import InnerResult
@@ -55,9 +55,7 @@ class Neumann:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        if self.n_terms < 1:
-            raise ValueError(f"n_terms must be 1 or more, got {self.n_terms}.")
-        check_step(self.step)
+        check_fields(self, n_terms=COUNT, step=Maybe(POSITIVE))
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
@@ -83,12 +81,6 @@ class Neumann:
                 break
         value = outer.grad_lam - point.cross_vjp(q)
         return certified(problem, point, outer, value, q, n_iter=n_iter, status=status)
-
-
-def check_step(step: float | None) -> None:
-    """Refuse a step that is not positive."""
-    if step is not None and not step > 0:
-        raise ValueError(f"step must be positive, got {step}.")
 
 
 def step_length(step: float | None, problem: Problem, lam: Array) -> float:

@@ -18,13 +18,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from ..backends import Array, Backend
+from ..backends import (
+    COUNT,
+    POSITIVE,
+    Array,
+    Backend,
+    Has,
+    Maybe,
+    Whole,
+    check_fields,
+    described,
+)
 from ..inner import Inner, InnerPoint
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
-from .neumann import check_step, step_length
+from .neumann import step_length
 from .surrogate import certified
 
 #: Integers stay below this: a buffer that could exceed it is put on the stack.
@@ -125,17 +135,21 @@ class Reversible:
     batches: Sequence[Inner] = ()
 
     def __post_init__(self) -> None:
-        check_step(self.step)
-        if self.n_steps < 1:
-            raise ValueError(f"n_steps must be 1 or more, got {self.n_steps}.")
+        check_fields(self, n_steps=COUNT, step=Maybe(POSITIVE), fraction_bits=Whole(1, 52))
         if not isinstance(self.momentum, Fraction) or not 0 < self.momentum < 1:
-            raise ValueError(f"momentum must be a Fraction in (0, 1), got {self.momentum!r}.")
+            raise ValueError(
+                f"momentum must be a Fraction in (0, 1), got {described(self.momentum)}."
+            )
+        if not isinstance(self.batches, Sequence):
+            raise TypeError(
+                f"batches must be a sequence of inner objectives, got {described(self.batches)}."
+            )
+        for k, batch in enumerate(self.batches):
+            Has("an inner objective", "at", "x_shape")(batch, f"batches[{k}]")
         if self.momentum.denominator >= 1 << 16:
             raise ValueError(
                 f"momentum must have a denominator below 65536, got {self.momentum.denominator}."
             )
-        if not 1 <= self.fraction_bits <= 52:
-            raise ValueError(f"fraction_bits must be in 1, ..., 52, got {self.fraction_bits}.")
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backends import Array
+from ..backends import COUNT, POSITIVE, Array, Maybe, Number, check_fields
 from ..inner import InnerPoint
 from ..linalg import norm
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
-from .neumann import check_step, step_length
+from .neumann import step_length
 from .surrogate import certified, distance_bound, tangent_bound
 
 
@@ -50,10 +50,13 @@ class Unrolled:
     truncate: int | None = None
 
     def __post_init__(self) -> None:
-        check_steps(self.n_steps, self.truncate)
-        check_step(self.step)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}.")
+        check_fields(
+            self,
+            n_steps=COUNT,
+            step=Maybe(POSITIVE),
+            momentum=Number(at_least=0, below=1),
+            truncate=Maybe(COUNT),
+        )
 
     def walk(self, problem: Problem, point: InnerPoint) -> list[InnerPoint]:
         """Return the points x_0, ..., x_T."""
@@ -69,14 +72,6 @@ class Unrolled:
     @property
     def n_differentiated(self) -> int:
         return self.n_steps if self.truncate is None else min(self.truncate, self.n_steps)
-
-
-def check_steps(n_steps: int, truncate: int | None) -> None:
-    """Refuse fewer steps than one."""
-    if n_steps < 1:
-        raise ValueError(f"n_steps must be 1 or more, got {n_steps}.")
-    if truncate is not None and truncate < 1:
-        raise ValueError(f"truncate must be 1 or more, got {truncate}.")
 
 
 @dataclass(frozen=True)

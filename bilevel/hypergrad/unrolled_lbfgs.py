@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import COUNT, Array, Backend, Maybe, check_fields
 from ..inner import InnerPoint
 from ..linalg import dot, norm
 from ..problem import Problem
@@ -23,7 +23,6 @@ from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
 from .surrogate import certified
-from .unrolled import check_steps
 
 #: A pair enters the memory where sᵀy ≥ this ‖s‖ ‖y‖: the curvature is positive beyond rounding.
 _CURVATURE = 1e-10
@@ -156,9 +155,7 @@ class ReverseLBFGS:
     truncate: int | None = None
 
     def __post_init__(self) -> None:
-        check_steps(self.n_steps, self.truncate)
-        if self.memory < 1:
-            raise ValueError(f"memory must be 1 or more, got {self.memory}.")
+        check_fields(self, n_steps=COUNT, memory=COUNT, truncate=Maybe(COUNT))
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import Array, Backend
+from ..backends import POSITIVE, Array, Backend, check_fields
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
 from .penalties import exp_or_inf
@@ -37,8 +37,7 @@ class SmoothedElasticNet:
     epsilon: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
-            raise ValueError(f"epsilon must be positive and finite, got {self.epsilon}.")
+        check_fields(self, epsilon=POSITIVE)
 
     @property
     def n_hyperparameters(self) -> int:

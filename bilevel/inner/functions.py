@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends import (
+    COUNT,
+    Array,
+    Backend,
+    Maybe,
+    common_dtype,
+    dense_backend_of,
+    described,
+    function,
+    is_array,
+    python_number,
+)
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..meter import Passes
 from ._protocol import InnerConstants
@@ -96,7 +107,9 @@ class FunctionInner:
 
 def check_result(name: str, result: Array, shape: tuple[int, ...], dtype: Any) -> None:
     """Refuse what a user's function returned in another shape or dtype than it should."""
-    found = tuple(getattr(result, "shape", ("no array",)))
+    if not hasattr(result, "shape") or not hasattr(result, "dtype"):
+        raise TypeError(f"{name} must return an array of shape {shape}, got {described(result)}.")
+    found = tuple(result.shape)
     if found != shape:
         raise ValueError(f"{name} must return an array of shape {shape}, got {found}.")
     if result.dtype != dtype:
@@ -104,11 +117,14 @@ def check_result(name: str, result: Array, shape: tuple[int, ...], dtype: Any) -
 
 
 def check_value_and_grad(
-    result: tuple[Any, Array], shape: tuple[int, ...], backend: Backend, dtype: Any
+    result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any
 ) -> tuple[Array, Array]:
     """Refuse the same of a value, which may be a Python number, and its gradient."""
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        found = f"{len(result)} things" if isinstance(result, (tuple, list)) else described(result)
+        raise TypeError(f"value_and_grad must return two things, value and gradient, got {found}.")
     value, grad = result
-    if isinstance(value, (int, float)):
+    if not is_array(value) and isinstance(python_number(value), (int, float)):
         value = backend.asarray(float(value), dtype=dtype)
     check_result("value_and_grad (its value)", value, (), dtype)
     check_result("value_and_grad (its gradient)", grad, shape, dtype)
@@ -326,7 +342,8 @@ def from_autodiff(
         What differentiates.
     like, x_shape, n_hyperparameters, constants
         As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
-        change hands by DLPack, without a copy, where both can use the same device.
+        change hands by DLPack, without a copy where both can use the same device and the entries
+        lie one after the other.
 
     Returns
     -------
@@ -351,7 +368,7 @@ def from_autodiff(
     >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
     array([12., 48.])
     """
-    products = second_derivatives(fun, engine, backend_of(like=like))
+    products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
     origin: Origin = "autodiff"
     return _build(
         Derivatives(origin, origin, origin, origin),
@@ -377,18 +394,21 @@ def _build(
     cross_jvp: Product | None,
     constants: Constants | None,
 ) -> FunctionInner:
-    backend = backend_of(like=like)
+    backend = dense_backend_of(like=like)
     dtype = common_dtype(backend, like=like)
-    shape = tuple(int(n) for n in x_shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"x_shape must hold positive numbers, got {x_shape}.")
-    if n_hyperparameters < 1:
-        raise ValueError(f"n_hyperparameters must be at least 1, got {n_hyperparameters}.")
+    function(value_and_grad, "value_and_grad")
+    for name, product in (("hvp", hvp), ("cross_vjp", cross_vjp), ("cross_jvp", cross_jvp)):
+        Maybe(function)(product, name)
+    if not (constants is None or isinstance(constants, InnerConstants) or callable(constants)):
+        raise TypeError(
+            f"constants must be InnerConstants or a function of λ, got {described(constants)}."
+        )
+    shape = _shape(x_shape)
     return FunctionInner(
         backend,
         dtype,
         shape,
-        int(n_hyperparameters),
+        COUNT(n_hyperparameters, "n_hyperparameters"),
         value_and_grad,
         hvp,
         cross_vjp,
@@ -396,3 +416,11 @@ def _build(
         derivatives,
         InnerConstants() if constants is None else constants,
     )
+
+
+def _shape(x_shape: Any) -> tuple[int, ...]:
+    if not isinstance(x_shape, (tuple, list)):
+        raise TypeError(f"x_shape must be a tuple of positive integers, got {described(x_shape)}.")
+    if not x_shape:
+        raise ValueError("x_shape must hold one positive integer at least, got none.")
+    return tuple(COUNT(n, f"x_shape[{j}]") for j, n in enumerate(x_shape))

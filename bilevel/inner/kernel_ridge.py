@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends import Array, Backend, Has, Whole, common_dtype, dense_backend_of
 from ..design import Passes
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
+from ._weights import refuse_bad_weights
 from .kernels import Kernel
 from .penalties import exp_or_inf
 
@@ -356,18 +357,18 @@ def kernel_ridge(
     >>> h.at(np.zeros(2), np.zeros(2)).grad
     array([-1.,  1.])
     """
-    backend = backend_of(X=X, y=y)
+    Has("a kernel", "n_parameters", "block", "derivatives", "diag")(kernel, "kernel")
+    backend = dense_backend_of(X=X, y=y)
     common_dtype(backend, X=X, y=y)
     check_matrix(X, "X", backend)
-    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
+    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or 0 in y.shape:
         raise ValueError(
             f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
         )
     if not bool(backend.xp.all(backend.xp.isfinite(y))):
         raise ValueError("y holds NaN or infinite values.")
-    for name, entries in (("kept_entries", kept_entries), ("block_entries", block_entries)):
-        if entries < 0:
-            raise ValueError(f"{name} must not be negative, got {entries}.")
+    kept_entries = Whole(0)(kept_entries, "kept_entries")
+    block_entries = Whole(0)(block_entries, "block_entries")
     weights = check_kernel_weights(sample_weight, X, y, backend)
     if weights is None:
         return KernelRidge(X, y, kernel, backend, None, kept_entries, block_entries)
@@ -382,7 +383,7 @@ def check_kernel_weights(
     """Refuse row weights that do not fit rows and targets, are negative or not finite."""
     if weights is None:
         return None
-    backend_of(X=X, sample_weight=weights)
+    dense_backend_of(X=X, sample_weight=weights)
     common_dtype(backend, X=X, sample_weight=weights)
     n = X.shape[0]
     columns = weights.shape[1] if weights.ndim == 2 else 1
@@ -392,9 +393,7 @@ def check_kernel_weights(
             f"sample_weight must have shape ({n},) or ({n}, K) for y of shape {tuple(y.shape)}, "
             f"got {tuple(weights.shape)}."
         )
-    xp = backend.xp
-    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
-        raise ValueError("sample_weight must be finite and not negative.")
+    refuse_bad_weights(weights, backend)
     return weights
 
 

@@ -11,7 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from ..backends import Array, Backend
+from ..backends import (
+    COUNT,
+    NOT_NEGATIVE,
+    Array,
+    Backend,
+    Maybe,
+    check_fields,
+    function,
+)
 
 
 class Kernel(Protocol):
@@ -146,10 +154,7 @@ class Polynomial:
     derivative_bound: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if self.degree < 1:
-            raise ValueError(f"degree must be 1 or more, got {self.degree}.")
-        if not (self.constant >= 0 and math.isfinite(self.constant)):
-            raise ValueError(f"constant must be finite and not negative, got {self.constant}.")
+        check_fields(self, degree=COUNT, constant=NOT_NEGATIVE)
 
     @property
     def n_parameters(self) -> int:
@@ -205,6 +210,16 @@ class UserKernel:
     function_derivatives: Callable[[Array, Array, Array], tuple[Array, ...]]
     function_diag: Callable[[Array, Array], Array]
     derivative_bound: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            n_parameters=COUNT,
+            function=function,
+            function_derivatives=function,
+            function_diag=function,
+            derivative_bound=Maybe(NOT_NEGATIVE),
+        )
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
         return self.function(X, Z, theta)

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of
+from ..backends import Array, Backend, Has, dense_backend_of, flag
 from ..design import Design, WithIntercept, as_design, rounded, row_square_norms
 from ..linalg import Preconditioner, dot
-from ..losses import Loss
+from ..losses import LOSS, Loss, refuse_without_support
 from ._protocol import InnerConstants
+from ._weights import refuse_bad_weights
 from .intercept import free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
 
@@ -77,6 +78,17 @@ class LinearModel:
         """The same model with products in float32, None where they are not cheaper."""
         design = rounded(self.design)
         return None if design is None else replace(self, design=design)
+
+    def refuse_without_minimum(self, y_name: str = "y") -> None:
+        """Refuse rows for which a free intercept has no best value, as those of one class.
+
+        Raises
+        ------
+        ValueError
+            If a class, or every count, is missing in one of the problems.
+        """
+        if isinstance(self.penalty, FreeLast):
+            refuse_without_support(self.loss, self.y, self.sample_weight, self.backend, y_name)
 
     @property
     def entries(self) -> int:
@@ -423,17 +435,34 @@ def linear_model(
     """
     if groups is not None and penalty is not None:
         raise ValueError("Give groups or penalty, not both.")
-    design = as_design(X, name=X_name)
-    labels = check_labels(design, y, loss, X_name, y_name)
-    weights = check_weights(design, sample_weight, X_name)
-    problems = n_problems(labels, weights, loss, y_name)
-    tail = (*loss.output_shape, *problems)
-    labels, weights = align(labels, weights, loss, problems)
+    fit_intercept = flag(fit_intercept, "fit_intercept")
+    if penalty is not None:
+        PENALTY(penalty, "penalty")
+    design, labels, weights, tail = check_rows(X, y, loss, sample_weight, X_name, y_name)
     if penalty is None:
         penalty = l2_penalty(groups, (design.shape[1], *loss.output_shape), design.backend)
     if fit_intercept:
         design, penalty = WithIntercept(design), FreeLast(penalty)
-    return LinearModel(design, labels, loss, penalty, tail, weights)
+    model = LinearModel(design, labels, loss, penalty, tail, weights)
+    model.refuse_without_minimum(y_name)
+    return model
+
+
+#: What takes the place of a penalty has to be one.
+PENALTY = Has("a penalty", "n_hyperparameters", "at", "constants")
+
+
+def check_rows(
+    X: Any, y: Array, loss: Loss, sample_weight: Array | None, X_name: str, y_name: str
+) -> tuple[Design, Array, Array | None, tuple[int, ...]]:
+    """Refuse rows that do not fit each other; return them aligned, and the tail of x."""
+    LOSS(loss, "loss")
+    design = as_design(X, name=X_name)
+    labels = check_labels(design, y, loss, X_name, y_name)
+    weights = check_weights(design, sample_weight, X_name)
+    problems = n_problems(labels, weights, loss, y_name)
+    labels, weights = align(labels, weights, loss, problems)
+    return design, labels, weights, (*loss.output_shape, *problems)
 
 
 def n_problems(y: Array, weights: Array | None, loss: Loss, y_name: str) -> tuple[int, ...]:
@@ -469,35 +498,33 @@ def check_weights(design: Design, weights: Array | None, X_name: str) -> Array |
     if weights is None:
         return None
     name, backend = "sample_weight", design.backend
-    found = backend_of(**{name: weights})
+    found = dense_backend_of(**{name: weights})
     if found != backend:
         raise ValueError(
             f"{name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
             f"({backend.device}): move one of them first."
         )
-    if weights.ndim not in (1, 2) or weights.shape[0] != design.shape[0]:
+    if weights.ndim not in (1, 2) or weights.shape[0] != design.shape[0] or 0 in weights.shape:
         raise ValueError(
             f"{name} must have shape ({design.shape[0]},) or ({design.shape[0]}, K), got "
             f"{tuple(weights.shape)}."
         )
     if weights.dtype != design.dtype:
         raise TypeError(f"{name} has dtype {weights.dtype}, expected {design.dtype} as {X_name}.")
-    xp = backend.xp
-    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
-        raise ValueError(f"{name} must be finite and not negative.")
+    refuse_bad_weights(weights, backend, name)
     return weights
 
 
 def check_labels(design: Design, y: Array, loss: Loss, X_name: str, y_name: str) -> Array:
     """Refuse labels that do not fit the design or the loss; return them as the loss wants."""
     backend = design.backend
-    found = backend_of(**{y_name: y})
+    found = dense_backend_of(**{y_name: y})
     if found != backend:
         raise ValueError(
             f"{y_name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
             f"({backend.device}): move one of them first."
         )
-    if y.ndim not in (1, 2) or y.shape[0] != design.shape[0]:
+    if y.ndim not in (1, 2) or y.shape[0] != design.shape[0] or 0 in y.shape:
         raise ValueError(
             f"{y_name} must have shape ({design.shape[0]},), a label for each row of {X_name}, "
             f"got {tuple(y.shape)}."

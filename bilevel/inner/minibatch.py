@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..backends import deal_batches
+from ..backends import deal_batches, described
 from .linear import LinearModel
 
 
@@ -32,6 +32,8 @@ def minibatches(model: LinearModel, n_batches: int, seed: int = 0) -> tuple[Line
     >>> sum(b.at(x, lam).grad for b in minibatches(h, 2)) / 2
     array([-1., -1., -1., -1.])
     """
+    if not isinstance(model, LinearModel):
+        raise TypeError(f"model must be a LinearModel, got {described(model)}.")
     n, backend = model.design.shape[0], model.backend
     xp = backend.xp
     weights = model.sample_weight

@@ -20,11 +20,21 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends import (
+    COUNT,
+    SEED,
+    Array,
+    Backend,
+    Has,
+    common_dtype,
+    dense_backend_of,
+    described,
+)
 from ..design import Passes
 from ..linalg import dot, norm
-from ..losses import Loss
+from ..losses import LOSS, Loss
 from ._protocol import InnerConstants
+from ._weights import refuse_bad_weights
 from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
 
@@ -246,7 +256,7 @@ class MLP:
         layers = []
         xp, sizes = self.backend.xp, self.network.sizes
         for index, (a, b) in enumerate(pairwise(sizes)):
-            W = self.backend.normal([seed, index], (a, b), self.dtype) / a**0.5
+            W = self.backend.normal([SEED(seed, "seed"), index], (a, b), self.dtype) / a**0.5
             layers.append((W, xp.zeros((1, b), dtype=self.dtype, device=self.backend.device)))
         return self.network.join(layers, self.backend)
 
@@ -399,18 +409,21 @@ def mlp(
     >>> h.x_shape, h.n_hyperparameters
     ((26,), 2)
     """
-    backend = backend_of(X=X, y=y, sample_weight=sample_weight)
-    dtype = common_dtype(backend, X=X)
+    LOSS(loss, "loss")
+    given = {} if sample_weight is None else {"sample_weight": sample_weight}
+    backend = dense_backend_of(X=X, y=y, **given)
+    dtype = common_dtype(backend, X=X, sample_weight=sample_weight)
     check_matrix(X, "X", backend)
-    if not all(isinstance(units, int) and units > 0 for units in hidden):
-        raise ValueError(f"hidden must hold positive integers, got {list(hidden)}.")
-    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
+    units = _units(hidden)
+    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or 0 in y.shape:
         raise ValueError(f"y must have {X.shape[0]} rows as X, got shape {tuple(y.shape)}.")
     labels = loss.encode(y, backend, dtype, "y")
     if labels.ndim == 1:
         labels = labels[:, None]
-    sizes = (int(X.shape[1]), *hidden, int(labels.shape[1]))
-    network = Network(sizes, activation or Tanh())
+    sizes = (int(X.shape[1]), *units, int(labels.shape[1]))
+    if activation is not None:
+        Has("an activation", "value", "slopes")(activation, "activation")
+    network = Network(sizes, Tanh() if activation is None else activation)
     groups = [index for index, size in enumerate(network.layer_sizes) for _ in range(size)]
     penalty = GroupL2.from_labels(groups, (network.n_parameters,), backend)
     if sample_weight is not None:
@@ -418,8 +431,15 @@ def mlp(
             raise ValueError(
                 f"sample_weight must have shape ({X.shape[0]},), got {tuple(sample_weight.shape)}."
             )
+        refuse_bad_weights(sample_weight, backend)
         sample_weight = sample_weight[:, None]
     return MLP(network, X, labels, loss, penalty, backend, sample_weight)
+
+
+def _units(hidden: Any) -> tuple[int, ...]:
+    if not isinstance(hidden, (Sequence, tuple)) or isinstance(hidden, str):
+        raise TypeError(f"hidden must be a sequence of positive integers, got {described(hidden)}.")
+    return tuple(COUNT(units, f"hidden[{j}]") for j, units in enumerate(hidden))
 
 
 @dataclass(frozen=True)
@@ -480,8 +500,7 @@ def negative_curvature(
     (2.0, False)
     """
     xp, p = backend.xp, point.x.shape[0]
-    if n_iter < 1:
-        raise ValueError(f"n_iter must be 1 or more, got {n_iter}.")
+    n_iter, seed = COUNT(n_iter, "n_iter"), SEED(seed, "seed")
     v = backend.normal(seed, (p,), point.x.dtype)
     basis = [v / norm(v, backend)]
     diagonal: list[float] = []

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._cached import cached_property
-from ..backends import Array, Backend
+from ..backends import (
+    NOT_NEGATIVE,
+    Array,
+    Backend,
+    Has,
+    Maybe,
+    Rule,
+    check_fields,
+    described,
+    function,
+)
 from ..linalg import dot, dots
 from ._protocol import InnerConstants
 from .penalties import exp_or_inf
@@ -41,11 +51,28 @@ class FunctionOperator:
     matvec: Callable[[Array], Array]
     rmatvec: Callable[[Array], Array]
 
+    def __post_init__(self) -> None:
+        check_fields(self, matvec=function, rmatvec=function)
+
     def matmul(self, v: Array) -> Array:
         return self.matvec(v)
 
     def rmatmul(self, r: Array) -> Array:
         return self.rmatvec(r)
+
+
+_OPERATOR = Has("a linear operator", "matmul", "rmatmul")
+
+
+def _each(rule: Rule) -> Rule:
+    """A tuple of what the rule takes."""
+
+    def check(values: Any, name: str) -> tuple[Any, ...]:
+        if not isinstance(values, (tuple, list)):
+            raise TypeError(f"{name} must be a tuple, got {described(values)}.")
+        return tuple(rule(value, f"{name}[{j}]") for j, value in enumerate(values))
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -77,16 +104,18 @@ class Tikhonov:
     smallest_singular_value: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(
+            self,
+            operators=_each(_OPERATOR),
+            norms=Maybe(_each(Maybe(NOT_NEGATIVE))),
+            smallest_singular_value=NOT_NEGATIVE,
+        )
         if not self.operators:
             raise ValueError("operators must hold one linear operator at least, got none.")
         if self.norms is not None and len(self.norms) != len(self.operators):
             raise ValueError(
                 f"norms must hold a bound for each of {len(self.operators)} operators, "
                 f"got {len(self.norms)}."
-            )
-        if self.smallest_singular_value < 0:
-            raise ValueError(
-                f"smallest_singular_value must not be negative, got {self.smallest_singular_value}."
             )
 
     @property

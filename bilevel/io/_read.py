@@ -8,7 +8,8 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
-from ._table import BadFileError, Dataset, checked
+from ._files import check_file, format_suffix, memory, told
+from ._table import Dataset, checked
 from .csv import read_csv
 from .libsvm import read_libsvm
 from .npz import read_npz
@@ -29,10 +30,14 @@ class ReadOptions:
     Attributes
     ----------
     format : Format or None
-        None: by the suffix; a suffix that is not .npz, .csv or .tsv means LIBSVM.
+        None: by the suffix, that before .gz, .bz2 or .xz; one that is not .npz, .csv or .tsv means
+        LIBSVM.
     label : str or None
         CSV: name or number (from 0) of the label's column. None: the column called y, label,
         target or class, else the last one.
+    header : bool or None
+        CSV: whether the first line holds the names of the columns. None: it does where none of
+        them is a number; what is not plain is refused.
     features : int or None
         LIBSVM: the number of features, where the file may stop short of the last one.
     zero_based : bool
@@ -41,6 +46,7 @@ class ReadOptions:
 
     format: Format | None = None
     label: str | None = None
+    header: bool | None = None
     features: int | None = None
     zero_based: bool = False
 
@@ -53,7 +59,7 @@ _READERS: Mapping[Format, Callable[[Path, ReadOptions], Dataset]] = MappingProxy
             read_libsvm(path, n_features=o.features, zero_based=o.zero_based)
         ),
         Format.NPZ: lambda path, o: read_npz(path),
-        Format.CSV: lambda path, o: Dataset(read_csv(path, label=o.label)),
+        Format.CSV: lambda path, o: Dataset(read_csv(path, label=o.label, header=o.header)),
     }
 )
 
@@ -64,7 +70,7 @@ def read(path: str | Path, options: ReadOptions | None = None) -> Dataset:
     Parameters
     ----------
     path : str or Path
-        A LIBSVM file (plain, .gz or .bz2), a .npz archive, or a .csv or .tsv file.
+        A LIBSVM file, a .npz archive, or a .csv or .tsv file; each also as .gz, .bz2 or .xz.
     options : ReadOptions, optional
         What the file does not say of itself.
 
@@ -80,15 +86,11 @@ def read(path: str | Path, options: ReadOptions | None = None) -> Dataset:
         one, and the cure.
     """
     path, options = Path(path), options or ReadOptions()
-    if path.is_dir():
-        raise BadFileError(path, "this is a folder", "Give a file.")
-    if not path.exists():
-        raise BadFileError(path, "there is no such file", "Check the path.")
-    if path.stat().st_size == 0:
-        raise BadFileError(path, "the file is empty", "Give a file with data.")
-    kind = options.format or _SUFFIXES.get(path.suffix.lower(), Format.LIBSVM)
-    found = _READERS[kind](path, options)
-    for part in (found.train, found.val, found.test):
-        if part is not None:
-            checked(part)
+    check_file(path)
+    kind = options.format or _SUFFIXES.get(format_suffix(path), Format.LIBSVM)
+    with told(path):
+        found = _READERS[kind](path, options)
+        for part in (found.train, found.val, found.test):
+            if part is not None:
+                checked(part, memory())
     return found

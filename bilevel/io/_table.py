@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -47,6 +48,10 @@ class Table:
         The line of each row, where the file has lines.
     label : str
         What was taken for the label.
+    names : tuple of str, length p, or None
+        The names of the features, where the file has them.
+    label_name : str or None
+        The name of the label, where it has one.
     """
 
     X: HostMatrix
@@ -54,6 +59,8 @@ class Table:
     source: str
     lines: npt.NDArray[np.int64] | None = None
     label: str = "y"
+    names: tuple[str, ...] | None = None
+    label_name: str | None = None
 
     def line(self, row: int) -> int | None:
         """Return the line of a row in its file, or None where there are no lines."""
@@ -79,8 +86,16 @@ class Dataset:
     test: Table | None = None
 
 
-def checked(table: Table) -> Table:
-    """Return the table, or raise where it is empty, of unequal lengths, or not finite."""
+#: Vectors of p numbers in float64 that a search holds at least.
+_VECTORS = 8
+
+
+def checked(table: Table, memory: int) -> Table:
+    """Return the table, or raise where it is empty, of unequal lengths, not finite, or too wide.
+
+    ``memory`` is what there is, in bytes: a sparse file of few entries can state any number of
+    features.
+    """
     n, p = table.shape
     if n == 0:
         raise BadFileError(table.source, "the file holds no rows", "Give a file with data.")
@@ -99,6 +114,14 @@ def checked(table: Table) -> Table:
             f"the label of row {row + 1} is {table.y[row]}",
             "Give every row a label, or leave the row out.",
             line=table.line(row),
+        )
+    needed = _VECTORS * 8 * p
+    if needed > memory:
+        raise BadFileError(
+            table.source,
+            f"it states {p} features, and {_VECTORS} vectors of them need {needed / 1e9:.3g} GB "
+            f"where there are {memory / 1e9:.3g}",
+            "Check the number of features.",
         )
     _refuse_not_finite(table)
     return table
@@ -124,12 +147,43 @@ def _refuse_not_finite(table: Table) -> None:
     )
 
 
-def same_features(table: Table, reference: Table) -> Table:
-    """Return the table with as many features as the reference, or raise.
+def distinct_names(source: str | Path, names: Sequence[str], line: int | None = None) -> None:
+    """Refuse columns that have no name, or one name twice: nothing could be matched with them."""
+    for i, name in enumerate(names):
+        if not name:
+            raise BadFileError(
+                source,
+                f"column {i + 1} has no name",
+                "Name it; leave out an index (pandas: to_csv(..., index=False)) and separators at "
+                "the ends of the lines.",
+                line=line,
+            )
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BadFileError(
+                source, f"two columns are called {name!r}", "Give each its own name.", line=line
+            )
+        seen.add(name)
 
-    A sparse row names only its non-zero features, so a sparse file may stop short of the last
-    one: it is widened. No other difference is repaired.
+
+def same_features(table: Table, reference: Table) -> Table:
+    """Return the table with the features of the reference, or raise.
+
+    Where both have names, the columns are put in the order of the reference. A sparse row names
+    only its non-zero features, so a sparse file may stop short of the last one: it is widened. No
+    other difference is repaired.
+
+    Examples
+    --------
+    >>> y = np.ones(1)
+    >>> train = Table(np.ones((1, 2)), y, "train.csv", names=("a", "b"))
+    >>> test = Table(np.array([[2.0, 1.0]]), y, "test.csv", names=("b", "a"))
+    >>> same_features(test, train).X
+    array([[1., 2.]])
     """
+    if table.names is not None or reference.names is not None:
+        return _by_name(table, reference)
     p, expected = table.shape[1], reference.shape[1]
     if p == expected:
         return table
@@ -146,3 +200,41 @@ def same_features(table: Table, reference: Table) -> Table:
     raise BadFileError(
         table.source, f"it has {p} features but {reference.source} has {expected}", cure
     )
+
+
+def _by_name(table: Table, reference: Table) -> Table:
+    if table.names == reference.names:
+        return table
+    for one, other in ((table, reference), (reference, table)):
+        if one.names is None:
+            raise BadFileError(
+                table.source,
+                f"its columns can't be matched with those of {reference.source} by name, since "
+                f"{one.source} has no names but {other.source} has",
+                "Give both files the same names: a first line in CSV, feature_names in .npz.",
+            )
+    assert table.names is not None
+    assert reference.names is not None
+    places = {name: i for i, name in enumerate(table.names)}
+    missing = [name for name in reference.names if name not in places]
+    expected = set(reference.names)
+    additional = [name for name in table.names if name not in expected]
+    if missing or additional:
+        parts = [
+            f"{verb} {_listed(names)}"
+            for verb, names in (("lacks", missing), ("has besides", additional))
+            if names
+        ]
+        raise BadFileError(
+            table.source,
+            f"it has {len(table.names)} features but {reference.source} has {len(expected)}: it "
+            f"{' and '.join(parts)}",
+            "Give both files the same columns, in any order.",
+        )
+    order = [places[name] for name in reference.names]
+    return replace(table, X=table.X[:, order], names=reference.names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(repr(name) for name in names[:5]) + more

@@ -96,6 +96,7 @@ class BinaryLabels:
 
     def apply(self, table: Table) -> npt.NDArray[np.float64]:
         """Return -1 or +1 for each row; raise for a label that the training rows do not have."""
+        self._refuse_another_kind(table)
         is_positive = table.y == self.positive
         if self.negative is not None:
             unknown = np.flatnonzero(~is_positive & (table.y != self.negative))
@@ -110,11 +111,25 @@ class BinaryLabels:
                 )
         return np.where(is_positive, 1.0, -1.0)
 
+    def _refuse_another_kind(self, table: Table) -> None:
+        """Numbers are no text: against a positive label of the other kind all would become -1."""
+        is_text = table.y.dtype.kind in "US"
+        if is_text == isinstance(self.positive, str):
+            return
+        odd = next((i for i, label in enumerate(table.y) if not _is_number(label, None)), 0)
+        raise BadFileError(
+            table.source,
+            f"its labels are {'text' if is_text else 'numbers'}, as {_show(table.y[odd])}, but the "
+            f"training rows have the label {_show(self.positive)}",
+            "Give it the same labels.",
+            line=table.line(odd),
+        )
+
 
 def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     matching = [value for value in values if _show(value) == positive]
     if not matching and values.dtype.kind not in "US":
-        matching = [value for value in values if str(float(value)) == positive]
+        matching = [value for value in values if _is_number(positive, float(value))]
     if not matching:
         raise BadFileError(
             table.source,
@@ -126,6 +141,18 @@ def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     return matching[0]
 
 
+def _is_number(text: Any, value: float | None) -> bool:
+    """Tell whether this is a number, and that one if there is one."""
+    try:
+        found = float(text)
+    except ValueError:
+        return False
+    return value is None or found == value
+
+
 def _show(value: Any) -> str:
-    """Write a label as its file does: 2, not 2.0."""
-    return str(value) if isinstance(value, str) else f"{float(value):g}"
+    """Write a label as its file does: 2, not 2.0; two labels never in the same way."""
+    if isinstance(value, str):
+        return str(value)
+    number = float(value)
+    return str(int(value)) if number.is_integer() and abs(number) < 1e15 else repr(number)

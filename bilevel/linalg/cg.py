@@ -11,8 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from ..backends import Array, Backend, get_backend
+from ..backends import (
+    COUNT,
+    NOT_NEGATIVE,
+    Array,
+    Backend,
+    dense_backend_of,
+    flag,
+    function,
+    get_backend,
+    is_number,
+    numbers_of,
+)
 from ..meter import tick
 from ..status import Status
 from .accuracy import Accuracy, Progress, Residual
@@ -29,8 +41,9 @@ class CGResult:
     x : array
         The solution, the shape of b.
     status : Status
-        CONVERGED, MAX_ITER, NEGATIVE_CURVATURE, STALLED or NON_FINITE. Where the columns ended
-        differently it is the worst of them.
+        CONVERGED, MAX_ITER, NEGATIVE_CURVATURE, SINGULAR (no convergence, and a direction without
+        curvature beyond rounding), STALLED or NON_FINITE. Where the columns ended differently it is
+        the worst of them.
     n_iter : int
         Products with the operator inside the iteration.
     residual : array
@@ -113,11 +126,13 @@ def cg(
     >>> cg(lambda v: A @ v, np.array([1.0, 1.0]), tol=1e-12).x
     array([1. , 0.5])
     """
-    backend = get_backend(b)
+    backend = dense_backend_of(b=b)
     xp = backend.xp
-    n_columns = b.shape[-1] if columns else 1
+    function(operator, "operator")
+    n_columns = b.shape[-1] if flag(columns, "columns") else 1
     if max_iter is None:
         max_iter = 10 * math.prod(b.shape) // n_columns
+    max_iter = COUNT(max_iter, "max_iter")
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     if overwrite_b and verify:
@@ -168,10 +183,12 @@ def _all_or_none(values: list[float | None]) -> tuple[float, ...] | None:
 
 
 def _residual(tol: float | Sequence[float], n_columns: int) -> Residual:
-    tols = [float(tol)] * n_columns if isinstance(tol, (int, float)) else [float(t) for t in tol]
-    if len(tols) != n_columns or not all(t >= 0 for t in tols):
-        raise ValueError(f"tol must be one non-negative number, or {n_columns}, got {tol!r}.")
-    return Residual(tuple(tols))
+    if is_number(tol):
+        return Residual((NOT_NEGATIVE(tol, "tol"),) * n_columns)
+    tols = numbers_of(tol, "tol", NOT_NEGATIVE)
+    if len(tols) != n_columns:
+        raise ValueError(f"tol must be one number, or {n_columns}, got {len(tols)}.")
+    return Residual(tols)
 
 
 def _dot(backend: Backend, u: Array, v: Array, columns: bool) -> Array:
@@ -234,6 +251,7 @@ def _descend(
         x, r, z, rz = (_take(backend, a, block) for a in (x, r, z, rz))
     p = xp.asarray(z, copy=True)
     del z
+    flatness = _Flatness(float(xp.finfo(x.dtype).eps), rz, xp.zeros_like(rz), xp)
     n_iter = 0
     while block and n_iter < max_iter:
         tick()
@@ -241,7 +259,8 @@ def _descend(
         if ap is p:  # the identity; what follows writes into A p
             ap = xp.asarray(p, copy=True)
         curvature = _dot(backend, p, ap, columns)
-        bent = curvature <= 0
+        share = flatness.share(curvature)
+        bent = share <= flatness.eps**2
         alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, xp.ones_like(rz), curvature))
         r = backend.axpy(-alpha, ap, r, ap)
         x = backend.axpy(alpha, p, x, ap)
@@ -249,15 +268,17 @@ def _descend(
         z, rz_next, rr = apply(r)
         beta = rz_next / xp.where(rz > 0, rz, xp.ones_like(rz))
         n_iter += 1
-        host = _read(backend, columns, alpha, rz_next, rr)
+        flatness.turn(rz_next, beta)
+        host = _read(backend, columns, alpha, rz_next, rr, share)
         if not all(math.isfinite(v) for v in host):
             status = Status.NON_FINITE
             break
         width, kept = len(block), []
         for i, j in enumerate(block):
             a, next_rz, next_rr = host[i], host[width + i], host[2 * width + i]
+            flatness.note(j, host[3 * width + i])
             if a == 0:
-                status = Status.NEGATIVE_CURVATURE
+                status = _worse(status, flatness.status(j))
                 continue
             now[j] = now[j].advance(a, next_rz, next_rr)
             if not now[j].reached:
@@ -277,14 +298,64 @@ def _descend(
                 r = _take(backend, r, kept)
                 p = _take(backend, p, kept)
                 rz = _take(backend, rz, kept)
+                flatness.keep(backend, kept)
     if block:
-        status = Status.MAX_ITER if status is Status.CONVERGED else status
+        # Fewer steps than unknowns may leave a system unsolved that has a solution.
+        unknowns = math.prod(x.shape) // len(block)
+        flat = n_iter >= unknowns and any(flatness.flat(j) for j in block)
+        if status is Status.CONVERGED:
+            status = Status.SINGULAR if flat else Status.MAX_ITER
         if not done:
             return x, r, tuple(now), n_iter, status
         done |= _leave(backend, x, r, list(range(len(block))), block)
     del x, r, p
     x, r = (xp.concat([done[j][i] for j in range(k)], axis=-1) for i in (0, 1))
     return x, r, tuple(now), n_iter, status
+
+
+class _Flatness:
+    """How little A bends along the directions p, as a share of the most that it did.
+
+    In the metric M of the preconditioner, where ‖p_k‖² = r_kᵀz_k + β² ‖p_{k-1}‖². A share of the
+    roundoff is no curvature for certain only if the product was rounded that much; so CG goes on
+    (a product Xᵀ(X p) is far more precise) down to its square, and it is what did not converge that
+    is called singular. The further steps along such a direction are as long as 1/share.
+    """
+
+    def __init__(self, eps: float, square: Array, top: Array, xp: Any) -> None:
+        self.eps, self._square, self._top, self._xp = eps, square, top, xp
+        self._least: dict[int, float] = {}
+
+    def share(self, curvature: Array) -> Array:
+        """PᵀA p / ‖p‖²_M, as a share of the largest until now."""
+        xp = self._xp
+        one = xp.ones_like(self._square)
+        bend = curvature / xp.where(self._square > 0, self._square, one)
+        self._top = xp.maximum(self._top, xp.abs(bend))
+        return bend / xp.where(self._top > 0, self._top, one)
+
+    def turn(self, rz: Array, beta: Array) -> None:
+        """To the next direction."""
+        self._square = rz + beta * beta * self._square
+
+    def keep(self, backend: Backend, kept: list[int]) -> None:
+        self._square, self._top = (_take(backend, a, kept) for a in (self._square, self._top))
+
+    def note(self, j: int, share: float) -> None:
+        self._least[j] = min(share, self._least.get(j, 1.0))
+
+    def flat(self, j: int) -> bool:
+        return self._least.get(j, 1.0) <= 4 * self.eps
+
+    def status(self, j: int) -> Status:
+        """Of a column that met a direction without positive curvature."""
+        negative = self._least.get(j, 1.0) < -4 * self.eps
+        return Status.NEGATIVE_CURVATURE if negative else Status.SINGULAR
+
+
+def _worse(status: Status, other: Status) -> Status:
+    """Negative curvature is found for certain: it is said before singularity."""
+    return status if status is Status.NEGATIVE_CURVATURE else other
 
 
 def _leave(

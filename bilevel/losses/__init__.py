@@ -1,6 +1,6 @@
 """Losses, each one file: value, derivative and curvature of one prediction."""
 
-from ._protocol import Loss, Pointwise
+from ._protocol import LOSS, Loss, Pointwise, refuse_without_support
 from .huber import Huber
 from .logistic import Logistic
 from .multinomial import Multinomial
@@ -9,6 +9,7 @@ from .squared import Squared
 from .squared_hinge import SquaredHinge
 
 __all__ = [
+    "LOSS",
     "Huber",
     "Logistic",
     "Loss",
@@ -17,4 +18,5 @@ __all__ = [
     "Poisson",
     "Squared",
     "SquaredHinge",
+    "refuse_without_support",
 ]

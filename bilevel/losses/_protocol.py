@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, Has
 
 
 class Loss(Protocol):
@@ -78,6 +78,18 @@ class Loss(Protocol):
         ...
 
 
+#: What takes the place of a loss has to be one.
+LOSS = Has(
+    "a loss",
+    "output_shape",
+    "encode",
+    "value",
+    "derivative",
+    "curvature",
+    "curvature_product",
+)
+
+
 class Pointwise:
     """What the losses of one number a row share: their curvature is a number a prediction."""
 
@@ -97,6 +109,13 @@ class Pointwise:
     def validate(self, y: Array, backend: Backend, name: str) -> None:
         """Take any finite number; a loss with labels of its own refuses the others."""
 
+    def support(self, y: Array, backend: Backend) -> dict[str, Array]:
+        """The rows without which a free intercept has no best value, by what they are.
+
+        One of each has to have a positive weight. For encoded labels.
+        """
+        return {"a row": backend.xp.ones_like(y)}
+
     def least(self, y: Array, backend: Backend) -> Array:
         """Zero, as of every loss but Poisson's."""
         return backend.xp.zeros_like(y)
@@ -106,6 +125,62 @@ class Pointwise:
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         return curvature
+
+
+def sign_support(y: Array) -> dict[str, Array]:
+    """One row of each sign: without it the intercept runs off to infinity."""
+    return {"a row of class -1": y < 0, "a row of class +1": y > 0}
+
+
+def refuse_without_support(
+    loss: Loss, y: Array, weights: Array | None, backend: Backend, name: str
+) -> None:
+    """Refuse labels with which a model with a free intercept has no (unique) minimum.
+
+    Parameters
+    ----------
+    loss : Loss
+        Whose ``support`` says what rows it needs; one without is not asked.
+    y : array
+        Labels as the loss encodes them.
+    weights : array or None
+        Row weights, broadcastable to y; with columns, each problem needs its rows.
+    backend : Backend
+        Where they live.
+    name : str
+        How the user calls y.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> loss, backend = bilevel.losses.Logistic(), bilevel.get_backend("numpy")
+    >>> refuse_without_support(loss, np.ones(3), None, backend, "y")
+    Traceback (most recent call last):
+    ValueError: y must hold a row of class -1 in the training part, since with a free intercept \
+there is no best model otherwise: got none.
+    """
+    support = getattr(loss, "support", None)
+    if support is None:
+        return
+    xp = backend.xp
+    needed: dict[str, Array] = support(y, backend)
+
+    def heaviest(rows: Array) -> Array:
+        rows = xp.astype(rows, y.dtype)
+        return xp.max(rows if weights is None else rows * weights, axis=0)
+
+    best = [heaviest(rows) for rows in needed.values()]
+    for what, least, columns in zip(
+        needed, backend.scalars(*(xp.min(b) for b in best)), best, strict=True
+    ):
+        if not least > 0:
+            weighted = "" if weights is None else " of positive sample_weight"
+            flat = backend.to_numpy(columns).reshape(-1)
+            part = f"training part {int(flat.argmin())}" if flat.size > 1 else "the training part"
+            raise ValueError(
+                f"{name} must hold {what}{weighted} in {part}, since with a free intercept there "
+                "is no best model otherwise: got none."
+            )
 
 
 def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
@@ -122,7 +197,9 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
     if xp.isdtype(y.dtype, ("integral", "bool")):
         return xp.astype(y, dtype)
     if y.dtype != dtype:
-        raise TypeError(f"{name} has dtype {y.dtype} but X has dtype {dtype}: convert one.")
+        raise TypeError(
+            f"{name} has dtype {y.dtype} but its features have dtype {dtype}: convert one."
+        )
     if not bool(xp.all(xp.isfinite(y))):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return y

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..backends import Array, Backend
+from ..backends import POSITIVE, Array, Backend, check_fields
 from ._protocol import Pointwise
 
 
@@ -36,8 +35,7 @@ class Huber(Pointwise):
     third_bound: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if not (self.delta > 0 and math.isfinite(self.delta)):
-            raise ValueError(f"delta must be positive and finite, got {self.delta}.")
+        check_fields(self, delta=POSITIVE)
 
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         size = backend.xp.abs(t - y)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise, refuse_labels_but_signs
+from ._protocol import Pointwise, refuse_labels_but_signs, sign_support
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Logistic(Pointwise):
 
     def validate(self, y: Array, backend: Backend, name: str) -> None:
         refuse_labels_but_signs(y, backend, name)
+
+    def support(self, y: Array, backend: Backend) -> dict[str, Array]:
+        return sign_support(y)
 
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.softplus(-(y * t))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, Whole, check_fields
 from ._protocol import float_labels
 
 
@@ -46,8 +46,7 @@ class Multinomial:
     shift_invariant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.n_classes < 2:
-            raise ValueError(f"n_classes must be 2 or more, got {self.n_classes}.")
+        check_fields(self, n_classes=Whole(2))
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -80,6 +79,9 @@ class Multinomial:
         off = xp.abs(xp.sum(y, axis=1) - 1) > 1e-5
         if bool(xp.any(off)) or bool(xp.any(y < 0)):
             raise ValueError(f"{name} must hold probabilities: rows that sum to 1, none below 0.")
+
+    def support(self, y: Array, backend: Backend) -> dict[str, Array]:
+        return {f"a row of class {j}": y[:, j : j + 1, ...] > 0 for j in range(self.n_classes)}
 
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         xp = backend.xp

@@ -33,6 +33,9 @@ class Poisson(Pointwise):
             (least,) = backend.scalars(backend.xp.min(y))
             raise ValueError(f"{name} must hold counts, none below 0, got {least}.")
 
+    def support(self, y: Array, backend: Backend) -> dict[str, Array]:
+        return {"a count above 0": y > 0}
+
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t) - y * t
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise, refuse_labels_but_signs
+from ._protocol import Pointwise, refuse_labels_but_signs, sign_support
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class SquaredHinge(Pointwise):
 
     def validate(self, y: Array, backend: Backend, name: str) -> None:
         refuse_labels_but_signs(y, backend, name)
+
+    def support(self, y: Array, backend: Backend) -> dict[str, Array]:
+        return sign_support(y)
 
     def _shortfall(self, y: Array, t: Array, backend: Backend) -> Array:
         z = 1 - y * t

@@ -14,13 +14,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..backends import Array
+from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Has, Number, check_fields, function
 from ..hypergrad import Hypergradient, HypergradResult, Implicit, value_bound
 from ..linalg import dot, norm
 from ..problem import Problem
 from ..record import Record
-from ..schedules import SCHEDULES, Exponential, Schedule
-from ..solvers import LBFGS, InnerResult, Solver, solve
+from ..schedules import Exponential, Schedule, schedule_of
+from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
 from ._protocol import estimated, optimality
 
@@ -62,8 +62,7 @@ class FixedStep:
     lipschitz: float
 
     def __post_init__(self) -> None:
-        if not self.lipschitz > 0:
-            raise ValueError(f"lipschitz must be positive, got {self.lipschitz!r}.")
+        check_fields(self, lipschitz=POSITIVE)
 
     def first(self, value: float, grad_norm: float, m: int, tol: float) -> StepState:
         return StepState(self.lipschitz, value, tol)
@@ -100,6 +99,9 @@ class AdaptiveStep:
     C: float = 0.25
     M: float = 1.0
     growth: float = 1.2
+
+    def __post_init__(self) -> None:
+        check_fields(self, C=NOT_NEGATIVE, M=NOT_NEGATIVE, growth=Number(above=1))
 
     def first(self, value: float, grad_norm: float, m: int, tol: float) -> StepState:
         lipschitz = grad_norm / math.sqrt(m) if grad_norm > 0 else 1.0
@@ -171,13 +173,15 @@ class HOAG:
     default_tol: float = 1e-4
 
     def __post_init__(self) -> None:
-        if isinstance(self.tolerances, str):
-            if self.tolerances not in SCHEDULES:
-                raise ValueError(
-                    f"tolerances must be a Schedule or one of {sorted(SCHEDULES)}, "
-                    f"got {self.tolerances!r}."
-                )
-            object.__setattr__(self, "tolerances", SCHEDULES[self.tolerances]())
+        check_fields(
+            self,
+            tolerances=schedule_of,
+            step_rule=Has("a step rule", "first", "next"),
+            solver=SOLVER,
+            hypergradient=function,
+            max_inner=COUNT,
+            default_tol=NOT_NEGATIVE,
+        )
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> HOAGState:
         return HOAGState(

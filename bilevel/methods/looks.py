@@ -101,7 +101,7 @@ def turned(problem: Problem, look: Look, found: CGResult) -> Turn:
     """Add the corrections to q and t."""
     backend, xp = problem.backend, problem.backend.xp
     corrections = found.x
-    if found.status is Status.NEGATIVE_CURVATURE:
+    if found.status in (Status.NEGATIVE_CURVATURE, Status.SINGULAR):
         # H is no inverse here: q and t do not exist, and where the first product already showed it
         # the Newton step is the gradient's.
         (size,) = backend.scalars(norm(corrections[..., 0], backend))

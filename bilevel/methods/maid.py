@@ -22,12 +22,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..backends import Array
+from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Maybe, Number, check_fields, function
 from ..hypergrad import HypergradResult, Implicit, value_bound
 from ..linalg import dot, norm
 from ..problem import Problem
 from ..record import Record
-from ..solvers import LBFGS, InnerResult, Solver, solve
+from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
 from ._protocol import estimated, optimality
 
@@ -106,6 +106,25 @@ class MAID:
     solver: Solver = LBFGS()
     hypergradient: Implicit = Implicit()
     default_tol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        inside, lengthens = Number(above=0, below=1), Number(at_least=1)
+        check_fields(
+            self,
+            epsilon=POSITIVE,
+            delta=POSITIVE,
+            alpha=Maybe(POSITIVE),
+            eta=inside,
+            shrink=inside,
+            grow=lengthens,
+            tighten=inside,
+            loosen=lengthens,
+            max_backtracks=COUNT,
+            max_tightenings=COUNT,
+            solver=SOLVER,
+            hypergradient=function,
+            default_tol=NOT_NEGATIVE,
+        )
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> MAIDState:
         return MAIDState(

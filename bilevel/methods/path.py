@@ -25,7 +25,7 @@ import itertools
 import math
 from dataclasses import dataclass, field, replace
 
-from ..backends import Array
+from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
 from ..hypergrad import value_bound
 from ..inner import InnerPoint, Pushable
 from ..linalg import (
@@ -145,6 +145,27 @@ class PathFollowing:
     sketch_after: int = 8
     pairs: int = 8
     worth: float = 5.0
+
+    def __post_init__(self) -> None:
+        inside, any_count = Number(above=0, below=1), Whole(0)
+        check_fields(
+            self,
+            theta=inside,
+            newton=inside,
+            adjoint=inside,
+            trust=POSITIVE,
+            max_tangents=any_count,
+            max_sweeps=COUNT,
+            max_cg=COUNT,
+            memory=COUNT,
+            certify=flag,
+            first_condition=Number(at_least=1, finite=False),
+            default_tol=NOT_NEGATIVE,
+            rank=any_count,
+            sketch_after=any_count,
+            pairs=any_count,
+            worth=Number(at_least=0, finite=False),
+        )
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> PathState:
         backend = problem.backend

@@ -1,5 +1,6 @@
 """Outer criteria g(x, λ): what the hyperparameters minimise."""
 
+from ._pair import check_pair
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import Curved, Outer, OuterConstants, OuterPoint
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
@@ -27,6 +28,7 @@ __all__ = [
     "OuterPoint",
     "Prediction",
     "Predictor",
+    "check_pair",
     "from_autodiff",
     "from_functions",
     "gcv",

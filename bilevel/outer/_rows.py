@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends import Array, Backend, common_dtype, dense_backend_of, described
 from ..design import Passes
 from ..inner import Inner
 from ..inner.kernel_ridge import check_matrix
@@ -41,9 +41,18 @@ class RowsPredictor:
 
 def check_rows(X: Array, X_train: Array, y: Array) -> Backend:
     """Refuse held-out rows that do not fit the training rows; return the backend of both."""
-    backend = backend_of(X_train=X_train, X_val=X, y_val=y)
+    backend = dense_backend_of(X_train=X_train, X_val=X, y_val=y)
     common_dtype(backend, X_train=X_train, X_val=X)
     check_matrix(X, "X_val", backend)
     if X.shape[1] != X_train.shape[1]:
         raise ValueError(f"X_val has {X.shape[1]} features but X has {X_train.shape[1]}.")
+    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
+        raise ValueError(f"y_val must have {X.shape[0]} rows as X_val, got shape {tuple(y.shape)}.")
     return backend
+
+
+def refuse_other_models(model: Any, *kinds: type) -> None:
+    """Refuse a model of another kind than those that a criterion is made of."""
+    if not isinstance(model, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"model must be a {expected}, got {described(model)}.")

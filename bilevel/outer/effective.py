@@ -72,13 +72,17 @@ class RidgeSmoother:
 
     def __init__(self, model: LinearModel) -> None:
         if not isinstance(model.loss, Squared):
-            raise TypeError(f"Expected the squared loss, got {type(model.loss).__name__}.")
+            raise TypeError(f"model must have the squared loss, got {type(model.loss).__name__}.")
         if not isinstance(model.penalty, WeightedL2):
-            raise TypeError(f"Expected an ℓ2 penalty, got {type(model.penalty).__name__}.")
+            raise TypeError(f"model must have an ℓ2 penalty, got {type(model.penalty).__name__}.")
         if model.sample_weight is not None or len(model.tail) > 0:
-            raise ValueError("Expected one problem without row weights.")
+            raise ValueError("model must be one problem without row weights.")
         self._model: LinearModel = model
         self._penalty: WeightedL2 = model.penalty
+
+    @property
+    def model(self) -> LinearModel:
+        return self._model
 
     @cached_property
     def gram(self) -> Array:
@@ -217,8 +221,8 @@ def smoother(model: LinearModel | KernelRidge) -> Smoother:
     """Return the smoother of ridge or kernel ridge regression."""
     if isinstance(model, KernelRidge):
         if model.y.ndim != 1:
-            raise ValueError(f"Expected one target, got y of shape {tuple(model.y.shape)}.")
+            raise ValueError(f"model must have one target, got y of shape {tuple(model.y.shape)}.")
         if model.roots is not None:
-            raise ValueError("Expected kernel ridge regression without row weights.")
+            raise ValueError("model must have no row weights.")
         return KernelSmoother(model)
     return RidgeSmoother(model)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of, common_dtype
+from ..backends import (
+    Array,
+    Backend,
+    Maybe,
+    common_dtype,
+    dense_backend_of,
+    described,
+    function,
+)
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..inner.functions import Origin, check_result, check_value_and_grad, difference, unit_vectors
 from ..meter import Passes
@@ -170,7 +178,7 @@ def from_autodiff(
     >>> g.at(np.ones(2), np.zeros(1)).grad_lam
     array([1.])
     """
-    products = second_derivatives(fun, engine, backend_of(like=like))
+    products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
     return _build(
         OuterDerivatives("autodiff", "autodiff"),
         like,
@@ -187,7 +195,11 @@ def _build(
     grad_lam: Callable[[Array, Array], Array] | None,
     constants: OuterConstants | None,
 ) -> FunctionOuter:
-    backend = backend_of(like=like)
+    backend = dense_backend_of(like=like)
     dtype = common_dtype(backend, like=like)
+    function(value_and_grad, "value_and_grad")
+    Maybe(function)(grad_lam, "grad_lam")
+    if not (constants is None or isinstance(constants, OuterConstants)):
+        raise TypeError(f"constants must be OuterConstants, got {described(constants)}.")
     declared = OuterConstants() if constants is None else constants
     return FunctionOuter(backend, dtype, value_and_grad, grad_lam, derivatives, declared)

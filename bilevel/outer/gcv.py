@@ -16,6 +16,7 @@ from ..inner.linear import LinearModel
 from ._predicted import SmoothedPoint
 from ._predictor import Predictor
 from ._protocol import OuterConstants
+from ._rows import refuse_other_models
 from .effective import Smoother, smoother
 from .fitted import fitted
 
@@ -83,4 +84,5 @@ def gcv(model: LinearModel | KernelRidge) -> GCV:
     >>> round(float(gcv(h).at(np.array([0.5, 1.5]), np.zeros(1)).value), 9)
     5.0
     """
+    refuse_other_models(model, LinearModel, KernelRidge)
     return GCV(fitted(model), model.y, smoother(model))

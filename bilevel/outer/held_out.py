@@ -6,18 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array
-from ..design import Design, WithIntercept, as_design
-from ..inner.linear import (
-    align,
-    beside,
-    check_labels,
-    check_weights,
-    matmul,
-    n_problems,
-    rmatmul,
-    weigh,
-)
+from ..backends import Array, flag
+from ..design import Design, WithIntercept
+from ..inner.linear import beside, check_rows, matmul, rmatmul, weigh
 from ..losses import Loss
 from ._predicted import PredictedPoint
 from ._predictor import LinearPredictor, Predictor
@@ -166,11 +157,8 @@ def held_out(
     >>> round(float(g.at(np.zeros(2), np.zeros(1)).value), 4)
     1.3863
     """
-    design = as_design(X, name=X_name)
-    labels = check_labels(design, y, loss, X_name, y_name)
-    weights = check_weights(design, sample_weight, X_name)
-    problems = n_problems(labels, weights, loss, y_name)
-    labels, weights = align(labels, weights, loss, problems)
+    fit_intercept = flag(fit_intercept, "fit_intercept")
+    design, labels, weights, _ = check_rows(X, y, loss, sample_weight, X_name, y_name)
     if fit_intercept:
         design = WithIntercept(design)
     return HeldOut(LinearPredictor(design), labels, loss, weights)

@@ -8,8 +8,8 @@ from .._cached import cached_property
 from ..backends import Array
 from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_kernel_weights, with_columns
 from ..linalg import dot
-from ..losses import Loss
-from ._rows import RowsPredictor, check_rows
+from ..losses import LOSS, Loss
+from ._rows import RowsPredictor, check_rows, refuse_other_models
 from .held_out import HeldOut
 
 
@@ -92,6 +92,10 @@ def held_out_kernel(
     >>> float(g.at(np.array([1.0, -1.0]), np.zeros(2)).value)
     0.5
     """
+    refuse_other_models(model, KernelRidge)
+    LOSS(loss, "loss")
+    if loss.output_shape:
+        raise ValueError(f"loss must take one number a prediction, got {type(loss).__name__}.")
     backend = check_rows(X, model.X, y)
     weights = check_kernel_weights(sample_weight, X, y, backend)
     if weights is not None:

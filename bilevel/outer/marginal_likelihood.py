@@ -20,11 +20,12 @@ import math
 from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import Array
+from ..backends import POSITIVE, Array
 from ..inner import InnerPoint
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
 from ._protocol import OuterConstants
+from ._rows import refuse_other_models
 from .effective import Smoother, SmootherPoint, smoother
 
 
@@ -108,8 +109,8 @@ def marginal_likelihood(
     >>> round(float(g.value), 4), round(float(0.5 * (2.0 + np.log(2 * np.pi * 2))), 4)
     (2.2655, 2.2655)
     """
-    if not (noise > 0 and math.isfinite(noise)):
-        raise ValueError(f"noise must be positive and finite, got {noise}.")
+    refuse_other_models(model, LinearModel, KernelRidge)
+    noise = POSITIVE(noise, "noise")
     kernel = isinstance(model, KernelRidge)
     if kernel and noise != 1.0:
         raise ValueError("The ridge of kernel ridge regression is its noise: leave noise at 1.")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import Array
 from ..inner.mlp import MLP
-from ..losses import Loss
-from ._rows import RowsPredictor, check_rows
+from ..losses import LOSS, Loss
+from ._rows import RowsPredictor, check_rows, refuse_other_models
 from .held_out import HeldOut
 
 
@@ -76,7 +76,9 @@ def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> He
     >>> round(float(g.at(np.zeros(26), np.zeros(2)).value), 4)
     2.0794
     """
+    refuse_other_models(model, MLP)
     loss = model.loss if loss is None else loss
+    LOSS(loss, "loss")
     backend = check_rows(X, model.X, y)
     labels = loss.encode(y, backend, model.dtype, "y_val")
     if labels.ndim == 1:

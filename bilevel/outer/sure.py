@@ -15,16 +15,24 @@ The divergence div = tr ∂t/∂y has two forms here:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import Array, Backend, backend_of
+from ..backends import (
+    COUNT,
+    POSITIVE,
+    SEED,
+    Array,
+    Backend,
+    common_dtype,
+    dense_backend_of,
+)
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
 from ._predicted import PredictedPoint, SmoothedPoint
 from ._predictor import Predictor
 from ._protocol import OuterConstants
+from ._rows import refuse_other_models
 from .effective import Smoother, smoother
 from .fitted import fitted
 
@@ -156,11 +164,6 @@ def _constants(predictor: Predictor) -> OuterConstants:
     return OuterConstants(2 * square, 0.0)
 
 
-def _check_noise(noise: float) -> None:
-    if not (noise > 0 and math.isfinite(noise)):
-        raise ValueError(f"noise must be positive and finite, got {noise}.")
-
-
 def sure(model: LinearModel | KernelRidge, noise: float) -> SURE:
     """Build SURE with the exact divergence, for ridge or kernel ridge regression.
 
@@ -180,7 +183,8 @@ def sure(model: LinearModel | KernelRidge, noise: float) -> SURE:
     >>> round(float(sure(h, 1.0).at(np.array([0.5, 1.5]), np.zeros(1)).value), 9)
     2.5
     """
-    _check_noise(noise)
+    refuse_other_models(model, LinearModel, KernelRidge)
+    noise = POSITIVE(noise, "noise")
     return SURE(fitted(model), model.y, noise, smoother(model))
 
 
@@ -208,16 +212,15 @@ def perturbed_targets(
     probes : array, shape (n, r)
     epsilon : float
     """
-    backend = backend_of(y=y)
-    _check_noise(noise)
-    if y.ndim != 1:
-        raise ValueError(f"y must have shape (n,), got {tuple(y.shape)}.")
-    if n_probes < 1:
-        raise ValueError(f"n_probes must be 1 or more, got {n_probes}.")
-    if epsilon is None:
-        epsilon = 2 * noise / y.shape[0] ** 0.3
-    if not (epsilon > 0 and math.isfinite(epsilon)):
-        raise ValueError(f"epsilon must be positive and finite, got {epsilon}.")
+    backend = dense_backend_of(y=y)
+    common_dtype(backend, y=y)
+    noise, n_probes = POSITIVE(noise, "noise"), COUNT(n_probes, "n_probes")
+    seed = SEED(seed, "seed")
+    if y.ndim != 1 or y.shape[0] == 0:
+        raise ValueError(f"y must have shape (n,), n not 0, got {tuple(y.shape)}.")
+    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+        raise ValueError("y holds NaN or infinite values.")
+    epsilon = 2 * noise / y.shape[0] ** 0.3 if epsilon is None else POSITIVE(epsilon, "epsilon")
     probes = backend.normal(seed, (y.shape[0], n_probes), y.dtype)
     column = y[:, None]
     return backend.xp.concat([column, column + epsilon * probes], axis=1), probes, epsilon
@@ -248,7 +251,15 @@ def monte_carlo_sure(
     >>> g.at(targets / 2, np.zeros(1)).divergence.shape
     ()
     """
-    _check_noise(noise)
+    refuse_other_models(model, LinearModel, KernelRidge)
+    noise, epsilon = POSITIVE(noise, "noise"), POSITIVE(epsilon, "epsilon")
+    backend = dense_backend_of(y=model.y, probes=probes)
+    common_dtype(backend, y=model.y, probes=probes)
+    if model.y.ndim != 2:
+        raise ValueError(
+            "model must have the targets of perturbed_targets as columns, got y of shape "
+            f"{tuple(model.y.shape)}."
+        )
     expected = (model.y.shape[0], model.y.shape[-1] - 1)
     if tuple(probes.shape) != expected:
         raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..backends import Array, Backend
+from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
 from ..inner import Inner, InnerPoint
 from ..meter import tick
 from ..status import Status
@@ -31,6 +31,10 @@ class Solver(Protocol):
         work no more precisely than that, and must not stop because of it.
         """
         ...
+
+
+#: What takes the place of a solver has to be one.
+SOLVER = Has("a solver", "walk")
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,9 @@ def solve(
     >>> result.x.round(4), result.status.value
     (array([ 0.4011, -0.4011]), 'converged')
     """
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol!r}.")
+    SOLVER(solver, "solver")
+    tol = POSITIVE(tol, "tol")
+    min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
     mu = inner.constants(lam).mu
     target = tol if mu is None else mu * tol
     point = inner.at(x0, lam, carry)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import COUNT, Array, Backend, check_fields, function
 from ..inner import InnerPoint
 from ..linalg import Pair, dot, two_loops
 from ._protocol import Step
@@ -34,6 +34,9 @@ class LBFGS:
 
     history: int = 10
     search: WolfeSearch = WolfeSearch(c2=0.2)
+
+    def __post_init__(self) -> None:
+        check_fields(self, history=COUNT, search=function)
 
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
         pairs: deque[Pair] = deque(maxlen=self.history)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import COUNT, NOT_NEGATIVE, Array, Backend, Number, check_fields
 from ..inner import InnerPoint, Ray
 
 
@@ -28,6 +28,12 @@ class WolfeSearch:
     c2: float = 0.9
     noise: float = 1e-6
     max_trials: int = 40
+
+    def __post_init__(self) -> None:
+        inside = Number(above=0, below=1)
+        check_fields(self, c1=inside, c2=inside, noise=NOT_NEGATIVE, max_trials=COUNT)
+        if not self.c1 < self.c2:  # else no step may satisfy both conditions
+            raise ValueError(f"c1 must be below c2, got c1={self.c1:g} and c2={self.c2:g}.")
 
     def __call__(
         self, ray: Ray, value: float, slope: float, t: float, backend: Backend, dtype: Array

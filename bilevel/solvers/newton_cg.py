@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import COUNT, Array, Backend, Maybe, check_fields, flag, function
 from ..inner import InnerPoint, Preconditioned
 from ..linalg import cg, jacobi, norm
 from ..status import Status
@@ -43,6 +43,9 @@ class NewtonCG:
     max_cg: int | None = None
     precondition: bool = False
     search: WolfeSearch = WolfeSearch()
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_cg=Maybe(COUNT), precondition=flag, search=function)
 
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
         value, size = backend.scalars(point.value, norm(point.grad, backend))
@@ -78,10 +81,13 @@ class NewtonCG:
             max_iter=self.max_cg,
             verify=False,
         )
-        if result.status is Status.NEGATIVE_CURVATURE and result.n_iter == 1:
+        if result.status in _FLAT and result.n_iter == 1:
             return -point.grad
         return result.x
 
+
+#: How CG ends where it met no positive curvature.
+_FLAT = (Status.NEGATIVE_CURVATURE, Status.SINGULAR)
 
 #: The forcing term at the start, and its upper limit.
 _LOOSEST = 0.5

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .. import losses
 from .._cached import cached_property
-from ..backends import Array, Backend, get_backend
+from ..backends import COUNT, SEED, Array, Backend, Has, Number, OneOf, Whole, get_backend
 from ..domains import Ball, Box, Domain
 from ..inner import linear_model
 from ..outer import held_out
@@ -177,8 +177,14 @@ def quadratic(
     >>> known.problem.inner.x_shape, known.hypergradient.shape
     ((3,), (1,))
     """
-    if kind not in ("penalty", "affine"):
-        raise ValueError(f"kind must be 'penalty' or 'affine', got {kind!r}.")
+    OneOf(("penalty", "affine"))(kind, "kind")
+    seed, p = SEED(seed, "seed"), COUNT(p, "p")
+    m = Whole(1, p if kind == "penalty" else None)(m, "m")
+    condition, scaling = (
+        Number(at_least=1)(value, name)
+        for value, name in ((condition, "condition"), (scaling, "scaling"))
+    )
+    _DTYPE(dtype, "dtype")
     rng = np.random.default_rng([seed, p, m])
     spectrum = np.geomspace(1 / condition, 1, p) if p > 1 else np.ones(1)
     basis = np.linalg.qr(rng.standard_normal((p, p)))[0]
@@ -205,7 +211,7 @@ def quadratic(
         "center": rng.standard_normal(m),
     }
     weight = 0.5 if coupled else 0.0
-    domain = domain or Box(-2.0, 2.0)
+    domain = Box(-2.0, 2.0) if domain is None else domain
     return quadratic_from(
         parts,
         outer_parts,
@@ -254,7 +260,7 @@ def quadratic_from(
     >>> float(known.hypergradient[0])  # f = ½ (λ - 1)²
     -1.0
     """
-    found = get_backend(backend) if isinstance(backend, str) else backend
+    found = _backend(backend)
     arrays, h = _both(inner, found, dtype)
     outer_arrays, g = _both(outer, found, dtype)
     problem = Problem(
@@ -313,8 +319,12 @@ def linear(
     >>> known.problem.inner.n_hyperparameters
     1
     """
+    seed, n, p = SEED(seed, "seed"), COUNT(n, "n"), COUNT(p, "p")
+    m, scaling = Whole(1, p)(m, "m"), Number(at_least=1)(scaling, "scaling")
+    _DTYPE(dtype, "dtype")
+    chosen = _loss(loss)
     rng = np.random.default_rng([seed, n, p, m])
-    found = get_backend(backend) if isinstance(backend, str) else backend
+    found = _backend(backend)
     stretch = np.geomspace(1, scaling, p)[rng.permutation(p)]
     train, val = (rng.standard_normal((rows, p)) * stretch / p**0.5 for rows in (n, n + 3))
     truth = rng.standard_normal(p) / stretch
@@ -327,14 +337,13 @@ def linear(
         owner = rng.permutation(np.concatenate([np.arange(m), rng.integers(0, m, p - m)]))
         groups, spread = owner, np.eye(m)[owner]
     arrays, hosts = _both({"X": train, "y": y, "Z": val, "z": y_val}, found, dtype)
-    chosen = _loss(loss)
     inner = linear_model(arrays["X"], arrays["y"], chosen, groups=groups)
     outer = held_out(arrays["Z"], arrays["z"], chosen, X_name="X_val", y_name="y_val")
     reference = Reference(
         LinearReference(hosts["X"], hosts["y"], LOSSES[loss], host(spread)),
         HeldOutReference(hosts["Z"], hosts["z"], LOSSES[loss]),
     )
-    domain = domain or Box(-3.0, 3.0)
+    domain = Box(-3.0, 3.0) if domain is None else domain
     point = draw_lam(rng, m, domain, dtype) if lam is None else _rounded(lam, dtype)
     name = f"{loss}, seed={seed}, n={n}, p={p}, m={m}, scaling {scaling:.2g}, {domain}"
     return KnownProblem(
@@ -345,6 +354,16 @@ def linear(
 def known_losses() -> tuple[str, ...]:
     """The losses that :func:`linear` can draw."""
     return tuple(name for name in LOSSES if hasattr(losses, name.capitalize()))
+
+
+def _backend(like: Any) -> Backend:
+    """A backend by its name, or the backend itself."""
+    found: Backend = get_backend(like) if isinstance(like, str) else _BACKEND(like, "backend")
+    return found
+
+
+_BACKEND = Has("a backend or its name", "xp", "asarray", "to_numpy")
+_DTYPE = OneOf(("float32", "float64"))
 
 
 def _loss(name: str) -> Any:

@@ -60,12 +60,15 @@ class DenseModel:
         p = -np.bincount(self.groups, w * x * q, self.m)
         return float(value.sum()), p
 
-    def lower(self, lam: Any, low: float = -12.0, high: float = 12.0) -> float:
-        """What SciPy makes of f from there, relative: how much a stranger can still gain."""
-        here = self(lam)[0]
-        found = optimize.minimize(
-            self, lam, jac=True, method="L-BFGS-B", bounds=[(low, high)] * self.m
-        )
+    def lower(self, lam: Any, near: float = 2.0, low: float = -12.0, high: float = 12.0) -> float:
+        """What SciPy makes of f from there, relative: how much a stranger can still gain.
+
+        No λ_j is moved by more than ``near``: SciPy's first step is as long as the gradient, and
+        leaps into other basins.
+        """
+        here, lam = self(lam)[0], np.asarray(lam)
+        box = np.stack([np.maximum(lam - near, low), np.minimum(lam + near, high)], axis=1)
+        found = optimize.minimize(self, lam, jac=True, method="L-BFGS-B", bounds=box)
         return (here - min(found.fun, here)) / abs(here)
 
 

@@ -101,6 +101,15 @@ class OuterLoop(RuleBasedStateMachine):
             )
         return result
 
+    def identity(self, method: HOAG | None = None, known: KnownProblem | None = None) -> Any:
+        problem = (known or self.known).problem
+        start = {"lam0": problem.lam(self.lam0), "x0": None, "tol": 0.0}
+        return checkpoints.identify(problem, method or self.method, **start)
+
+    def load(self, **other: Any) -> Any:
+        problem = other.get("known", self.known).problem
+        return checkpoints.load(self.path, problem, self.identity(**other))
+
     @rule(steps=st.integers(1, 3))
     def run_on(self, steps: int) -> None:
         length = len(self.history)
@@ -153,9 +162,9 @@ class OuterLoop(RuleBasedStateMachine):
         schedule = Tightened(self.method.tolerances, len(self.history), factor)
         tighter = HOAG(tolerances=schedule, step_rule=self.method.step_rule)
         with pytest.raises(ValueError, match="another method"):
-            checkpoints.load(self.path, self.known.problem, tighter)
-        snapshot = checkpoints.load(self.path, self.known.problem, self.method)
-        checkpoints.save(self.path, snapshot, self.known.problem, tighter)
+            self.load(method=tighter)
+        snapshot = self.load()
+        checkpoints.save(self.path, snapshot, self.known.problem, self.identity(tighter))
         self.method, self.pure = tighter, False
 
     @precondition(lambda self: self.history)
@@ -164,14 +173,14 @@ class OuterLoop(RuleBasedStateMachine):
         """The checkpoint of one library is resumed with another."""
         if backend != self.known.problem.backend.name:
             self.known, self.pure = build(self.seed, backend), False
-            self.history = checkpoints.load(self.path, self.known.problem, self.method).history
+            self.history = self.load().history
 
     @precondition(lambda self: self.history)
     @rule()
     def another_problem_is_refused(self) -> None:
         other = linear(self.seed, n=10, p=3, m=2, domain=Box(-3.0, 2.0))
         with pytest.raises(ValueError, match="another problem"):
-            checkpoints.load(self.path, other.problem, self.method)
+            self.load(known=other)
 
     # -- what holds at every step ---------------------------------------------------------------
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 
+from ...backends import POSITIVE, SEED, described
 from ...methods import Method, get_method
 from ...problem import Problem
 from ...record import Result
-from ..check import CheckReport, examine
+from ..check import CheckReport, examine, refuse_no_problem
 from . import assumptions, conclusions, consistency
 from .model import Certificate, Clause, Mark
 from .run import Run
@@ -70,10 +71,14 @@ def certify(
     >>> certificate["bounded domain"].mark.value, certificate["stationary"].mark.value
     ('proved', 'proved')
     """
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be a Result, got {described(result)}.")
+    refuse_no_problem(problem)
     if not result.history:
         raise ValueError("result must have at least one iteration, got none.")
-    if not 0 < delta < math.inf:
-        raise ValueError(f"delta must be positive and finite, got {delta!r}.")
+    delta, seed = POSITIVE(delta, "delta"), SEED(seed, "seed")
+    if not delta < math.inf:
+        raise ValueError(f"delta must be finite, got {delta!r}.")
     problem.lam(result.lam, "result.lam")
     run = Run(result, problem, None if method is None else get_method(method), delta, seed)
     report = examine(problem, run.host(result.lam), run.host(run.tight.inner.x).reshape(-1), seed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...backends import Array
+from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
 from . import constants, derivatives, purity, structure
@@ -20,6 +20,12 @@ from .places import SIZES, Place, Window, place
 from .report import Book, CheckReport, Finding
 
 __all__ = ["CheckReport", "Finding", "check_problem"]
+
+
+def refuse_no_problem(problem: Any) -> None:
+    """Refuse what is no problem."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a Problem, got {described(problem)}.")
 
 
 def check_problem(
@@ -72,6 +78,8 @@ def check_problem(
     >>> check_problem(bilevel.logistic_regression(X, y, X, y)).ok
     True
     """
+    refuse_no_problem(problem)
+    seed = SEED(seed, "seed")
     lam_host = np.asarray(problem.backend.to_numpy(problem.lam(lam, "lam")), dtype=np.float64)
     if x is None:
         size = int(np.prod(problem.inner.x_shape))
