@@ -171,20 +171,28 @@ def criterion(
     ).check(book, lam_lines, cause)
 
 
-def _of_grad(
-    place: Place, line: Line, noise: float, claimed: Vector, asked: float
+def of_gradient(
+    place: Place,
+    line: Line,
+    gradient: Callable[[Probe], Vector],
+    noise: float,
+    claimed: Vector,
+    asked: float,
 ) -> tuple[Vector, float]:
-    """The derivative of grad along a line, in the metric, and its error."""
+    """The derivative of a gradient along a line, in the metric, and its error."""
     metric, mine = place.metric, claimed * place.metric
+
+    def value(at: Probe) -> Vector:
+        return metric * gradient(at)
 
     def agrees(truth: Vector, error: float) -> bool:
         size = max(length(truth), length(mine))
         return length(mine - truth) <= asked * size + 10 * error
 
-    found = differences(line, lambda at: metric * at.grad, place.eps, noise, agrees)
+    found = differences(line, value, place.eps, noise, agrees)
     if agrees(*found):
         return found
-    return found[0], found[1] + kink(line, lambda at: metric * at.grad) / 10
+    return found[0], found[1] + kink(line, value) / 10
 
 
 #: The step at which the two sides of a point are compared, and how much they differ at a kink.
@@ -214,7 +222,7 @@ def hessian(place: Place, book: Book, noise: float, lines: list[Line]) -> None:
             factor = likely_factor(mine, right)
             return factor or diagonal_cause(right - mine, v * metric, probe.lam)
 
-        truth, error = _of_grad(place, line, noise, claimed, asked)
+        truth, error = of_gradient(place, line, lambda at: at.grad, noise, claimed, asked)
         book.compare(
             "inner.hvp",
             claimed,
@@ -238,7 +246,7 @@ def cross(place: Place, book: Book, noise: float, most: int = 8) -> None:
     truths, errors = [], []
     for unit, column in zip(units, claimed_columns, strict=True):
         line = place.along_lam(unit)
-        truth, error = _of_grad(place, line, noise, column, asked)
+        truth, error = of_gradient(place, line, lambda at: at.grad, noise, column, asked)
         truths.append(truth)
         errors.append(error)
     true = np.stack(truths, axis=1)  # (p, columns), in the metric
