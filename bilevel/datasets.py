@@ -170,7 +170,9 @@ def _odd_digits(table: Table) -> Table:
             f"its labels have the dtype {table.y.dtype}",
             "Store the digits as integers.",
         )
-    return Table(table.X / 255, table.y.astype(int) % 2, table.source, label="odd digit")
+    X = table.X  # of ours alone: scaled where it lies, unless it holds integers
+    X = np.divide(X, 255, out=X if X.dtype.kind == "f" else None)
+    return Table(X, table.y.astype(int) % 2, table.source, label="odd digit")
 
 
 _REUTERS_FILES = ("reuters21578_earn_counts.npz",)

@@ -11,6 +11,7 @@ from typing import Any
 from . import checkpoint as checkpoints
 from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
 from .domains import Touches
+from .inner import Remarking
 from .meter import BudgetSpent, Meter
 from .methods import Method, State, get_method
 from .problem import Problem
@@ -49,7 +50,8 @@ def iterate(
     method : str or Method
         The outer method.
     x0 : array, optional
-        Where the first inner solve starts, zero when omitted.
+        Where the first inner solve starts; when omitted where h says (a network: at random weights,
+        the same each time), else at zero.
     tol : float or None
         The tolerance of the method's stopping rule; 0 goes on for ever, None is its default.
 
@@ -113,6 +115,7 @@ def _snapshots(
         with meter.running():
             state = method.step(problem, snapshot.state)
             problem.backend.synchronize()
+        meter.offered = None
         costs = before + metered(problem, meter)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
@@ -161,7 +164,8 @@ def minimize(
     method : str or Method
         The outer method.
     x0 : array, optional
-        Where the first inner solve starts, zero when omitted.
+        Where the first inner solve starts; when omitted where h says (a network: at random weights,
+        the same each time), else at zero.
     max_iter : int
         Outer iterations at most.
     tol : float, optional
@@ -248,10 +252,26 @@ def minimize(
         if snapshot.best is None:
             raise
         status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
-    spent = budgets.spent + metered(problem, meter)
+    snapshot = _with_offered(snapshot, meter, budgets.spent + metered(problem, meter), status)
     if keeper is not None and keeper.trouble:
         notes = (*notes, keeper.trouble)
-    return _result(problem, replace(snapshot, costs=spent), status, notes)
+    return _result(problem, snapshot, status, notes)
+
+
+def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status) -> Snapshot:
+    """The run with all that it cost, and with the iterate that an end in mid-iteration left."""
+    if meter.offered is None:
+        return replace(snapshot, costs=costs)
+    offered, x = meter.offered
+    record = replace(offered, costs=costs, status=status)
+    better = snapshot.best is None or record.at_most <= snapshot.best.at_most
+    return Snapshot(
+        snapshot.state,
+        (*snapshot.history, record),
+        record if better else snapshot.best,
+        x if better else snapshot.best_x,
+        costs,
+    )
 
 
 @dataclass(frozen=True)
@@ -295,6 +315,15 @@ class _Budgets:
         return None
 
 
+def _remarks(problem: Problem, snapshot: Snapshot, lam: Array) -> dict[str, str]:
+    """What h has to say of the λ at which the run began, and of that which is returned."""
+    if not (snapshot.history and isinstance(problem.inner, Remarking)):
+        return {}
+    places = {"At the start": snapshot.history[0].lam, "Here": lam}
+    found = {where: problem.inner.remark(at) for where, at in places.items()}
+    return {where: sentence for where, sentence in found.items() if sentence}
+
+
 def _worse(problem: Problem, snapshot: Snapshot) -> bool:
     """Whether the last iterate is worse than the best one by more than tolerance and errors."""
     best, last = snapshot.best, snapshot.history[-1]
@@ -325,6 +354,10 @@ def _result(
         contact = problem.domain.contact(lam, problem.backend)
     if contact is not None:
         notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
+    remarks = _remarks(problem, snapshot, lam)
+    if status is Status.CONVERGED and "Here" in remarks:
+        status = Status.STALLED  # f is flat where h does not see the data: that is no minimum
+    notes = (*notes, *(f"{where}, {sentence}" for where, sentence in remarks.items()))
     return Result(
         lam=lam,
         x=x,

@@ -16,7 +16,7 @@ from typing import Any
 
 from .status import Status
 
-__all__ = ["BudgetSpent", "Meter", "Passes", "Tally", "tick"]
+__all__ = ["BudgetSpent", "Meter", "Passes", "Tally", "offer", "tick"]
 
 #: The run whose work is being done.
 _RUNNING: ContextVar[Meter | None] = ContextVar("bilevel_running", default=None)
@@ -129,6 +129,13 @@ def tick() -> None:
         meter.tick()
 
 
+def offer(iterate: Any) -> None:
+    """Hand the run that is under way what it may return should it end within this iteration."""
+    meter = _RUNNING.get()
+    if meter is not None:
+        meter.offered = iterate
+
+
 #: Seconds between two calls of ``progress``.
 _EVERY = 0.2
 
@@ -144,6 +151,11 @@ class Meter:
         What this meter may still grant.
     progress : callable, optional
         Called without arguments a few times a second while work is being done.
+
+    Attributes
+    ----------
+    offered : object
+        What :func:`offer` was last called with since :meth:`running` was entered, else None.
     """
 
     def __init__(
@@ -160,6 +172,7 @@ class Meter:
         self._progress, self._told = progress, -_EVERY
         self._before, self._started = 0.0, None  # type: tuple[float, float | None]
         self._parent: Meter | None = None
+        self.offered: Any = None
 
     @property
     def seconds(self) -> float:
@@ -205,7 +218,7 @@ class Meter:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Work done inside is this run's."""
-        self._parent = _RUNNING.get()
+        self._parent, self.offered = _RUNNING.get(), None
         token = _RUNNING.set(self)
         self._started = time.perf_counter()
         try:

@@ -105,9 +105,9 @@ def multistart(
     method : str or Method
         The outer method.
     x0 : array, optional
-        Where the first inner solve of each search starts, zero when omitted. It is handed to the
-        method in any case: the default method without x0 would move a single hyperparameter from
-        every start to the same λ, where h is well conditioned.
+        Where the first inner solve of each search starts; when omitted where h says, else at zero.
+        It is handed to the method in any case: the default method without x0 would move a single
+        hyperparameter from every start to the same λ, where h is well conditioned.
     seed : int
         Of the draw.
     max_iter, tol, max_passes, max_seconds

@@ -18,7 +18,7 @@ from .backends import (
     numbers_of,
 )
 from .domains import Box, Domain
-from .inner import Inner, LinearModel, linear_model
+from .inner import Inner, LinearModel, Startable, linear_model
 from .losses import Logistic
 from .outer import Outer, OuterConstants, check_pair, held_out
 
@@ -151,8 +151,10 @@ class Problem:
         return inside
 
     def x(self, value: Array | None, name: str = "x0") -> Array:
-        """Check an inner variable; zeros where there is none."""
+        """Check an inner variable; where there is none, what h says to start at, or zeros."""
         backend = self.backend
+        if value is None and isinstance(self.inner, Startable):
+            value, name = self.inner.start(), "the start that h states"
         if value is None:
             return backend.xp.zeros(self.inner.x_shape, dtype=self.dtype, device=backend.device)
         self._check_array(value, tuple(self.inner.x_shape), name)

@@ -103,8 +103,8 @@ class Record(Costed):
     cg_residual : float or None
         ‖H q_k - ∂_x g‖.
     optimality : float
-        ‖P_D(λ_k - τ p_k) - λ_k‖ / τ, τ = min(1, 1/‖p_k‖): ‖p_k‖ inside D, zero at a stationary
-        point.
+        ‖P_D(λ_k - τ p_k) - λ_k‖ / τ, τ ‖p_k‖ being ‖p_k‖ cut to [10⁻³, 1]: ‖p_k‖ inside D, zero at
+        a stationary point.
     step : float
         ‖λ_{k+1} - λ_k‖.
     n_inner, n_cg : int

@@ -16,7 +16,7 @@ from typing import Any
 
 from ._cached import cached_property
 from .backends import Array, Backend, described
-from .inner import Inner, InnerConstants, Preconditioned
+from .inner import Inner, InnerConstants, Preconditioned, Remarking, Startable
 from .linalg import Preconditioner
 from .outer import Outer, OuterConstants, OuterPoint
 from .problem import Problem
@@ -100,6 +100,21 @@ class StackedInner:
     @property
     def column_passes(self) -> int:
         return sum(part.column_passes for part in self.parts)
+
+    def start(self) -> Array:
+        """Each part's own, zeros where it states none."""
+        xp, layout = self.layout.backend.xp, self.layout
+        return layout.join(
+            part.start()
+            if isinstance(part, Startable)
+            else xp.zeros(part.x_shape, dtype=self.dtype, device=layout.backend.device)
+            for part in self.parts
+        )
+
+    def remark(self, lam: Array) -> str | None:
+        """That of the first part that has one."""
+        found = (part.remark(lam) for part in self.parts if isinstance(part, Remarking))
+        return next((sentence for sentence in found if sentence is not None), None)
 
     def constants(self, lam: Array) -> InnerConstants:
         """Of a block diagonal Hessian: the least μ, the largest of the others.

@@ -23,6 +23,9 @@ class Status(Enum):
     NEGATIVE_CURVATURE = "negative_curvature"
     SINGULAR = "singular"
     NON_FINITE = "non_finite"
+    DIVERGED = "diverged"
+    OVERFLOW = "overflow"
+    TRUNCATED = "truncated"
     INTERRUPTED = "interrupted"
 
     @property
@@ -44,5 +47,8 @@ _MESSAGES = {
     Status.NEGATIVE_CURVATURE: "The Hessian has negative curvature here.",
     Status.SINGULAR: "The system is singular to working precision, and has no solution.",
     Status.NON_FINITE: "A value became NaN or infinite.",
+    Status.DIVERGED: "The iteration led away from the solution: its step is too long.",
+    Status.OVERFLOW: "A number left the range that its integers hold: keep fewer fraction bits.",
+    Status.TRUNCATED: "The iteration was cut short of its tolerance: grant it more steps.",
     Status.INTERRUPTED: "The run was interrupted.",
 }

@@ -196,7 +196,7 @@ def test_a_failed_solve_has_exit_code_1(csv: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_budgets_are_kept_and_are_no_failure() -> None:
-    result = run(*TUNE, "--max-passes", "60", "--tol", "0")
+    result = run(*TUNE, "--max-passes", "150", "--tol", "0")
     assert result.exit_code == 0
     assert bilevel.Status.MAX_PASSES.message in result.output
 

@@ -283,7 +283,8 @@ def test_direct_reports_negative_curvature():
 def test_neumann_stops_where_the_series_diverges():
     problem = logistic()
     result = Neumann(n_terms=50, step=10.0)(problem, solved(problem), tol=1e-9)
-    assert result.status is bilevel.Status.STALLED
+    assert result.status is bilevel.Status.DIVERGED
+    assert result.error_bound is None
     assert result.n_iter <= 2
 
 
@@ -354,7 +355,7 @@ def test_reversal_reproduces_the_start_to_the_last_bit(backend, n_batches):
     assert np.array_equal(backend.to_numpy(walk.x), backend.to_numpy(first))
     assert np.all(backend.to_numpy(walk.v) == 0)
     result = method(problem, unsolved(problem, lam, backend.asarray(x0)), tol=0.0)
-    assert result.status.success
+    assert result.status is bilevel.Status.TRUNCATED  # not STALLED: 40 steps came back exactly
 
 
 def test_floating_point_would_not_reverse():
@@ -370,8 +371,117 @@ def test_floating_point_would_not_reverse():
         v = (v + 0.01 * problem.inner.at(x, LAM).grad) / 0.9
     assert not np.array_equal(x, x0)
     assert Reversible(n_steps=400, step=0.01)(
-        problem, unsolved(problem, LAM, x0), tol=0.0
+        problem, unsolved(problem, LAM, x0), tol=1e-6
     ).status.success
+
+
+INEXACT = {
+    "forward": lambda step: ForwardUnrolled(n_steps=60, step=step),
+    "forward, heavy ball": lambda step: ForwardUnrolled(n_steps=60, step=step, momentum=0.5),
+    "reverse": lambda step: ReverseUnrolled(n_steps=60, step=step),
+    "reverse, heavy ball": lambda step: ReverseUnrolled(n_steps=60, step=step, momentum=0.5),
+    "neumann": lambda step: Neumann(n_terms=60, step=step),
+    "reversible": lambda step: Reversible(n_steps=60, step=step),
+}
+LOST = {
+    bilevel.Status.DIVERGED,
+    bilevel.Status.OVERFLOW,
+    bilevel.Status.NON_FINITE,
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("step", [3.0, 1e2, 1e4, 1e150])
+@pytest.mark.parametrize("label", INEXACT)
+def test_what_diverges_says_so_and_has_no_bound(backend, label, step):
+    one_of_each_kind(backend, step == 1e2)
+    problem = logistic(backend)
+    start = unsolved(problem, backend.asarray(LAM), backend.asarray(np.full(P, 0.1)))
+    result = INEXACT[label](step)(problem, start, tol=1e-9)
+    assert result.status in LOST, result.status
+    assert result.error_bound is None
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ForwardUnrolled(n_steps=3),
+        ForwardUnrolled(n_steps=400, truncate=1),
+        ReverseUnrolled(n_steps=3),
+        ReverseUnrolled(n_steps=400, truncate=1),
+        ReverseUnrolled(n_steps=10, momentum=0.9),
+        ReverseLBFGS(n_steps=2),
+        ReverseLBFGS(n_steps=30, truncate=1),
+        Reversible(n_steps=3),
+        Neumann(n_terms=3),
+    ],
+)
+@pytest.mark.parametrize("at_solution", [False, True])
+def test_what_is_cut_short_says_so(backend, method, at_solution):
+    """Also where x is exact: it is the derivative that has seen too few steps."""
+    one_of_each_kind(backend, at_solution)
+    problem = logistic(backend)
+    inner = unsolved(problem, backend.asarray(LAM), problem.x(None))
+    if at_solution:
+        inner = solved(problem)
+    result = method(problem, inner, tol=1e-6)
+    assert result.status is bilevel.Status.TRUNCATED
+    truth = true_hypergradient(logistic())
+    error = np.linalg.norm(backend.to_numpy(result.value) - truth)
+    assert error > 1e-5 * np.linalg.norm(truth)
+    assert error <= result.error_bound * (1 + 1e-6)  # what is proven of it stays proven
+
+
+@pytest.mark.parametrize("label", [label for label in METHODS if label != "l-bfgs"])
+def test_what_has_converged_is_right(backend, label):
+    """CONVERGED at ``tol`` is within what a residual of ``tol`` may do.
+
+    Not L-BFGS, which takes no step from a solution, and so differentiates none.
+    """
+    one_of_each_kind(backend, label in EXAMPLES)
+    problem = logistic(backend)
+    result = METHODS[label](problem, solved(problem), tol=1e-6)
+    assert result.status is bilevel.Status.CONVERGED, result.residual
+    truth = true_hypergradient(logistic())
+    constants = logistic().inner.constants(LAM)
+    allowed = 1e-6 * constants.cross_lipschitz * 10 / constants.mu
+    assert np.linalg.norm(backend.to_numpy(result.value) - truth) <= allowed
+
+
+@pytest.mark.parametrize(("bits", "size"), [(40, 1e7), (48, 1e5), (52, 1e4)])
+def test_integers_that_leave_their_range_are_noticed(backend, bits, size):
+    problem = logistic(backend)
+    start = unsolved(problem, backend.asarray(LAM), backend.asarray(np.full(P, size)))
+    result = Reversible(n_steps=20, fraction_bits=bits)(problem, start, tol=1e-6)
+    assert result.status is bilevel.Status.OVERFLOW
+    assert result.error_bound is None
+
+
+def test_direct_survives_a_singular_hessian(backend):
+    """A row of zeros and no penalty: H = 0."""
+    one_of_each_kind(backend, True)
+    ones, two = backend.asarray(np.zeros((2, 1))), backend.asarray(np.array([1.0, -1.0]))
+    domain = bilevel.Box(-800.0, 0.0)
+    problem = bilevel.logistic_regression(ones, two, ones + 1, two, domain=domain)
+    start = unsolved(problem, problem.lam(-800.0), problem.x(None))
+    result = Direct()(problem, start, tol=0.0)
+    assert not result.status.success
+    assert result.error_bound is None
+
+
+@pytest.mark.parametrize("label", ["neumann", "reverse", "forward", "reversible"])
+def test_an_inexact_engine_shows_in_the_record(label):
+    """The method that took such a p can see what it was."""
+    method = bilevel.methods.HOAG(hypergradient=replace_steps(label))
+    result = bilevel.minimize(logistic(), LAM_START, method=method, max_iter=4)
+    assert result.history[-1].cg_status is bilevel.Status.TRUNCATED
+
+
+LAM_START = 1.0
+
+
+def replace_steps(label):
+    return Neumann(n_terms=2) if label == "neumann" else replace(METHODS[label], n_steps=2)
 
 
 def test_reversible_sgd_is_the_derivative_of_the_run():

@@ -51,14 +51,20 @@ def test_max_seconds_ends_the_first_iteration(method):
 def test_a_budget_returns_the_best_of_the_iterations_before(method):
     whole = bilevel.minimize(easy(), 3.0, method=method, tol=0.0, max_iter=4)
     for budget in range(1, whole.passes, 1 + whole.passes // 15):
-        part = bilevel.minimize(easy(), 3.0, method=method, tol=0.0, max_passes=budget)
+        part_problem = easy()
+        part = bilevel.minimize(part_problem, 3.0, method=method, tol=0.0, max_passes=budget)
         done = [r for r in whole.history if r.passes <= budget]
-        assert part.nit == len(done)
+        # What a half-done iteration has to offer comes on top.
+        assert len(done) <= part.nit <= len(done) + 1
+        assert [r.value for r in part.history[: len(done)]] == [r.value for r in done]
         assert part.passes <= budget
-        if done:
-            best = min(done, key=lambda r: r.at_most)
+        if part.nit:
+            best = min(part.history, key=lambda r: r.at_most)
             assert part.fun == best.value
             np.testing.assert_array_equal(part.lam, best.lam)
+            inner, outer = part_problem.inner, part_problem.outer
+            assert float(outer.at(part.x, part.lam).value) == pytest.approx(part.fun, rel=1e-12)
+            assert np.isfinite(inner.at(part.x, part.lam).value)
 
 
 def test_functions_of_a_user_end_by_time_too():

@@ -25,6 +25,7 @@ from ._arguments import (
     numbers_of,
     python_number,
 )
+from ._blocks import all_finite, row_blocks
 from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
@@ -32,13 +33,16 @@ from ._registry import (
     backend_names,
     backend_of,
     common_dtype,
+    constant,
     dense_backend_of,
     get_backend,
     is_array,
     is_sparse,
     library_of,
+    refuse_matrix_classes,
     same_backend,
 )
+from ._sparse_check import check_sparse
 
 __all__ = [
     "COUNT",
@@ -56,12 +60,15 @@ __all__ = [
     "Rule",
     "SparseKernel",
     "Whole",
+    "all_finite",
     "backend_names",
     "backend_of",
     "check_fields",
     "check_groups",
     "check_rows",
+    "check_sparse",
     "common_dtype",
+    "constant",
     "deal_batches",
     "deal_folds",
     "dense_backend_of",
@@ -79,6 +86,8 @@ __all__ = [
     "read_array",
     "read_arrays",
     "read_npz",
+    "refuse_matrix_classes",
+    "row_blocks",
     "same_backend",
     "write_npz",
 ]

@@ -38,7 +38,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from .._cached import cached_property
+from ._processes import BetweenForks
 from ._protocol import Array
+from ._sparse_check import short_indices
 
 #: A second thread pays from 200,000 non-zeros on: 77 µs against 89 µs; half as many, 54 against 42.
 _MIN_NNZ_PER_THREAD = 100_000
@@ -81,6 +84,15 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="bilevel-csr")
 
 
+if hasattr(os, "register_at_fork"):
+    # A child has its parent's pools without their threads, and would wait for ever: it makes new.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+#: MKL at work, its import as well: a child would wait for the module that another thread loads.
+_mkl_calls = BetweenForks()
+
+
 @functools.cache
 def _mkl_product() -> Any:
     """Return sparse_dot_mkl's product, or None where MKL is not installed.
@@ -97,7 +109,8 @@ def _mkl_product() -> Any:
                 os.environ["MKL_RT"] = str(found[-1])
                 break
     try:
-        from sparse_dot_mkl import dot_product_mkl
+        with _mkl_calls:
+            from sparse_dot_mkl import dot_product_mkl
     except (ImportError, OSError):
         return None
     return dot_product_mkl
@@ -139,6 +152,24 @@ def _column_blocks(matrix: sparse.csr_array, n_blocks: int) -> list[sparse.csr_a
 Product: TypeAlias = Callable[[Array], Array]
 
 
+def _of_each(products: Sequence[Product], v: Array) -> list[Array]:
+    """All products with v, each in a thread; the first in this one."""
+    first, *rest = products
+    if not rest:
+        return [first(v)]
+    try:
+        others = [_pool(len(products)).submit(product, v) for product in rest]
+    except RuntimeError:
+        # No thread is to be had, or Python is ending: it refuses new work while it still waits
+        # for a thread of the user's that runs this.
+        return [product(v) for product in products]
+    return [first(v), *(other.result() for other in others)]
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 class _ThreadedRows:
     """matrix @ v by SciPy, a block of rows a thread."""
 
@@ -153,10 +184,7 @@ class _ThreadedRows:
         return np.stack(columns, axis=1)
 
     def _at_once(self, v: Array) -> Array:
-        if len(self._blocks) == 1:
-            return self._blocks[0] @ v
-        others = [_pool(len(self._blocks)).submit(b.__matmul__, v) for b in self._blocks[1:]]
-        return np.concatenate([self._blocks[0] @ v, *(other.result() for other in others)])
+        return _joined(_of_each([block.__matmul__ for block in self._blocks], v))
 
 
 class _MKLRows:
@@ -167,7 +195,8 @@ class _MKLRows:
         self._product = _mkl_product()
 
     def __call__(self, v: Array) -> Array:
-        return self._product(self._matrix, np.ascontiguousarray(v))
+        with _mkl_calls:
+            return self._product(self._matrix, np.ascontiguousarray(v))
 
 
 @dataclass(frozen=True)
@@ -187,10 +216,7 @@ class _ScatteredRows:
 
     def __call__(self, r: Array) -> Array:
         r = np.ascontiguousarray(r)
-        first, *rest = self.blocks
-        others = [_pool(len(self.blocks)).submit(block.T.__matmul__, r) for block in rest]
-        mine = first.T @ r
-        return np.concatenate([mine, *(other.result() for other in others)]) if others else mine
+        return _joined(_of_each([block.T.__matmul__ for block in self.blocks], r))
 
 
 @dataclass(frozen=True)
@@ -212,7 +238,7 @@ class _GatheredRows:
         """The same for the matrix of squares, which shares the indices."""
         return _GatheredRows(_squared(self.rows), self.back)
 
-    @functools.cached_property
+    @cached_property
     def _product(self) -> Product:
         return _MKLRows(self.rows)
 
@@ -242,17 +268,20 @@ def _in_pieces(product: Product, v: Array) -> Array:
     return np.concatenate([product(v[:, i : i + _MAX_COLUMNS]) for i in starts], axis=1)
 
 
-def _canonical(matrix: sparse.csr_array) -> sparse.csr_array:
+def _canonical(
+    data: Array, indices: Array, indptr: Array, shape: tuple[int, int]
+) -> sparse.csr_array:
     """Sum repeated entries, whose squares would be wrong, and take 32-bit indices where they fit.
 
-    The caller's matrix is not touched; nothing is copied where there is nothing to do.
+    The caller's arrays are not touched; nothing is copied where there is nothing to do. The matrix
+    is built anew, since what SciPy has noted about the order of the entries of another may be older
+    than they are.
     """
+    numbers = short_indices(indices, indptr, shape)
+    matrix = sparse.csr_array((np.ascontiguousarray(data), *numbers), shape=shape, copy=False)
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    if matrix.indices.dtype != np.int32 and max(matrix.nnz, *matrix.shape) < 2**31:
-        parts = (matrix.data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32))
-        matrix = sparse.csr_array(parts, shape=matrix.shape, copy=False)
     return matrix
 
 
@@ -261,16 +290,22 @@ class HostCSR:
 
     Parameters
     ----------
-    matrix : sparse.csr_array, shape (n, p), float32 or float64
-        The matrix; repeated entries are summed in a copy.
+    data, indices, indptr : array
+        Those of the matrix, float32 or float64; repeated entries are summed in a copy.
+    shape : tuple of int
+        (n, p).
     """
 
     #: A column of eight costs a third of a product of its own with MKL, half with SciPy; one of
     #: two to four costs 0.3 to 0.6 with MKL, and nearly as much as its own with SciPy.
     columns_per_pass = _MAX_COLUMNS
 
-    def __init__(self, matrix: sparse.csr_array) -> None:
-        self.matrix = _canonical(matrix)
+    def __init__(self, data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> None:
+        self.matrix = _canonical(data, indices, indptr, shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The matrix alone: what is kept for its products belongs to this process."""
+        return {"matrix": self.matrix}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -285,15 +320,15 @@ class HostCSR:
     def nnz(self) -> int:
         return int(self.matrix.nnz)
 
-    @functools.cached_property
+    @cached_property
     def _rows(self) -> Product:
         return _forward(self.matrix)
 
-    @functools.cached_property
+    @cached_property
     def _columns(self) -> _GatheredRows | _ScatteredRows:
         return _backward(self.matrix)
 
-    @functools.cached_property
+    @cached_property
     def _squared_columns(self) -> Product:
         """(X∘X)ᵀ, kept since Newton asks often."""
         return self._columns.squared()
@@ -317,7 +352,8 @@ class HostCSR:
         return self.matrix.data, self.matrix.indices, self.matrix.indptr
 
     def rows(self, index: npt.NDArray[np.intp]) -> HostCSR:
-        return HostCSR(self.matrix[index])
+        part = self.matrix[index]
+        return HostCSR(part.data, part.indices, part.indptr, part.shape)
 
 
 def _squared(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -50,12 +50,15 @@ def is_array(value: Any) -> bool:
 
 
 def is_sparse(array: Any) -> bool:
-    """Tell whether this is a sparse matrix of SciPy, CuPy or torch."""
+    """Tell whether this is a sparse matrix of SciPy, CuPy, torch or JAX."""
     if sparse.issparse(array):
         return True
-    top = type(array).__module__.partition(".")[0]
+    module = type(array).__module__
+    top = module.partition(".")[0]
     if top == "cupyx":
         return hasattr(array, "tocsr")
+    if top == "jax":
+        return module.startswith("jax.experimental.sparse")
     return top == "torch" and str(getattr(array, "layout", "")).startswith("torch.sparse")
 
 
@@ -143,11 +146,7 @@ def backend_of(**arrays: Any) -> Backend:
             continue
         if isinstance(array, np.generic) or library_of(array) is None:
             raise TypeError(f"{name} must be an array, got {_kind(array)}.")
-        if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
-            raise TypeError(
-                f"{name} must be a plain array, got a {type(array).__name__}: fill what is masked "
-                "and take numpy.asarray of it."
-            )
+        refuse_matrix_classes(array, name)
         found = get_backend(array)
         if backend is None:
             first_name, backend = name, found
@@ -156,6 +155,26 @@ def backend_of(**arrays: Any) -> Backend:
     if backend is None:
         raise TypeError(f"{' or '.join(arrays)} must be an array, got None.")
     return backend
+
+
+def constant(array: Any) -> Any:
+    """The same numbers, not to be differentiated: torch would keep a record of all their uses."""
+    return array.detach() if getattr(array, "requires_grad", False) else array
+
+
+def refuse_matrix_classes(array: Any, name: str) -> None:
+    """Refuse NumPy arrays whose own rules our products would break or pass over.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array, whose mask would be ignored, or a numpy.matrix.
+    """
+    if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
+        raise TypeError(
+            f"{name} must be a plain array, got a {type(array).__name__}: fill what is masked "
+            "and take numpy.asarray of it."
+        )
 
 
 def dense_backend_of(**arrays: Any) -> Backend:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._protocol import Array
+from ._sparse_check import short_indices
 from ._transposing_csr import TransposingCSR
 
 
@@ -30,7 +31,10 @@ class TorchCSR(TransposingCSR):
     columns_per_pass = 8
 
     def __init__(self, matrix: Any) -> None:
-        super().__init__(_with_short_indices(_quietly(matrix.to_sparse_csr)))
+        if str(matrix.layout) in ("torch.sparse_bsr", "torch.sparse_bsc"):
+            matrix = _quietly(matrix.to_sparse_coo)  # torch has no other way from blocks
+        rows = _quietly(matrix.to_sparse_csr)
+        super().__init__(_without_repeats(_with_short_indices(rows)))
 
     @classmethod
     def from_host(
@@ -43,8 +47,18 @@ class TorchCSR(TransposingCSR):
         dtype: Any,
     ) -> TorchCSR:
         """Move the three host arrays of a CSR matrix to the device."""
-        rows, columns = backend.asarray(indptr), backend.asarray(indices)
-        return cls(_csr(rows, columns, backend.asarray(data, dtype), shape, check=True))
+        columns, rows = (backend.asarray(part) for part in short_indices(indices, indptr, shape))
+        return cls(_csr(rows, columns, backend.asarray(data, dtype), shape))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The parts of the matrix: torch makes no deep copy of a CSR tensor."""
+        matrix = self.matrix
+        names = ("crow_indices", "col_indices", "values")
+        return {"shape": self.shape, **{name: getattr(matrix, name)() for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = (state[name] for name in ("crow_indices", "col_indices", "values", "shape"))
+        super().__init__(_csr(*parts))
 
     @property
     def nnz(self) -> int:
@@ -80,14 +94,28 @@ class TorchCSR(TransposingCSR):
         return TorchCSR(_csr(new_indptr.to(columns.dtype), columns, values, shape))
 
 
-def _csr(
-    indptr: Any, indices: Any, values: Any, shape: tuple[int, int], check: bool = False
-) -> Any:
-    """Build a CSR tensor; only what comes from outside is checked."""
+def _csr(indptr: Any, indices: Any, values: Any, shape: tuple[int, int]) -> Any:
+    """Build a CSR tensor, without torch's checks: ours were made at the door."""
     build = importlib.import_module("torch").sparse_csr_tensor
     return _quietly(
-        lambda: build(indptr, indices, values, size=tuple(shape), check_invariants=check)
+        lambda: build(indptr, indices, values, size=tuple(shape), check_invariants=False)
     )
+
+
+def _without_repeats(matrix: Any) -> Any:
+    """Sum the entries of a row that name one column, and sort the row, where any does not rise."""
+    torch = importlib.import_module("torch")
+    indptr, indices, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    rises = indices[1:] > indices[:-1]
+    ends = indptr[1:-1]
+    rises[ends[(ends > 0) & (ends < indices.shape[0])].long() - 1] = True  # the next row begins
+    if bool(rises.all()):
+        return matrix
+    numbers = torch.arange(indptr.shape[0] - 1, device=indptr.device)
+    rows = torch.repeat_interleave(numbers, indptr.diff().long())
+    places = torch.stack([rows, indices.long()])
+    entries = torch.sparse_coo_tensor(places, values, tuple(matrix.shape), check_invariants=False)
+    return _with_short_indices(_quietly(entries.coalesce().to_sparse_csr))
 
 
 def _with_short_indices(matrix: Any) -> Any:

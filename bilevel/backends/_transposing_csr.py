@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from typing import Any
 
+from .._cached import cached_property
 from ._protocol import Array
 
 
@@ -22,6 +22,10 @@ class TransposingCSR(ABC):
 
     def __init__(self, matrix: Any) -> None:
         self.matrix = matrix
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The matrix alone: Xᵀ is built anew from it."""
+        return {"matrix": self.matrix}
 
     @staticmethod
     @abstractmethod
@@ -42,11 +46,11 @@ class TransposingCSR(ABC):
     def dtype(self) -> Any:
         return self.matrix.dtype
 
-    @functools.cached_property
+    @cached_property
     def _transposed(self) -> Any:
         return self._transpose(self.matrix)
 
-    @functools.cached_property
+    @cached_property
     def _squared_transpose(self) -> Any:
         """(X∘X)ᵀ: kept, since Newton asks often."""
         return self._square(self._transposed)

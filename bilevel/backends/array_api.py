@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import array_api_compat
 import numpy as np
@@ -75,6 +75,21 @@ class ArrayAPIBackend:
 
     def __hash__(self) -> int:
         return hash((self.name, str(self.device)))
+
+    # -- copies: the namespace is a module, and the device may be no object that can be pickled --
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._device_name(),)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # as no backend ever changes
+
+    def _device_name(self) -> Any:
+        """What makes the same device when it is given to the class, in another process as well."""
+        return str(self.device)
 
     # -- arrays in and out -------------------------------------------------------------------
 

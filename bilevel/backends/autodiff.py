@@ -12,12 +12,13 @@ All products are reverse over reverse, which every differentiable operation of b
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from .._cached import cached_property
 from ._protocol import Array, Backend
 from ._registry import get_backend, library_of
 
@@ -51,23 +52,59 @@ def second_derivatives(fun: Scalar, engine: Engine, backend: Backend) -> SecondD
     if engine not in ("torch", "jax"):
         raise ValueError(f"engine must be 'torch' or 'jax', got {engine!r}.")
     get_backend(engine)  # or an error that says what to install
-    rules = _torch() if engine == "torch" else _jax()
-    vjp = rules.vjp
+    return SecondDerivatives(*(Derivative(fun, engine, backend, name) for name in _FORMULAS))
 
-    def grad_x(x: Array, lam: Array) -> Array:
-        return rules.grad(fun, 0)(x, lam)
 
-    def grad_lam(x: Array, lam: Array) -> Array:
-        return rules.grad(fun, 1)(x, lam)
+@dataclass(frozen=True)
+class Derivative:
+    """A member of :class:`SecondDerivatives` by its name; it can be pickled where ``fun`` can."""
 
-    products: tuple[Callable[..., Any], ...] = (
-        rules.value_and_grad(fun),
-        grad_lam,
-        lambda x, lam, v: vjp(lambda z: grad_x(z, lam), x)[1](v)[0],
-        lambda x, lam, q: vjp(lambda z: grad_x(x, z), lam)[1](q)[0],
-        lambda x, lam, d: vjp(lambda z: grad_lam(z, lam), x)[1](d)[0],
-    )
-    return SecondDerivatives(*(_in_and_out(rules.finish(p), engine, backend) for p in products))
+    fun: Scalar
+    engine: Engine
+    backend: Backend
+    name: str
+
+    @cached_property
+    def _function(self) -> Callable[..., Any]:
+        rules = _torch() if self.engine == "torch" else _jax()
+        return _in_and_out(
+            rules.finish(_FORMULAS[self.name](self.fun, rules)), self.engine, self.backend
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @cached_property
+    def _library(self) -> Backend:
+        return get_backend(self.engine)
+
+    def __call__(self, *arguments: Array) -> Any:
+        _ = self._library.xp  # refuses a forked child, where the engine would wait for ever
+        return self._function(*arguments)
+
+
+def _hvp(fun: Scalar, rules: _Rules) -> Any:
+    grad = rules.grad(fun, 0)
+    return lambda x, lam, v: rules.vjp(lambda z: grad(z, lam), x)[1](v)[0]
+
+
+def _cross_vjp(fun: Scalar, rules: _Rules) -> Any:
+    grad = rules.grad(fun, 0)
+    return lambda x, lam, q: rules.vjp(lambda z: grad(x, z), lam)[1](q)[0]
+
+
+def _cross_jvp(fun: Scalar, rules: _Rules) -> Any:
+    grad = rules.grad(fun, 1)
+    return lambda x, lam, d: rules.vjp(lambda z: grad(z, lam), x)[1](d)[0]
+
+
+_FORMULAS: Mapping[str, Callable[[Scalar, Any], Any]] = {
+    "value_and_grad": lambda fun, rules: rules.value_and_grad(fun),
+    "grad_lam": lambda fun, rules: rules.grad(fun, 1),
+    "hvp": _hvp,
+    "cross_vjp": _cross_vjp,
+    "cross_jvp": _cross_jvp,
+}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._protocol import Array, BackendUnavailableError, SparseKernel
+from ._sparse_check import check_csr, short_indices
 from ._transposing_csr import TransposingCSR
 from .array_api import ArrayAPIBackend
 
@@ -49,6 +50,9 @@ class CuPyBackend(ArrayAPIBackend):
         _count_devices()
         return super()._probe(device)
 
+    def _device_name(self) -> Any:
+        return int(self.device.id)
+
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         host: npt.NDArray[Any] = importlib.import_module("cupy").asnumpy(array)
         return host
@@ -82,15 +86,21 @@ class CuPyBackend(ArrayAPIBackend):
         shape: tuple[int, int],
         dtype: Any,
     ) -> SparseKernel:
-        arrays = (
-            self.asarray(data, dtype=dtype),
-            self.asarray(indices.astype(np.int32)),
-            self.asarray(indptr.astype(np.int32)),
-        )
+        check_csr(data, indices, indptr, shape, "X")
+        if max(len(data), *shape) >= 2**31:
+            raise ValueError(
+                f"X has shape {shape} and {len(data)} entries: CuPy's sparse products have 32-bit "
+                "indices, use the backend 'numpy'."
+            )
+        numbers = (self.asarray(part) for part in short_indices(indices, indptr, shape))
+        arrays = (self.asarray(data, dtype=dtype), *numbers)
         return CuPyCSR(_sparse().csr_matrix(arrays, shape=shape))
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
-        return CuPyCSR(matrix.tocsr())
+        rows = matrix.tocsr()
+        # Built anew: what is noted about the order of the entries may be older than they are.
+        arrays = (rows.data, rows.indices, rows.indptr)
+        return CuPyCSR(_sparse().csr_matrix(arrays, shape=rows.shape))
 
 
 def _device_number(device: Any) -> int:

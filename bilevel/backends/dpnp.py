@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ._processes import NotForked
 from ._protocol import Array
 from .array_api import ArrayAPIBackend
 
 
-class DpnpBackend(ArrayAPIBackend):
+class DpnpBackend(NotForked, ArrayAPIBackend):
     """dpnp on one SYCL device.
 
     Parameters
@@ -31,6 +32,9 @@ class DpnpBackend(ArrayAPIBackend):
         module = super()._import()
         _keep_off_onemkl_elementwise()
         return module
+
+    def _device_name(self) -> Any:
+        return self.device.sycl_device.filter_string
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         host: npt.NDArray[Any] = array.asnumpy()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ._processes import NotForked
 from ._protocol import Array, BackendUnavailableError
 from .array_api import ArrayAPIBackend
 
 
-class JAXBackend(ArrayAPIBackend):
+class JAXBackend(NotForked, ArrayAPIBackend):
     """JAX on one device.
 
     Parameters
@@ -33,6 +34,10 @@ class JAXBackend(ArrayAPIBackend):
                 f"JAX finds no device {device!r} here: use device='cpu', or install the JAX build "
                 "for that device."
             ) from error
+
+    def _device_name(self) -> Any:
+        alike = importlib.import_module("jax").devices(self.device.platform)
+        return f"{self.device.platform}:{alike.index(self.device)}"
 
     def segment_sum(self, values: Array, segments: Array, n_segments: int) -> Array:
         ops = importlib.import_module("jax.ops")

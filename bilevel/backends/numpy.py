@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 import scipy.special
-from scipy import sparse
 
 from ._protocol import Array, SparseKernel
+from ._sparse_check import check_csr
 from .array_api import ArrayAPIBackend
 
 
@@ -79,12 +79,14 @@ class NumPyBackend(ArrayAPIBackend):
     ) -> SparseKernel:
         from ._host_csr import HostCSR
 
-        return HostCSR(sparse.csr_array((self.asarray(data, dtype), indices, indptr), shape))
+        check_csr(data, indices, indptr, shape, "X")
+        return HostCSR(self.asarray(data, dtype), indices, indptr, shape)
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
         from ._host_csr import HostCSR
 
-        return HostCSR(sparse.csr_array(matrix))
+        rows = matrix.tocsr()
+        return HostCSR(rows.data, rows.indices, rows.indptr, rows.shape)
 
 
 #: Rows that share one inner loop in :func:`_by_column`.

@@ -27,5 +27,8 @@ class StrictBackend(ArrayAPIBackend):
     def _parse_device(self, device: Any) -> Any:
         return self.xp.Device(device) if isinstance(device, str) else device
 
+    def _device_name(self) -> Any:
+        return self.device._device
+
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.array(array.to_device(self.xp.Device("CPU_DEVICE")))

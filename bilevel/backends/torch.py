@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 from typing import Any
 
 import numpy.typing as npt
 
 from ._protocol import Array, BackendUnavailableError, SparseKernel
+from ._sparse_check import check_csr
 from .array_api import ArrayAPIBackend
 
 
@@ -23,6 +26,10 @@ class TorchBackend(ArrayAPIBackend):
     name = "torch"
     module = "array_api_compat.torch"
     install = "pip install 'bilevel[torch]'"
+
+    def _import(self) -> Any:
+        _one_thread_after_a_fork()
+        return super()._import()
 
     def _parse_device(self, device: Any) -> Any:
         torch = importlib.import_module("torch")
@@ -74,9 +81,24 @@ class TorchBackend(ArrayAPIBackend):
     ) -> SparseKernel:
         from ._torch_csr import TorchCSR
 
+        check_csr(data, indices, indptr, shape, "X")
         return TorchCSR.from_host(self, data, indices, indptr, shape, dtype)
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
         from ._torch_csr import TorchCSR
 
         return TorchCSR(matrix)
+
+
+@functools.cache
+def _one_thread_after_a_fork() -> None:
+    """Have torch work on one thread in forked children, as its own data loader has.
+
+    Its threads on a CPU do not come along, and a child would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread)
+
+
+def _one_thread() -> None:
+    importlib.import_module("torch").set_num_threads(1)

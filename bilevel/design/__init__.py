@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Backend, backend_of, common_dtype, is_sparse
+from ..backends import (
+    Backend,
+    all_finite,
+    backend_of,
+    check_sparse,
+    common_dtype,
+    constant,
+    is_sparse,
+)
 from ..meter import Passes
 from ._host import from_host
 from ._protocol import Design, Rounds, rounded
@@ -52,7 +60,8 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     Raises
     ------
     ValueError
-        If X is not two-dimensional, is empty, holds NaN or infinity, or lives on another backend.
+        If X is not two-dimensional, is empty, holds NaN or infinity, lives on another backend, or
+        is sparse with indices that lie outside it.
     TypeError
         If X is no array, or neither float32 nor float64.
 
@@ -74,6 +83,8 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
         raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"{name} is empty: shape {tuple(X.shape)}.")
+    X = constant(X)
+    check_sparse(X, name)
     common_dtype(found, **{name: X})
     if is_sparse(X):
         kernel = found.sparse_kernel(X)
@@ -82,7 +93,6 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     else:
         design = DenseDesign(X, found)
         entries = X
-    (finite,) = found.scalars(found.xp.all(found.xp.isfinite(entries)))
-    if not finite:
+    if not all_finite(entries, found):
         raise ValueError(f"{name} holds NaN or infinite values; every entry must be finite.")
     return design

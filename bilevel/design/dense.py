@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, HostIndex, check_rows
+from ..backends import Array, Backend, HostIndex, check_rows, row_blocks
 from ..meter import Passes
 from ._protocol import Design
 from .mixed import MixedPrecision
 
 #: Entries from which products in float32 are cheaper (8 MB in float64).
 _LARGE = 1_000_000
-
-#: Entries of a block whose square is formed at once (8 MiB in float64).
-_BLOCK_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,7 @@ class DenseDesign:
     def _squares(self, centre: Array | None) -> Iterator[tuple[slice, Array]]:
         """Yield rows and their squared entries, block by block: never the memory of another X."""
         n, p = self.shape
-        step = max(1, _BLOCK_ENTRIES // p)
-        for start in range(0, n, step):
-            rows = slice(start, min(start + step, n))
+        for rows in row_blocks(n, p):
             block = self.array[rows, :]
             if centre is not None:
                 block = block - centre

@@ -1,12 +1,15 @@
 """Linear models: the problem of their regularisation, and the model at the λ found.
 
-With an intercept the columns are centred by their weighted means, as an operator: the penalty
-does not see the intercept, so this changes no model, and far-off features do no harm.
+With an intercept the columns are centred by their weighted means, and so are the targets of a
+regression: the penalty does not see the intercept, so this changes no model, and numbers far from
+zero (a year, Unix time) leave what lies beside them its digits. Columns are centred as an operator,
+without a copy; a dense matrix with a column whose mean is far beyond its spread is copied, since
+there the difference of two products would cancel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +18,20 @@ import numpy as np
 import bilevel
 from bilevel.backends import Array, Backend
 from bilevel.cross_validation import weighted_validation
-from bilevel.design import Design, Standardized
+from bilevel.design import DenseDesign, Design, Standardized
 from bilevel.inner import linear_model
-from bilevel.losses import Loss
+from bilevel.losses import Huber, Loss, Squared
 from bilevel.outer import held_out
 
 from ._base import BilevelEstimator, fit_tightly, total_weight
 from ._rows import Rows
 from ._splits import Split
+
+#: Losses of t - y: targets and predictions may move together.
+_OF_RESIDUALS = (Squared, Huber)
+
+#: A mean so many spreads from zero is subtracted from the matrix itself.
+_FAR = 100.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,37 @@ class LinearSearch:
         design = bilevel.as_design(X)
         if self.centre is None:
             return design
+        if self._far and isinstance(design, DenseDesign):
+            return DenseDesign(design.array - self.centre, self.backend)
         return Standardized(design, self.centre, self.backend.xp.ones_like(self.centre))
+
+    @cached_property
+    def _far(self) -> bool:
+        """Whether a column's mean is far beyond its spread about it."""
+        assert self.centre is not None
+        xp, mean = self.backend.xp, self.centre
+        shares = self.row_weights / xp.sum(self.row_weights)
+        variance = bilevel.as_design(self.rows.X).gram_diag(shares, mean)
+        return bool(xp.any(mean * mean > _FAR**2 * variance))
+
+    @cached_property
+    def level(self) -> Array | None:
+        """The weighted mean of the targets in their own dtype; None where they stay as they are."""
+        if not (self.fit_intercept and isinstance(self.loss, _OF_RESIDUALS)):
+            return None
+        return self.rows.level()
+
+    def placed(self, y: Array) -> Array:
+        """Targets less their level, in the dtype of X; labels as they are."""
+        if not isinstance(self.loss, _OF_RESIDUALS):
+            return y
+        moved: Array = replace(self.rows, y=y).placed(self.level).y
+        return moved
+
+    @cached_property
+    def targets(self) -> Array:
+        """Those of all rows."""
+        return self.placed(self.rows.y)
 
     @cached_property
     def centre(self) -> Array | None:
@@ -78,7 +117,7 @@ class LinearSearch:
         """The problem with held-out rows given apart, and their weight."""
         outer = held_out(
             self.design(X_val),
-            y_val,
+            self.placed(y_val),
             self.loss,
             sample_weight=weights,
             fit_intercept=self.fit_intercept,
@@ -96,7 +135,7 @@ class LinearSearch:
             for part in ([s.train for s in splits], [s.held for s in splits])
         )
         (total,) = backend.scalars(xp.sum(held))
-        y, targets = self.rows.y, self._n_targets
+        y, targets = self.targets, self._n_targets
         if targets is not None:  # columns: all targets of split 1, of split 2, ...
             y = xp.concat([y for _ in splits], axis=1)
             train, held = (
@@ -132,7 +171,7 @@ class LinearSearch:
 
         def part(index: Any) -> tuple[Design, Array, Array | None]:
             numbers = backend.asarray(index)
-            y = xp.take(self.rows.y, numbers, axis=0)
+            y = xp.take(self.targets, numbers, axis=0)
             s = None if weights is None else xp.take(weights, numbers, axis=0)
             return design.rows(index), y, s
 
@@ -156,7 +195,7 @@ class LinearSearch:
         """The model of all rows."""
         return linear_model(
             self.design(self.rows.X),
-            self.rows.y,
+            self.targets,
             self.loss,
             groups=self.groups,
             sample_weight=self.rows.weights,
@@ -174,8 +213,18 @@ class LinearSearch:
         if self.centre is None:
             return LinearFit(x, xp.zeros_like(x[0, ...]), result.lam, result.fun / total)
         coef = x[:-1, ...]
-        shift = xp.tensordot(self.centre, coef, axes=1)
-        return LinearFit(coef, x[-1, ...] - shift, result.lam, result.fun / total)
+        return LinearFit(coef, self._intercept(coef, x[-1, ...]), result.lam, result.fun / total)
+
+    def _intercept(self, coef: Array, last: Array) -> Array:
+        """That of rows and targets as they were given, summed in the dtype of the targets."""
+        xp, level = self.backend.xp, self.level
+        assert self.centre is not None
+        if level is None:
+            return last - xp.tensordot(self.centre, coef, axes=1)
+        shift = xp.tensordot(*(xp.astype(a, level.dtype) for a in (self.centre, coef)), axes=1)
+        found = level + (xp.astype(last, level.dtype) - shift)
+        several = found.ndim > 0 or self.backend.name != "numpy"  # else a float is made of it
+        return xp.astype(found, coef.dtype) if several else found
 
 
 def search_linear(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,24 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from bilevel import get_backend
-from bilevel.backends import Array, Backend, is_sparse, library_of
+from bilevel.backends import (
+    Array,
+    Backend,
+    all_finite,
+    check_sparse,
+    is_sparse,
+    library_of,
+    refuse_matrix_classes,
+)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Features, targets and weights of some rows, on one backend and of one dtype."""
+    """Features, targets and weights of some rows, on one backend.
+
+    All are of one dtype, but for targets of a regression, which may be finer than X until they are
+    centred or cast.
+    """
 
     X: Any
     y: Any
@@ -26,6 +38,21 @@ class Rows:
     def n(self) -> int:
         return int(self.X.shape[0])
 
+    def level(self) -> Array:
+        """The weighted mean of the targets, in their own dtype."""
+        xp, y = self.backend.xp, self.y
+        if self.weights is None:
+            return xp.mean(y, axis=0)
+        shares = xp.astype(self.weights, y.dtype)
+        return xp.tensordot(shares / xp.sum(shares), y, axes=1)
+
+    def placed(self, level: Array | None) -> Rows:
+        """The same with targets less that level, in the dtype of X."""
+        y = self.y if level is None else self.y - level
+        if y.dtype != self.X.dtype:
+            y = self.backend.xp.astype(y, self.X.dtype)
+        return replace(self, y=y)
+
 
 def on_host(X: Any) -> bool:
     """Whether scikit-learn is to check this: what is no array of a device library."""
@@ -34,6 +61,7 @@ def on_host(X: Any) -> bool:
 
 def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     """Return X as a float array or CSR matrix of its own library; set or check its features."""
+    _check_class(X, "X")
     if on_host(X):
         return validate_data(
             estimator, X, reset=reset, dtype=[np.float64, np.float32], **_sparse(sparse)
@@ -53,7 +81,7 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
         if backend.xp.isdtype(X.dtype, "complex floating"):
             raise ValueError("Complex data not supported.")
         X = backend.xp.astype(X, backend.xp.empty(0, device=backend.device).dtype)
-    if not is_sparse(X) and not bool(backend.xp.all(backend.xp.isfinite(X))):
+    if not is_sparse(X) and not all_finite(X, backend):
         raise ValueError("X holds NaN or infinite values; every entry must be finite.")
     if reset:
         estimator.n_features_in_ = int(X.shape[1])
@@ -65,6 +93,12 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     return X
 
 
+def _check_class(X: Any, name: str) -> None:
+    """Before scikit-learn converts it: compiled code would trust the indices of a sparse matrix."""
+    refuse_matrix_classes(X, name)
+    check_sparse(X, name)
+
+
 def _sparse(allowed: bool) -> dict[str, Any]:
     return {"accept_sparse": "csr"} if allowed else {}
 
@@ -74,6 +108,7 @@ def check_rows(
 ) -> Rows:
     """Check all that ``fit`` is given. y and weights follow X to its library and device."""
     if on_host(X):
+        _check_class(X, "X")
         more = {} if classifier else {"y_numeric": True, "multi_output": True}
         X, y = validate_data(
             estimator,
@@ -97,7 +132,7 @@ def check_rows(
             f"has {y.shape[0]}; a validation needs 2 rows or more."
         )
     if not classifier:
-        y = _targets(y, X.dtype, backend)
+        y = check_targets(y, X.dtype, backend)
     return Rows(X, y, _weights(sample_weight, X, backend), backend)
 
 
@@ -117,11 +152,16 @@ def _classes(y: Any, backend: Backend) -> Any:
     return y
 
 
-def _targets(y: Array, dtype: Any, backend: Backend) -> Array:
-    y = y if y.dtype == dtype else backend.xp.astype(y, dtype)
+def check_targets(y: Any, dtype: Any, backend: Backend) -> Array:
+    """Targets as floats of the precision of X, or of their own if finer: they are to be centred."""
+    xp, y = backend.xp, backend.asarray(y)
+    if not xp.isdtype(y.dtype, "real floating"):
+        y = xp.astype(y, xp.float64 if backend.name == "numpy" else dtype)
+    if xp.finfo(y.dtype).eps > xp.finfo(dtype).eps:
+        y = xp.astype(y, dtype)
     if y.ndim not in (1, 2):
         raise ValueError(f"y must have shape (n,) or (n, T), got {tuple(y.shape)}.")
-    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError("y holds NaN or infinite values.")
     return y
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,8 +13,17 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 import bilevel
-from bilevel.backends import Array
-from bilevel.inner import RBF, Kernel, KernelRidge, Matern32, Matern52, Polynomial, kernel_ridge
+from bilevel.backends import Array, flag, get_backend
+from bilevel.inner import (
+    RBF,
+    Kernel,
+    KernelRidge,
+    Matern32,
+    Matern52,
+    Polynomial,
+    Scaled,
+    kernel_ridge,
+)
 from bilevel.losses import Squared
 from bilevel.outer import held_out_kernel
 
@@ -25,7 +36,7 @@ from ._base import (
     start_within,
     total_weight,
 )
-from ._rows import Rows, check_rows
+from ._rows import Rows, check_rows, check_targets
 from ._splits import Split
 
 #: Kernels of one parameter, gamma, by the names that scikit-learn gives them where it has them.
@@ -53,11 +64,20 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     kernel : {"rbf", "matern32", "matern52", "polynomial"} or bilevel.inner.Kernel
         One parameter, gamma: e^{-γ‖x-z‖²}, a Matérn kernel of length scale 1/γ, or (γ xᵀz + 1)³.
     gamma : float, optional
-        Where the search starts; 1 / n_features when omitted.
+        Where the search starts. When omitted at the scale of the data: at the median distance of
+        two rows the exponent of a kernel is -1, and of a polynomial γ ‖x‖² is 1 on average. A
+        start far from that, where the kernel matrix is 0 off its diagonal or that of equal rows
+        and f is flat, is warned of.
     alpha : float
         Where the search starts.
-    gamma_bounds, alpha_bounds : pair of float
-        Where they stay.
+    gamma_bounds : pair of float, optional
+        Where gamma stays; when omitted 1e-5 and 1e5 times the scale of the data.
+    alpha_bounds : pair of float
+        Where alpha stays.
+    fit_intercept : bool
+        Add the mean of the training targets to the predictions, and fit what is left. Without it,
+        as in scikit-learn, a kernel that falls off predicts 0 far from the data, and targets far
+        from zero are shrunk towards it.
     cv, method, max_iter, tol, certify, random_state
         As in :class:`BilevelLogisticRegression`. K folds share one kernel matrix.
 
@@ -66,6 +86,8 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     gamma_, alpha_ : float
         Those found.
     dual_coef_ : array, shape (n,) or (n, n_targets)
+    intercept_ : float or array of shape (n_targets,)
+        That mean; 0 without.
     X_fit_ : array, shape (n, n_features)
         The training rows, which predictions need.
     best_score_ : float
@@ -76,7 +98,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
 
     Notes
     -----
-    As in scikit-learn there is no intercept: centre y where that matters. Dense X alone.
+    Dense X alone.
 
     Examples
     --------
@@ -96,8 +118,9 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         kernel: Any = "rbf",
         gamma: float | None = None,
         alpha: float = 1.0,
-        gamma_bounds: tuple[float, float] = (1e-5, 1e3),
+        gamma_bounds: tuple[float, float] | None = None,
         alpha_bounds: tuple[float, float] = (1e-3, 1e5),
+        fit_intercept: bool = False,
         cv: Any = 5,
         method: Any = "path",
         max_iter: int = 50,
@@ -110,6 +133,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.alpha = alpha
         self.gamma_bounds = gamma_bounds
         self.alpha_bounds = alpha_bounds
+        self.fit_intercept = fit_intercept
         self.cv = cv
         self.method = method
         self.max_iter = max_iter
@@ -132,25 +156,20 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self
         """
         kernel = self._kernel()
-        bounds = [
-            log_bounds(getattr(self, name), name) for name in ("gamma_bounds", "alpha_bounds")
-        ]
+        flag(self.fit_intercept, "fit_intercept")
         rows = check_rows(self, X, y, sample_weight, sparse=False, classifier=False)
-        gamma = 1 / rows.X.shape[1] if self.gamma is None else self.gamma
-        values = {"gamma": gamma, "alpha": self.alpha}
-        lam0 = [
-            start_within(positive(value, name), pair, name)
-            for (name, value), pair in zip(values.items(), bounds, strict=True)
-        ]
-        low, high = zip(*bounds, strict=True)
+        gamma, bounds = self._gamma(kernel, rows)
+        around = log_bounds(self.alpha_bounds, "alpha_bounds")
+        lam0 = [gamma, start_within(positive(self.alpha, "alpha"), around, "alpha")]
+        low, high = zip(bounds, around, strict=True)
         domain = bilevel.Box(low, high)
         splits = self._splits(rows)
         if splits is None:
             problem, total = self._on_set(kernel, rows, domain)
         elif len(splits) == 1:
-            problem, total = _on_one(kernel, rows, splits[0], domain)
+            problem, total = self._on_one(kernel, rows, splits[0], domain)
         else:
-            problem, total = _on_folds(kernel, rows, splits, domain)
+            problem, total = self._on_folds(kernel, rows, splits, domain)
         result = self._search(problem, lam0)
         backend = rows.backend
         self.gamma_, self.alpha_ = (
@@ -159,8 +178,36 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self._lam = result.lam
         self.best_score_ = -2 * result.fun / total
         self.X_fit_ = rows.X
-        self.dual_coef_ = _fit(_model(kernel, rows), result.lam)
+        level = self._level(rows)
+        self.dual_coef_ = _fit(_model(kernel, rows.placed(level)), result.lam)
+        self.intercept_ = self._intercept(level)
         return self
+
+    def _level(self, train: Rows) -> Array | None:
+        """What the targets of a model are less than as they were given."""
+        return train.level() if self.fit_intercept else None
+
+    def _intercept(self, level: Array | None) -> Any:
+        """The level as predictions are to have it."""
+        fitted = self.dual_coef_
+        backend = get_backend(fitted)
+        if level is None:
+            return 0.0 if fitted.ndim == 1 else backend.xp.zeros_like(fitted[0, :])
+        if level.ndim == 0 and backend.name == "numpy":
+            return number(level, backend)
+        return backend.xp.astype(level, fitted.dtype)
+
+    def _gamma(self, kernel: Kernel, rows: Rows) -> tuple[float, tuple[float, float]]:
+        """Log gamma at the start, and between which bounds."""
+        scale = kernel_scale(kernel, rows)
+        start = scale if self.gamma is None else positive(self.gamma, "gamma")
+        if self.gamma_bounds is not None:
+            bounds = log_bounds(self.gamma_bounds, "gamma_bounds")
+            if self.gamma is None:  # the scale is not the user's word: it is brought in silently
+                return min(max(start, bounds[0]), bounds[1]), bounds
+            return start_within(start, bounds, "gamma"), bounds
+        wide = math.log(1e5)
+        return start, (min(scale, start) - wide, max(scale, start) + wide)
 
     def _kernel(self) -> Kernel:
         if isinstance(self.kernel, str):
@@ -178,8 +225,53 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self, kernel: Kernel, rows: Rows, domain: bilevel.Box
     ) -> tuple[bilevel.Problem, float]:
         X_val, y_val = self._validation_set(rows)
-        targets = rows.backend.asarray(y_val, dtype=rows.X.dtype)
-        return kernel_problem(kernel, rows, Rows(X_val, targets, None, rows.backend), domain)
+        targets = check_targets(y_val, rows.X.dtype, rows.backend)
+        held, level = Rows(X_val, targets, None, rows.backend), self._level(rows)
+        return kernel_problem(kernel, rows.placed(level), held.placed(level), domain)
+
+    def _on_one(
+        self, kernel: Kernel, rows: Rows, split: Split, domain: bilevel.Box
+    ) -> tuple[bilevel.Problem, float]:
+        """The rows of one split, taken out."""
+        backend, xp = rows.backend, rows.backend.xp
+
+        def part(index: Any) -> Rows:
+            numbers = backend.asarray(index)
+            s = None if rows.weights is None else xp.take(rows.weights, numbers, axis=0)
+            X, y = (xp.take(a, numbers, axis=0) for a in (rows.X, rows.y))
+            return Rows(X, y, s, backend)
+
+        train, held = part(split.train), part(split.held)
+        level = self._level(train)
+        return kernel_problem(kernel, train.placed(level), held.placed(level), domain)
+
+    def _on_folds(
+        self, kernel: Kernel, rows: Rows, splits: list[Split], domain: bilevel.Box
+    ) -> tuple[bilevel.Problem, float]:
+        """K splits as row weights: they share the kernel matrix."""
+        backend, xp = rows.backend, rows.backend.xp
+        targets = rows.y.shape[1] if rows.y.ndim == 2 else 1
+
+        def weights(parts: list[Any]) -> Array:
+            columns = [
+                backend.asarray(np.bincount(index, minlength=rows.n), dtype=rows.X.dtype)
+                for index in parts
+            ]
+            if rows.weights is not None:
+                columns = [column * rows.weights for column in columns]
+            return xp.stack([column for column in columns for _ in range(targets)], axis=1)
+
+        train, held = weights([s.train for s in splits]), weights([s.held for s in splits])
+        y = rows.y if rows.y.ndim == 1 else xp.concat([rows.y for _ in splits], axis=1)
+        if self.fit_intercept:  # each split has a level of its own
+            shares = xp.astype(train, y.dtype)
+            y = y if y.ndim == 2 else y[:, None]
+            y = y - xp.sum(shares * y, axis=0) / xp.sum(shares, axis=0)
+        y = replace(rows, y=y).placed(None).y
+        inner = kernel_ridge(rows.X, y, kernel, sample_weight=train)
+        outer = held_out_kernel(inner, rows.X, y, Squared(), sample_weight=held)
+        (total,) = backend.scalars(xp.sum(held))
+        return bilevel.Problem(inner, outer, domain), total / targets
 
     def predict(self, X: Any) -> Array:
         """Predictions, shape (n,) or (n, n_targets)."""
@@ -188,7 +280,15 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         if X.dtype != self.X_fit_.dtype:
             X = backend.xp.astype(X, self.X_fit_.dtype)
         model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel(), backend)
-        return model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
+        fitted = model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
+        return fitted + self.intercept_
+
+
+def kernel_scale(kernel: Kernel, rows: Rows) -> float:
+    """The log gamma that fits the data; 1 / n_features where the kernel does not know it."""
+    if isinstance(kernel, Scaled):
+        return kernel.typical(rows.X, rows.backend)[0]
+    return -math.log(rows.X.shape[1])
 
 
 def _model(kernel: Kernel, rows: Rows) -> KernelRidge:
@@ -203,45 +303,6 @@ def kernel_problem(
     outer = held_out_kernel(inner, held.X, held.y, Squared(), sample_weight=held.weights)
     total = total_weight(held.weights, held.n, held.backend)
     return bilevel.Problem(inner, outer, domain), total
-
-
-def _on_one(
-    kernel: Kernel, rows: Rows, split: Split, domain: bilevel.Box
-) -> tuple[bilevel.Problem, float]:
-    """The rows of one split, taken out."""
-    backend, xp = rows.backend, rows.backend.xp
-
-    def part(index: Any) -> Rows:
-        numbers = backend.asarray(index)
-        s = None if rows.weights is None else xp.take(rows.weights, numbers, axis=0)
-        X, y = (xp.take(a, numbers, axis=0) for a in (rows.X, rows.y))
-        return Rows(X, y, s, backend)
-
-    return kernel_problem(kernel, part(split.train), part(split.held), domain)
-
-
-def _on_folds(
-    kernel: Kernel, rows: Rows, splits: list[Split], domain: bilevel.Box
-) -> tuple[bilevel.Problem, float]:
-    """K splits as row weights: they share the kernel matrix."""
-    backend, xp = rows.backend, rows.backend.xp
-    targets = rows.y.shape[1] if rows.y.ndim == 2 else 1
-
-    def weights(parts: list[Any]) -> Array:
-        columns = [
-            backend.asarray(np.bincount(index, minlength=rows.n), dtype=rows.X.dtype)
-            for index in parts
-        ]
-        if rows.weights is not None:
-            columns = [column * rows.weights for column in columns]
-        return xp.stack([column for column in columns for _ in range(targets)], axis=1)
-
-    train, held = weights([s.train for s in splits]), weights([s.held for s in splits])
-    y = rows.y if rows.y.ndim == 1 else xp.concat([rows.y for _ in splits], axis=1)
-    inner = kernel_ridge(rows.X, y, kernel, sample_weight=train)
-    outer = held_out_kernel(inner, rows.X, y, Squared(), sample_weight=held)
-    (total,) = backend.scalars(xp.sum(held))
-    return bilevel.Problem(inner, outer, domain), total / targets
 
 
 def _fit(model: KernelRidge, lam: Array) -> Array:

@@ -13,7 +13,7 @@ from bilevel.losses import Squared
 
 from ._base import BilevelEstimator, log_bounds, number, positive, start_within
 from ._linear import LinearSearch, search_linear
-from ._rows import check_rows
+from ._rows import check_rows, check_targets
 
 
 class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
@@ -108,7 +108,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             self,
             search,
             lam0,
-            encode=lambda y_val: rows.backend.asarray(y_val, dtype=rows.X.dtype),
+            encode=lambda y_val: check_targets(y_val, rows.X.dtype, rows.backend),
         )
         alpha = rows.backend.xp.exp(found.lam)
         self.alpha_ = number(alpha[0], rows.backend) if self.groups is None else alpha

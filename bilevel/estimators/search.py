@@ -36,6 +36,7 @@ from sklearn.utils.validation import (
 )
 
 import bilevel
+from bilevel.backends import check_sparse
 from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.stacked import stacked
@@ -44,7 +45,7 @@ from ._base import BilevelEstimator, log_bounds, positive, start_within
 from ._linear import LinearSearch
 from ._rows import Rows
 from ._splits import Split, is_validation_set, split_rows
-from .kernel_ridge import kernel_problem
+from .kernel_ridge import kernel_problem, kernel_scale
 
 Part = tuple[bilevel.Problem, float]
 
@@ -60,7 +61,7 @@ class Tunable:
     signs : tuple of int
         Each is e^{sign λ}.
     start : callable
-        (model, number of features) ↦ where they start.
+        (model, training rows) ↦ where they start.
     problem : callable
         (model, training rows, held-out rows, number of classes, domain) ↦ the problem of one
         split and the weight of its held-out rows. Classes are numbers.
@@ -70,7 +71,7 @@ class Tunable:
 
     names: tuple[str, ...]
     signs: tuple[int, ...]
-    start: Callable[[Any, int], tuple[float, ...]]
+    start: Callable[[Any, Rows], tuple[float, ...]]
     problem: Callable[[Any, Rows, Rows, int, bilevel.Box], Part]
     sparse: bool = True
 
@@ -115,29 +116,32 @@ def _linear(model: Any, train: Rows, held: Rows, loss: Any, domain: bilevel.Box)
     return search.on_set(held.X, held.y, held.weights)
 
 
-def _kernel(model: Any, train: Rows, held: Rows, n_classes: int, domain: bilevel.Box) -> Part:
-    kernel: Kernel
+def _kernel_of(model: Any) -> Kernel:
     if model.kernel == "rbf":
-        kernel = RBF()
-    elif model.kernel in ("poly", "polynomial"):
-        kernel = Polynomial(int(model.degree), float(model.coef0))
-    else:
-        raise ValueError(
-            f"KernelRidge can be tuned with the kernels 'rbf' and 'polynomial', got "
-            f"{model.kernel!r}."
-        )
-    return kernel_problem(kernel, train, held, domain)
+        return RBF()
+    if model.kernel in ("poly", "polynomial"):
+        return Polynomial(int(model.degree), float(model.coef0))
+    raise ValueError(
+        f"KernelRidge can be tuned with the kernels 'rbf' and 'polynomial', got {model.kernel!r}."
+    )
+
+
+def _kernel(model: Any, train: Rows, held: Rows, n_classes: int, domain: bilevel.Box) -> Part:
+    return kernel_problem(_kernel_of(model), train, held, domain)
 
 
 #: The models that can be tuned; another is one entry.
 TUNABLE: Mapping[type, Tunable] = MappingProxyType(
     {
-        LogisticRegression: Tunable(("C",), (-1,), lambda m, p: (m.C,), _logistic),
-        Ridge: Tunable(("alpha",), (1,), lambda m, p: (m.alpha,), _ridge),
+        LogisticRegression: Tunable(("C",), (-1,), lambda m, rows: (m.C,), _logistic),
+        Ridge: Tunable(("alpha",), (1,), lambda m, rows: (m.alpha,), _ridge),
         KernelRidge: Tunable(
             ("gamma", "alpha"),
             (1, 1),
-            lambda m, p: (1 / p if m.gamma is None else m.gamma, m.alpha),
+            lambda m, rows: (
+                math.exp(kernel_scale(_kernel_of(m), rows)) if m.gamma is None else m.gamma,
+                m.alpha,
+            ),
             _kernel,
             sparse=False,
         ),
@@ -180,7 +184,8 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
     Parameters
     ----------
     estimator : estimator or Pipeline
-        One of these models, or a pipeline that ends in one. The search starts at its parameters.
+        One of these models, or a pipeline that ends in one. The search starts at its parameters;
+        a gamma of None at the scale of the data (:class:`BilevelKernelRidge`).
     bounds : pair of float, or dict
         Where the parameters stay; a dict gives a pair for each by its name (``"alpha"``).
     cv : int, float, (X_val, y_val), splitter or iterable of splits
@@ -286,6 +291,9 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             )
         head, model, prefix = self._steps()
         tunable = _tunable(model)
+        check_sparse(X, "X")  # scikit-learn's steps trust its indices
+        if is_validation_set(self.cv):
+            check_sparse(self.cv[0], "X_val")
         X, y = indexable(X, y)
         n = _num_samples(X)
         targets, classes = self._targets(y)
@@ -298,7 +306,7 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             for train, held in self._parts(X, targets, classes, weights, n)
         ]
         names, signs = tunable.names, tunable.signs
-        start = tunable.start(model, prepared[0][0].X.shape[1])
+        start = tunable.start(model, prepared[0][0])
         domain = self._domain(tunable)
         lam0 = [
             s * start_within(positive(v, name), pair, name)

@@ -58,7 +58,7 @@ class Direct:
         b = xp.reshape(outer.grad_x, (-1, 1))
         factor = _cholesky(H, backend)
         if factor is None:
-            q, status = xp.linalg.solve(H, b), Status.NEGATIVE_CURVATURE
+            q, status = _solve(H, b, backend), Status.NEGATIVE_CURVATURE
         else:
             q = xp.linalg.solve(factor.T, xp.linalg.solve(factor, b))
             status = Status.CONVERGED
@@ -77,6 +77,14 @@ class Direct:
             parts.append(xp.reshape(product, (size, block.shape[1])))
         H = xp.concat(parts, axis=1)
         return (H + H.T) / 2
+
+
+def _solve(H: Array, b: Array, backend: Backend) -> Array:
+    """H⁻¹ b, NaN where H is singular: some libraries raise."""
+    try:
+        return backend.xp.linalg.solve(H, b)
+    except (ValueError, RuntimeError):
+        return backend.xp.full_like(b, math.nan)
 
 
 def _cholesky(H: Array, backend: Backend) -> Array | None:

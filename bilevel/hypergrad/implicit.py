@@ -27,14 +27,18 @@ class Implicit:
         Steps of CG at most.
     verify : bool
         Spend a product on the true residual, on which the bound then rests.
+    relative : bool
+        Solve to a residual of ``tol`` ‖∂_x g‖ where that is less than ``tol``: q = 0 would be good
+        enough where all of g is small.
     """
 
     precondition: bool = True
     max_iter: int | None = None
     verify: bool = False
+    relative: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag)
+        check_fields(self, precondition=flag, max_iter=Maybe(COUNT), verify=flag, relative=flag)
 
     def __call__(
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
@@ -42,6 +46,8 @@ class Implicit:
         backend, point = problem.backend, inner.point
         outer = problem.outer.at(point.x, point.lam)
         diagonal = point.diag() if self.precondition else None
+        if self.relative:
+            tol = tol * min(1.0, *backend.scalars(norm(outer.grad_x, backend)))
         solved = cg(
             point.hvp,
             outer.grad_x,

@@ -21,7 +21,7 @@ from .surrogate import certified
 
 @dataclass(frozen=True)
 class Neumann:
-    """Sum the Neumann series until the residual is ``tol``.
+    """Sum the Neumann series until the residual is ``tol``, or ``tol`` ‖∂_x g‖ where that is less.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ class Neumann:
     Notes
     -----
     The norm of the terms cannot grow where 0 ⪯ η H ⪯ 2 I. Where it does, η is too long or H
-    has negative curvature: the sum stops with the status STALLED.
+    has negative curvature: the sum stops with the status DIVERGED. Where ``n_terms`` are spent
+    before the residual is ``tol`` the status is TRUNCATED.
 
     Examples
     --------
@@ -66,18 +67,19 @@ class Neumann:
         eta = step_length(self.step, problem, point.lam)
         q = xp.zeros_like(point.x) if start is None else start
         term = outer.grad_x if start is None else outer.grad_x - point.hvp(q)
-        (size,) = backend.scalars(norm(term, backend))
+        size, pull = backend.scalars(norm(term, backend), norm(outer.grad_x, backend))
+        tol = tol * min(1.0, pull)
         status, n_iter = Status.CONVERGED, 0
         while size > tol:
             if n_iter == self.n_terms:
-                status = Status.MAX_ITER
+                status = Status.TRUNCATED
                 break
             q = q + eta * term
             term = term - eta * point.hvp(term)
             n_iter += 1
             previous, (size,) = size, backend.scalars(norm(term, backend))
             if not size <= previous * (1 + 1e-6):
-                status = Status.STALLED
+                status = Status.DIVERGED
                 break
         value = outer.grad_lam - point.cross_vjp(q)
         return certified(problem, point, outer, value, q, n_iter=n_iter, status=status)

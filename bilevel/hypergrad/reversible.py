@@ -35,7 +35,7 @@ from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
 from .neumann import step_length
-from .surrogate import certified
+from .surrogate import Walk, certified, transient
 
 #: Integers stay below this: a buffer that could exceed it is put on the stack.
 _LIMIT = 1 << 62
@@ -98,9 +98,11 @@ def _exchange(c: Array, low: Array, n: int, d: int) -> tuple[Array, Array]:
 class Reversible:
     """Run T steps of SGD with momentum from the point that is handed over, and reverse them.
 
-    ``tol`` and ``start`` of the call are not used. The status is CONVERGED where the reversal
-    ended at the start to the last bit, STALLED where it did not: a gradient that is not the
-    same each time it is computed (atomic sums on a GPU) prevents it.
+    ``start`` of the call is not used. The status is STALLED where the reversal did not end at the
+    start to the last bit: a gradient that is not the same each time it is computed (atomic sums on
+    a GPU) prevents it. It is OVERFLOW where an integer left its range, DIVERGED where the steps led
+    away, TRUNCATED where they left more undone than ``tol`` (as steps on batches do), and else
+    CONVERGED.
 
     Parameters
     ----------
@@ -124,7 +126,7 @@ class Reversible:
     >>> X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, -1.0, -1.0])
     >>> problem = bilevel.logistic_regression(X, y, X, y)
     >>> start = unsolved(problem, np.zeros(1), np.zeros(1))
-    >>> Reversible(n_steps=50)(problem, start, tol=0.0).status.value
+    >>> Reversible(n_steps=500)(problem, start, tol=1e-6).status.value
     'converged'
     """
 
@@ -172,7 +174,17 @@ class Reversible:
             v_bar = gamma * v_bar
         exact = bool(xp.all(walk.x == first)) and bool(xp.all(walk.v == 0))
         status = Status.CONVERGED if exact else Status.STALLED
-        return certified(problem, last, outer, value, adjoint, n_iter=self.n_steps, status=status)
+        status = status if walk.fits else Status.OVERFLOW
+        return certified(
+            problem,
+            last,
+            outer,
+            value,
+            adjoint,
+            n_iter=self.n_steps,
+            status=status,
+            walk=Walk(problem, inner, tol, transient(gamma)),
+        )
 
     def _step(self, problem: Problem, lam: Array) -> float:
         if self.step is not None:
@@ -187,11 +199,31 @@ class _Walk:
         self._method, self._problem, self._lam, self._eta = method, problem, lam, eta
         self._scale = float(1 << method.fraction_bits)
         self._backend: Backend = problem.backend
+        self._fits: Array | bool = True
+
+    @property
+    def fits(self) -> bool:
+        """Whether every integer has stayed in its range: beyond it they wrap."""
+        return bool(self._fits)
 
     def integers(self, x: Array) -> Array:
-        """Round to multiples of 2^-b."""
+        """Round to multiples of 2^-b; what is too large, or NaN, is taken note of, and is 0."""
         xp = self._backend.xp
-        return xp.astype(xp.round(x * self._scale), xp.int64)
+        scaled = xp.round(x * self._scale)
+        small = xp.abs(scaled) < float(_LIMIT)
+        self._fits = self._fits & xp.all(small)
+        found = xp.astype(xp.where(small, scaled, xp.zeros_like(scaled)), xp.int64)
+        if found.dtype != xp.int64:
+            raise TypeError(
+                f"Reversible needs integers of 64 bits, got {found.dtype}: for JAX set "
+                "JAX_ENABLE_X64=1."
+            )
+        return found
+
+    def _within(self, numbers: Array) -> None:
+        """Take note of sums of two, which still fit where their terms did."""
+        xp = self._backend.xp
+        self._fits = self._fits & xp.all((numbers < _LIMIT) & (numbers > -_LIMIT))
 
     def floats(self, x: Array) -> Array:
         return self._backend.xp.astype(x, self._problem.dtype) / self._scale
@@ -208,6 +240,8 @@ class _Walk:
             kept = self.buffer.multiply(self.v, self._method.momentum)
             self.v = kept - self.integers(self._eta * self._point(t).grad)
             self.x = self.x + self.v
+            self._within(self.v)
+            self._within(self.x)
 
     def backward(self) -> Iterator[InnerPoint]:
         """Yield the points x_{T-1}, ..., x_0, each reached by undoing a step."""

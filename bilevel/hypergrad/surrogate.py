@@ -18,15 +18,75 @@ from H(x*)(Z - Z*) = R + (H* - H) Z + (B* - B).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ..backends import Array
-from ..inner import InnerConstants, InnerPoint
+from ..inner import InnerConstants, InnerPoint, grad_rounding
 from ..linalg import norm
 from ..outer import OuterConstants, OuterPoint
 from ..problem import Problem
+from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
 from .bound import hypergradient_bound
+
+
+def transient(momentum: float) -> float:
+    """How far the iteration of a heavy ball may grow before it shrinks.
+
+    The modes of a step that is not too long have roots of modulus √β: their powers grow by about
+    2 / (1 - √β) at most, and not at all without momentum.
+    """
+    return 2 / (1 - math.sqrt(momentum)) if momentum > 0 else 1.0
+
+
+#: A result with one of these is no approximation of anything, and has no bound.
+MEANINGLESS = frozenset(
+    {Status.DIVERGED, Status.OVERFLOW, Status.NON_FINITE, Status.NEGATIVE_CURVATURE}
+)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A run of steps that is differentiated: where it began, and what was asked of it.
+
+    It has CONVERGED where both that which it differentiates has come to rest, ‖x - X(λ)‖ ≤ tol, or
+    no worse than a start that was handed over as good enough, and the linear iteration that its
+    derivative is, ‖H q - ∂_x g‖ ≤ tol; both up to rounding. It has DIVERGED where h ends above its
+    start, or q is worse than none by more than ``growth``. Elsewhere it was TRUNCATED.
+    """
+
+    problem: Problem
+    inner: InnerResult
+    tol: float
+    growth: float = 1.0
+
+    @property
+    def floor(self) -> float:
+        """The share at which rounding may take over."""
+        return 1e3 * float(self.problem.backend.xp.finfo(self.problem.dtype).eps)
+
+    def status(
+        self,
+        point: InnerPoint,
+        constants: InnerConstants,
+        slope: float,
+        pull: float,
+        left: float,
+    ) -> Status:
+        """How it ended: ``slope`` is ‖∂_x h‖, ``pull`` ‖∂_x g‖, ``left`` the share undone of q."""
+        start = self.inner
+        goal = self.tol * (1.0 if constants.mu is None else constants.mu)
+        before, after = self.problem.backend.scalars(start.point.value, point.value)
+        handed = start.status is Status.CONVERGED and slope <= start.grad_norm
+        rests = handed or slope <= max(goal, self.floor * start.grad_norm)
+        solved = pull == 0 or left <= max(self.tol / pull, self.floor)
+        if rests and solved:
+            return Status.CONVERGED
+        if not math.isfinite(after) or left > self.growth * (1 + 1e-6):
+            return Status.DIVERGED
+        grew = after > before + 1e-6 * max(abs(before), abs(after))
+        return Status.DIVERGED if grew and not rests else Status.TRUNCATED
 
 
 def certified(
@@ -38,25 +98,39 @@ def certified(
     *,
     n_iter: int,
     status: Status,
+    walk: Walk | None = None,
 ) -> HypergradResult:
-    """Return p with the bound that q gives it; ``None`` where a constant is not stated."""
+    """Return p with the bound that q gives it; ``None`` where a constant is not stated.
+
+    ``walk`` says how a run of steps is judged whose status is CONVERGED so far.
+    """
     backend = problem.backend
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
     cross = point.cross_norm
-    residual, gap, size, slope, *cross_norm = backend.scalars(
+    residual, gap, size, slope, pull, length, *cross_norm = backend.scalars(
         norm(point.hvp(adjoint) - outer.grad_x, backend),
         norm(value - implicit, backend),
         norm(adjoint, backend),
         norm(point.grad, backend),
+        norm(outer.grad_x, backend),
+        norm(value, backend),
         *([] if cross is None else [cross]),
     )
     if not math.isfinite(residual + gap):
         return HypergradResult(value, None, adjoint, residual, n_iter, Status.NON_FINITE, outer)
     constants = problem.inner.constants(point.lam)
+    if walk is not None and status is Status.CONVERGED:
+        asked = walk.tol * (cross_norm[0] if cross_norm else 1.0)
+        same = gap <= max(asked, walk.floor * length)
+        status = walk.status(point, constants, slope, pull, residual / pull if pull > 0 else 0.0)
+        if status is Status.CONVERGED and not same:
+            status = Status.TRUNCATED
+    if status in MEANINGLESS:
+        return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
     bound = hypergradient_bound(
         constants,
         problem.outer_constants,
-        inner_error=distance_bound(constants, slope),
+        inner_error=distance_bound(constants, slope + grad_rounding(point, backend)),
         residual=residual,
         adjoint_norm=size,
         cross_norm=cross_norm[0] if cross_norm else None,

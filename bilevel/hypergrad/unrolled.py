@@ -15,17 +15,18 @@ The start x_0 is the point that is handed over, and a constant: dx_0/dλ = 0. On
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..backends import COUNT, POSITIVE, Array, Maybe, Number, check_fields
-from ..inner import InnerPoint
+from ..inner import InnerPoint, grad_rounding
 from ..linalg import norm
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
 from .neumann import step_length
-from .surrogate import certified, distance_bound, tangent_bound
+from .surrogate import MEANINGLESS, Walk, certified, distance_bound, tangent_bound, transient
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Unrolled:
 class ReverseUnrolled(Unrolled):
     """Reverse mode: memory for T points, time for one Hessian product a step.
 
-    ``tol`` and ``start`` of the call are not used: the number of steps says how precise the
-    result is, and its ``residual`` and ``error_bound`` measure that.
+    ``tol`` of the call is what the status is judged by: CONVERGED, TRUNCATED where the number of
+    steps left more undone, DIVERGED where they led away. ``residual`` and ``error_bound`` measure
+    it. ``start`` is not used.
 
     Examples
     --------
@@ -113,6 +115,7 @@ class ReverseUnrolled(Unrolled):
             adjoint,
             n_iter=self.n_differentiated,
             status=Status.CONVERGED,
+            walk=Walk(problem, inner, tol, transient(self.momentum)),
         )
 
 
@@ -120,7 +123,8 @@ class ReverseUnrolled(Unrolled):
 class ForwardUnrolled(Unrolled):
     """Forward mode: no memory for the points, but m columns in each Hessian product.
 
-    ``tol`` and ``start`` of the call are not used.
+    ``tol`` of the call is what the status is judged by, ‖H Z + B‖ taken relative to ‖B‖; ``start``
+    is not used.
 
     Examples
     --------
@@ -149,22 +153,28 @@ class ForwardUnrolled(Unrolled):
         outer = problem.outer.at(last.x, last.lam)
         columns = xp.reshape(tangent, (-1, tangent.shape[-1]))
         value = outer.grad_lam + xp.matmul(columns.T, xp.reshape(outer.grad_x, (-1,)))
-        rest = last.hvp(tangent) + cross_matrix(problem, last)
-        residual, size, slope, pull = backend.scalars(
-            *(norm(a, backend) for a in (rest, tangent, last.grad, outer.grad_x))
+        cross = cross_matrix(problem, last)
+        rest = last.hvp(tangent) + cross
+        residual, size, slope, pull, whole, length = backend.scalars(
+            *(norm(a, backend) for a in (rest, tangent, last.grad, outer.grad_x, cross, value))
         )
         constants = problem.inner.constants(last.lam)
+        left = residual / whole if whole > 0 else 0.0
+        status = Walk(problem, inner, tol, transient(self.momentum)).status(
+            last, constants, slope, pull, left
+        )
+        if not math.isfinite(residual + length):
+            status = Status.NON_FINITE
         bound = tangent_bound(
             constants,
             problem.outer_constants,
-            inner_error=distance_bound(constants, slope),
+            inner_error=distance_bound(constants, slope + grad_rounding(last, backend)),
             residual=residual,
             tangent_norm=size,
             grad_x_norm=pull,
         )
-        return HypergradResult(
-            value, bound, None, None, self.n_differentiated, Status.CONVERGED, outer
-        )
+        bound = None if status in MEANINGLESS else bound
+        return HypergradResult(value, bound, None, None, self.n_differentiated, status, outer)
 
 
 def cross_matrix(problem: Problem, point: InnerPoint) -> Array:
@@ -178,5 +188,6 @@ def unsolved(problem: Problem, lam: Array, x0: Array) -> InnerResult:
     """Wrap a start as an inner result, for methods that do their own inner steps."""
     point = problem.inner.at(x0, lam)
     (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
-    bound = distance_bound(problem.inner.constants(lam), slope)
+    lost = grad_rounding(point, problem.backend)
+    bound = distance_bound(problem.inner.constants(lam), slope + lost)
     return InnerResult(point, Status.RUNNING, 0, slope, bound)

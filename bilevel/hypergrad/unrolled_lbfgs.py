@@ -12,6 +12,7 @@ near the solution they are 1. With ḡ_t the adjoint of the gradient at x_t:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
 from ._protocol import HypergradResult
-from .surrogate import certified
+from .surrogate import Walk, certified
 
 #: A pair enters the memory where sᵀy ≥ this ‖s‖ ‖y‖: the curvature is positive beyond rounding.
 _CURVATURE = 1e-10
@@ -127,7 +128,8 @@ class ReverseLBFGS:
     """Run T steps of L-BFGS from the point that is handed over and differentiate them.
 
     ``tol`` of the call ends the steps early where the gradient norm falls below it, before
-    rounding makes the pairs meaningless; ``start`` is not used.
+    rounding makes the pairs meaningless, and is what the status is judged by: CONVERGED, or
+    TRUNCATED where the steps differentiated leave more undone; ``start`` is not used.
 
     Parameters
     ----------
@@ -161,7 +163,7 @@ class ReverseLBFGS:
         self, problem: Problem, inner: InnerResult, *, tol: float, start: Array | None = None
     ) -> HypergradResult:
         run = self.walk(problem, inner.point, tol)
-        return self.differentiate(problem, run)
+        return self.differentiate(problem, run, Walk(problem, inner, tol, math.inf))
 
     def walk(
         self,
@@ -203,7 +205,9 @@ class ReverseLBFGS:
             return pairs
         return (*pairs, Pair(t, s, y, 1 / sy))[-self.memory :]
 
-    def differentiate(self, problem: Problem, run: Trajectory) -> HypergradResult:
+    def differentiate(
+        self, problem: Problem, run: Trajectory, judge: Walk | None = None
+    ) -> HypergradResult:
         """Go back through the steps."""
         backend, xp = problem.backend, problem.backend.xp
         points, n = run.points, len(run.loops)
@@ -239,6 +243,7 @@ class ReverseLBFGS:
             adjoint,
             n_iter=n - first,
             status=Status.CONVERGED,
+            walk=judge,
         )
 
 

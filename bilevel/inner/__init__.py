@@ -7,13 +7,17 @@ from ._protocol import (
     Preconditioned,
     Pushable,
     Ray,
+    Remarking,
     Roundable,
+    RoundingKnown,
+    Startable,
     Swinging,
+    grad_rounding,
 )
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
-from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, UserKernel
+from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, Scaled, UserKernel
 from .linear import LinearModel, linear_model
 from .minibatch import minibatches
 from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
@@ -42,16 +46,21 @@ __all__ = [
     "Preconditioned",
     "Pushable",
     "Ray",
+    "Remarking",
     "Roundable",
+    "RoundingKnown",
+    "Scaled",
     "Sigmoid",
     "SingleL2",
     "SmoothedElasticNet",
+    "Startable",
     "Swinging",
     "Tanh",
     "Tikhonov",
     "UserKernel",
     "from_autodiff",
     "from_functions",
+    "grad_rounding",
     "kernel_ridge",
     "linear_model",
     "minibatches",

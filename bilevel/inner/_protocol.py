@@ -151,6 +151,46 @@ class Roundable(Protocol):
         ...
 
 
+@runtime_checkable
+class RoundingKnown(Protocol):
+    """A point that bounds what rounding did to its gradient beyond the sums of the gradient itself.
+
+    As where the matrix of h is computed in its turn: h as computed is another function than h.
+    """
+
+    @property
+    def grad_rounding(self) -> Array:
+        """An upper bound of ‖∂_x h as computed - ∂_x h‖, 0-d."""
+        ...
+
+
+def grad_rounding(point: InnerPoint, backend: Backend) -> float:
+    """That number, 0 where a point knows of no such rounding."""
+    return backend.scalars(point.grad_rounding)[0] if isinstance(point, RoundingKnown) else 0.0
+
+
+@runtime_checkable
+class Startable(Protocol):
+    """An objective that says where an inner solve without x0 begins; others begin at zero.
+
+    Zero is a saddle of many functions that are not convex (networks, factorisations): all
+    derivatives that would lead away from it vanish there.
+    """
+
+    def start(self) -> Array:
+        """An x to begin at, the same each time and, rounding apart, on every backend."""
+        ...
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """An objective that knows hyperparameters at which it can't be what was meant."""
+
+    def remark(self, lam: Array) -> str | None:
+        """A sentence for whoever starts or ends there; None where all is well."""
+        ...
+
+
 class Ray(Protocol):
     """h(., λ) along x + t d. A linear model needs one product with X for the whole of it."""
 

@@ -71,6 +71,7 @@ class FunctionInner:
     cross_jvp: Product | None
     derivatives: Derivatives
     declared: Constants
+    declared_start: Array | None = None
     _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
@@ -82,6 +83,13 @@ class FunctionInner:
     def column_passes(self) -> int:
         """The same: every call takes one direction."""
         return self._calls.total
+
+    def start(self) -> Array:
+        """The start that was given, else zeros."""
+        if self.declared_start is not None:
+            return self.declared_start
+        backend = self.backend
+        return backend.xp.zeros(self.x_shape, dtype=self.dtype, device=backend.device)
 
     def constants(self, lam: Array) -> InnerConstants:
         return self.declared(lam) if callable(self.declared) else self.declared
@@ -256,6 +264,7 @@ def from_functions(
     cross_vjp: Product | None = None,
     cross_jvp: Product | None = None,
     constants: Constants | None = None,
+    start: Array | None = None,
 ) -> FunctionInner:
     """Build an inner objective h(x, λ) from functions.
 
@@ -279,6 +288,10 @@ def from_functions(
     constants : InnerConstants or callable, optional
         Constants of h(., λ), or λ ↦ them; with ``InnerConstants(mu=...)`` an inner solution comes
         with a bound of its error. None are known when omitted.
+    start : array, optional
+        Where an inner solve without x0 begins, of the shape of x; zeros when omitted. A function
+        that is not convex may have a saddle point or a maximum at zero (a network, a product of
+        unknowns as in a matrix factorisation), which no gradient leaves: give a random start.
 
     Returns
     -------
@@ -319,6 +332,7 @@ def from_functions(
         cross_vjp,
         cross_jvp,
         constants,
+        start,
     )
 
 
@@ -330,6 +344,7 @@ def from_autodiff(
     x_shape: tuple[int, ...],
     n_hyperparameters: int,
     constants: Constants | None = None,
+    start: Array | None = None,
 ) -> FunctionInner:
     """Build an inner objective from h alone, by automatic differentiation.
 
@@ -340,7 +355,7 @@ def from_autodiff(
         so its course may not depend on the numbers.
     engine : {"torch", "jax"}
         What differentiates.
-    like, x_shape, n_hyperparameters, constants
+    like, x_shape, n_hyperparameters, constants, start
         As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
         change hands by DLPack, without a copy where both can use the same device and the entries
         lie one after the other.
@@ -380,6 +395,7 @@ def from_autodiff(
         products.cross_vjp,
         products.cross_jvp,
         constants,
+        start,
     )
 
 
@@ -393,6 +409,7 @@ def _build(
     cross_vjp: Product | None,
     cross_jvp: Product | None,
     constants: Constants | None,
+    start: Array | None,
 ) -> FunctionInner:
     backend = dense_backend_of(like=like)
     dtype = common_dtype(backend, like=like)
@@ -415,7 +432,26 @@ def _build(
         cross_jvp,
         derivatives,
         InnerConstants() if constants is None else constants,
+        _checked_start(start, shape, dtype, backend),
     )
+
+
+def _checked_start(
+    start: Array | None, shape: tuple[int, ...], dtype: Any, backend: Backend
+) -> Array | None:
+    """Refuse a start that is no x."""
+    if start is None:
+        return None
+    if dense_backend_of(start=start) != backend:
+        raise ValueError(f"start must be on {backend.name} ({backend.device}) as like: move it.")
+    if tuple(start.shape) != shape or start.dtype != dtype:
+        raise ValueError(
+            f"start must have shape {shape} and dtype {dtype}, got {tuple(start.shape)} and "
+            f"{start.dtype}."
+        )
+    if not bool(backend.xp.all(backend.xp.isfinite(start))):
+        raise ValueError("start must be finite, got NaN or infinite values.")
+    return start
 
 
 def _shape(x_shape: Any) -> tuple[int, ...]:

@@ -10,21 +10,71 @@ M⁻¹H ⪰ I: conjugate gradients in this metric have the condition of the pena
 known lower bound, which their stopping test needs. Where intercepts may be shifted together (the
 multinomial loss) S is singular along 1; no right-hand side has a part there, since they are
 gradients of functions that do not see the shift, and S gets the curvature of its own mean there.
+
+B, (p c) by c, is kept where c is small. Of many classes it would take c times the memory of x, and
+as many products as it could ever save: there each application makes a product with X and one with
+Xᵀ instead (:class:`Coupling`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 from ..backends import Array, Backend
 from ..linalg import Preconditioner
 
 
+class Coupling(Protocol):
+    """The products with B, off the diagonal of the Hessian."""
+
+    def down(self, b: Array) -> Array:
+        """B b for b of shape (1, *tail) or (1, *tail, j): shape (p, *tail) or (p, *tail, j)."""
+        ...
+
+    def up(self, u: Array) -> Array:
+        """Bᵀ u, the other way."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeptColumns:
+    """B as K matrices of shape (p c, c)."""
+
+    B: Array
+    backend: Backend
+
+    @classmethod
+    def of(cls, columns: Array, n_outputs: int, backend: Backend) -> tuple[KeptColumns, Array]:
+        """Take apart columns [B; S] of the Hessian, shape (p + 1, *tail, c): B, and S (K, c, c).
+
+        They are its products with the c unit intercepts, each taken in all independent problems
+        at once.
+        """
+        p, c = columns.shape[0] - 1, n_outputs
+        k = math.prod(columns.shape[1:-1]) // c
+        B = _stacked(columns[:-1, ...], p, c, k, backend)
+        return cls(B, backend), _stacked(columns[-1:, ...], 1, c, k, backend)
+
+    def down(self, b: Array) -> Array:
+        return self._times(self.B, b)
+
+    def up(self, u: Array) -> Array:
+        return self._times(self.backend.xp.matrix_transpose(self.B), u)
+
+    def _times(self, matrices: Array, a: Array) -> Array:
+        k, high, wide = matrices.shape
+        c = min(high, wide)
+        product = self.backend.xp.matmul(matrices, _stacked(a, wide // c, c, k, self.backend))
+        return _unstacked(product, (high // c, *a.shape[1:]), c, k, self.backend)
+
+
 def free_intercept(
-    columns: Array,
+    coupling: Coupling,
+    S: Array,
     weights: Array,
     tail: tuple[int, ...],
-    n_outputs: int,
     backend: Backend,
     shift_invariant: bool = False,
 ) -> Preconditioner:
@@ -32,15 +82,14 @@ def free_intercept(
 
     Parameters
     ----------
-    columns : array, shape (p + 1, *tail, c)
-        Columns [B; S] of the Hessian: its products with the c unit intercepts, each taken in all
-        independent problems at once.
+    coupling : Coupling
+        B.
+    S : array, shape (K, c, c)
+        The Hessian of the intercepts, of c predictions in K independent problems.
     weights : array, broadcastable to (p, *tail)
         W.
     tail : tuple of int
         The axes of x after the first: c predictions (if more than one), then K problems (if any).
-    n_outputs : int
-        c.
     backend : Backend
         Where the arrays live.
     shift_invariant : bool
@@ -51,26 +100,25 @@ def free_intercept(
     >>> import numpy as np, bilevel
     >>> columns = np.array([[1.0], [2.0]])  # H = [[w + data, 1], [1, 2]]
     >>> backend = bilevel.get_backend("numpy")
-    >>> apply = free_intercept(columns, np.array([1.0]), (), 1, backend)
+    >>> apply = free_intercept(*KeptColumns.of(columns, 1, backend), np.array([1.0]), (), backend)
     >>> apply(np.array([0.0, 2.0]))  # M = [[1.5, 1], [1, 2]]
     array([-1. ,  1.5])
     """
     xp = backend.xp
-    p, c, k = columns.shape[0] - 1, n_outputs, math.prod(tail) // n_outputs
-    B = _stacked(columns[:-1, ...], p, c, k, backend)
-    S = _stacked(columns[-1:, ...], 1, c, k, backend)
+    k, c, _ = S.shape
     if shift_invariant:
         S = S + (xp.sum(S * xp.eye(c, dtype=S.dtype, device=backend.device)) / (k * c * c))
     inverse = _inverse(S, c, backend)
-    shift = xp.matmul(B, inverse)  # B S⁻¹
+
+    def solved(b: Array) -> Array:
+        product = xp.matmul(inverse, _stacked(b, 1, c, k, backend))
+        return _unstacked(product, b.shape, c, k, backend)
 
     def apply(r: Array) -> Array:
-        top, bottom = r[:-1, ...], _stacked(r[-1:, ...], 1, c, k, backend)
-        u = top - _unstacked(xp.matmul(shift, bottom), top.shape, c, k, backend)
+        top, bottom = r[:-1, ...], r[-1:, ...]
+        u = top - coupling.down(solved(bottom))
         u = u / (weights if u.ndim == 1 + len(tail) else weights[..., None])
-        b = xp.matmul(inverse, bottom)
-        b = b - xp.matmul(xp.matrix_transpose(shift), _stacked(u, p, c, k, backend))
-        return xp.concat([u, _unstacked(b, (1, *top.shape[1:]), c, k, backend)], axis=0)
+        return xp.concat([u, solved(bottom - coupling.up(u))], axis=0)
 
     return apply
 

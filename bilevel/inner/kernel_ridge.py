@@ -23,17 +23,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, Whole, common_dtype, dense_backend_of
+from ..backends import Array, Backend, Has, Whole, all_finite, common_dtype, dense_backend_of
 from ..design import Passes
-from ..linalg import dot, dots
+from ..linalg import dot, dots, norm
 from ._protocol import InnerConstants
 from ._weights import refuse_bad_weights
-from .kernels import Kernel
+from .kernels import Kernel, Scaled, kernel_rounding
 from .penalties import exp_or_inf
 
 #: Entries of a kernel matrix that is kept (512 MiB in float64), and of a block that is not.
 KEPT_ENTRIES = 1 << 26
 BLOCK_ENTRIES = 1 << 22
+
+#: Rows that are compared with all others to see whether K says anything of the data, and from
+#: where on it does not.
+_LOOKED_AT = 200
+_PLATEAU = 1e-6
 
 
 @dataclass(frozen=True)
@@ -201,8 +206,19 @@ class KernelRidge:
         """μ = ρ, since K ⪰ 0; ‖A‖ ≤ tr S K S + ρ; h is quadratic, so A does not depend on α.
 
         ‖∂²_{αλ} h‖ changes by at most √(Σ_l ‖S ∂K/∂θ_l S‖² + ρ²) ‖Δα‖, each norm at most
-        Σ s sup |∂k/∂θ_l|.
+        Σ s sup |∂k/∂θ_l|. Rounding moves K by E, ‖S E S‖ ≤ r tr S K S (:func:`kernel_rounding`),
+        which is taken from μ and added to the norm; None where nothing of μ is left.
         """
+        trace, total, ridge = self._sizes(lam)
+        lost = self._rounding * trace
+        bound, cross = self.kernel.derivative_bound, None
+        if bound is not None:
+            cross = math.hypot(math.sqrt(self.kernel.n_parameters) * total * bound, ridge)
+        mu = ridge - lost
+        return InnerConstants(mu if mu > 0 else None, trace + lost + ridge, 0.0, cross, 0.0)
+
+    def _sizes(self, lam: Array) -> tuple[float, float, float]:
+        """Tr S K S and Σ s, of the problem where they are largest, and ρ."""
         xp = self.backend.xp
         ones = xp.ones_like(self.y) if self.roots is None else self.roots * self.roots
         weights = xp.reshape(ones, (ones.shape[0], -1))
@@ -212,11 +228,59 @@ class KernelRidge:
             xp.max(xp.sum(weights, axis=0)),
             lam[-1],
         )
-        ridge, bound = exp_or_inf(log_ridge), self.kernel.derivative_bound
-        cross = None
-        if bound is not None:
-            cross = math.hypot(math.sqrt(self.kernel.n_parameters) * total * bound, ridge)
-        return InnerConstants(ridge, trace + ridge, 0.0, cross, 0.0)
+        return trace, total, exp_or_inf(log_ridge)
+
+    @property
+    def _eps(self) -> float:
+        return float(self.backend.xp.finfo(self.dtype).eps)
+
+    @property
+    def _rounding(self) -> float:
+        """R with |E_ij| ≤ r √(k_ii k_jj)."""
+        return kernel_rounding(self.kernel, int(self.X.shape[1]), self._eps)
+
+    def grad_rounding(self, lam: Array) -> tuple[float, float]:
+        """(a, b): rounding moves the gradient by a ‖x‖ + b at most, of K and of its product.
+
+        |fl(K x) - K x| ≤ n u |K| |x|, ‖S |K| S‖ ≤ tr S K S, each with the weights of a column.
+        """
+        xp = self.backend.xp
+        trace, _, ridge = self._sizes(lam)
+        (size,) = self.backend.scalars(xp.sqrt(xp.sum(self.scale(self.y) ** 2)))
+        share = self._rounding + (self.X.shape[0] + 4) * self._eps
+        return share * trace + 4 * self._eps * ridge, 2 * self._eps * size
+
+    def typical(self) -> tuple[float, ...] | None:
+        """Θ that fits the scale of the training rows, None where the kernel does not know it."""
+        kernel = self.kernel
+        return kernel.typical(self.X, self.backend) if isinstance(kernel, Scaled) else None
+
+    def remark(self, lam: Array) -> str | None:
+        """Say so where K is 0 off its diagonal, or that of equal rows: h does not see the data."""
+        xp, n = self.backend.xp, int(self.X.shape[0])
+        sample = xp.arange(0, n, -(-n // _LOOKED_AT), device=self.backend.device)
+        theta, rows = lam[:-1], xp.take(self.X, sample, axis=0)
+        block = self.kernel.block(rows, self.X, theta, self.backend)
+        diag = xp.sqrt(self.kernel.diag(self.X, theta, self.backend))
+        alike = block / (xp.take(diag, sample)[:, None] * diag[None, :])
+        own = sample[:, None] == xp.arange(n, device=self.backend.device)[None, :]
+        least, most = self.backend.scalars(
+            xp.min(alike), xp.max(xp.where(own, xp.zeros_like(alike), xp.abs(alike)))
+        )
+        if n == 1 or not (most <= _PLATEAU or least >= 1 - _PLATEAU):
+            return None
+        what = "0 off its diagonal" if most <= _PLATEAU else "that of equal rows"
+        typical = self.typical()
+        cure = "." if typical is None else f", which {_listed(typical)} would fit."
+        found = self.backend.scalars(*(theta[i] for i in range(theta.shape[0])))
+        return (
+            f"with the kernel parameters {_listed(found)} the kernel matrix is {what}: they are "
+            f"far from the scale of the data{cure}"
+        )
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{number:.4g}" for number in numbers) + "]"
 
 
 @dataclass(frozen=True)
@@ -258,6 +322,13 @@ class KernelRidgePoint:
     @cached_property
     def grad(self) -> Array:
         return self.fitted + self._ridge * self.x - self._targets
+
+    @cached_property
+    def grad_rounding(self) -> Array:
+        """What the rounding of K and of its product may have done to ``grad``."""
+        backend = self.model.backend
+        share, rest = self.model.grad_rounding(self.lam)
+        return share * norm(self.x, backend) + rest
 
     def hvp(self, v: Array) -> Array:
         """(S K S + ρ I) v, one pass whatever the number of columns."""
@@ -365,7 +436,7 @@ def kernel_ridge(
         raise ValueError(
             f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
         )
-    if not bool(backend.xp.all(backend.xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError("y holds NaN or infinite values.")
     kept_entries = Whole(0)(kept_entries, "kept_entries")
     block_entries = Whole(0)(block_entries, "block_entries")
@@ -408,5 +479,5 @@ def check_matrix(X: Array, name: str, backend: Backend) -> None:
     """Refuse what is no finite matrix with rows and columns."""
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} must have shape (n, p), neither 0, got {tuple(X.shape)}.")
-    if not bool(backend.xp.all(backend.xp.isfinite(X))):
+    if not all_finite(X, backend):
         raise ValueError(f"{name} holds NaN or infinite values.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ..backends import (
     COUNT,
@@ -20,6 +20,7 @@ from ..backends import (
     check_fields,
     function,
 )
+from .distances import distance_rounding, square_distances
 
 
 class Kernel(Protocol):
@@ -48,16 +49,44 @@ class Kernel(Protocol):
         ...
 
 
-def square_distances(X: Array, Z: Array, backend: Backend) -> Array:
-    """‖x_i - z_j‖², clipped at zero where rounding would make it negative."""
-    xp = backend.xp
-    squares = xp.sum(X * X, axis=1)[:, None] + xp.sum(Z * Z, axis=1)[None, :]
-    distances = squares - 2 * xp.matmul(X, Z.T)
-    return xp.maximum(distances, xp.zeros_like(distances))
+@runtime_checkable
+class Rounding(Protocol):
+    """A kernel that knows how much of it is lost in rounding."""
+
+    def rounding(self, n_features: int, eps: float) -> float:
+        """R with |k as computed - k(x, z)| ≤ r √(k(x, x) k(z, z)); eps is that of the dtype."""
+        ...
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A kernel that knows which θ fits the scale of the data."""
+
+    def typical(self, X: Array, backend: Backend) -> tuple[float, ...]:
+        """θ at which a kernel matrix of these rows is neither 0 nor 1 throughout."""
+        ...
+
+
+def kernel_rounding(kernel: Kernel, n_features: int, eps: float) -> float:
+    """What the kernel states, or what a product of two rows loses at most where it is silent."""
+    if isinstance(kernel, Rounding):
+        return kernel.rounding(n_features, eps)
+    return (n_features + 16) * eps
+
+
+#: e^-a is 0 from here on in every precision; larger a would make a e^-a NaN where a overflows.
+_FAR = 1e4
 
 
 class _Stationary:
-    """A kernel of one parameter θ = log γ and of the distance alone, with k(x, x) = 1."""
+    """A kernel of one parameter θ = log γ and of the distance alone, with k(x, x) = 1.
+
+    A subclass has k as a function of a = c γ ‖x - z‖^power.
+    """
+
+    derivative_bound: ClassVar[float]
+    _factor: ClassVar[float]
+    _power: ClassVar[int]
 
     @property
     def n_parameters(self) -> int:
@@ -65,6 +94,49 @@ class _Stationary:
 
     def diag(self, X: Array, theta: Array, backend: Backend) -> Array:
         return backend.xp.ones_like(X[:, 0])
+
+    def rounding(self, n_features: int, eps: float) -> float:
+        """What a relative error of a does to k, |a dk/da| ≤ derivative_bound, and k's own."""
+        relative = distance_rounding(n_features, eps) * self._power / 2 + 4 * eps
+        return self.derivative_bound * relative + 8 * eps
+
+    def typical(self, X: Array, backend: Backend) -> tuple[float, ...]:
+        """A = 1 at the median distance."""
+        middle = median_square_distance(X, backend)
+        return (-math.log(self._factor) - math.log(middle) * self._power / 2,)
+
+    def _scaled(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
+        """A, cut where it makes k zero."""
+        xp = backend.xp
+        distances = square_distances(X, Z, backend)
+        if self._power == 1:
+            distances = xp.sqrt(distances)
+        # Cut before the product, which might overflow; the limit itself must not either.
+        most = math.log(float(xp.finfo(distances.dtype).max) / (2 * _FAR))
+        limit = _FAR * xp.exp(xp.minimum(-theta[0], xp.full_like(theta[0], most)))
+        return self._factor * xp.exp(theta[0]) * xp.minimum(distances, limit)
+
+
+#: Rows of the sample that the median distance is taken of.
+_SAMPLE = 1000
+
+
+def median_square_distance(X: Array, backend: Backend) -> float:
+    """The median of ‖x_i - x_j‖² > 0 over a sample of the rows, 1 where all are equal.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> median_square_distance(np.array([[0.0], [1.0], [3.0]]), bilevel.get_backend("numpy"))
+    4.0
+    """
+    stride = -(-X.shape[0] // _SAMPLE)
+    sample = X[::stride, :]
+    xp = backend.xp
+    ordered = xp.sort(xp.reshape(square_distances(sample, sample, backend), (-1,)))
+    none, known = (xp.sum(xp.astype(a, ordered.dtype)) for a in (ordered <= 0, ordered < math.inf))
+    first, last = (int(count) for count in backend.scalars(none, known))
+    return backend.scalars(ordered[(first + last) // 2])[0] if first < last else 1.0
 
 
 @dataclass(frozen=True)
@@ -81,13 +153,14 @@ class RBF(_Stationary):
     """
 
     derivative_bound: ClassVar[float] = math.exp(-1)
+    _factor: ClassVar[float] = 1.0
+    _power: ClassVar[int] = 2
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
-        gamma = backend.xp.exp(theta[0])
-        return backend.xp.exp(-gamma * square_distances(X, Z, backend))
+        return backend.xp.exp(-self._scaled(X, Z, theta, backend))
 
     def derivatives(self, X: Array, Z: Array, theta: Array, backend: Backend) -> tuple[Array, ...]:
-        a = backend.xp.exp(theta[0]) * square_distances(X, Z, backend)
+        a = self._scaled(X, Z, theta, backend)
         return (-a * backend.xp.exp(-a),)
 
 
@@ -99,10 +172,8 @@ class Matern32(_Stationary):
     """
 
     derivative_bound: ClassVar[float] = 4 * math.exp(-2)
-
-    def _scaled(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
-        xp = backend.xp
-        return 3**0.5 * xp.exp(theta[0]) * xp.sqrt(square_distances(X, Z, backend))
+    _factor: ClassVar[float] = 3**0.5
+    _power: ClassVar[int] = 1
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
         a = self._scaled(X, Z, theta, backend)
@@ -122,10 +193,8 @@ class Matern52(_Stationary):
     """
 
     derivative_bound: ClassVar[float] = (1 + 3**0.5) ** 2 * (2 + 3**0.5) * math.exp(-1 - 3**0.5) / 3
-
-    def _scaled(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
-        xp = backend.xp
-        return 5**0.5 * xp.exp(theta[0]) * xp.sqrt(square_distances(X, Z, backend))
+    _factor: ClassVar[float] = 5**0.5
+    _power: ClassVar[int] = 1
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
         a = self._scaled(X, Z, theta, backend)
@@ -172,6 +241,16 @@ class Polynomial:
     def diag(self, X: Array, theta: Array, backend: Backend) -> Array:
         xp = backend.xp
         return (xp.exp(theta[0]) * xp.sum(X * X, axis=1) + self.constant) ** self.degree
+
+    def rounding(self, n_features: int, eps: float) -> float:
+        """Of γ xᵀz + c ≤ √(γ‖x‖² + c) √(γ‖z‖² + c), ``degree`` times, and of the power."""
+        return self.degree * (n_features + 6) * eps
+
+    def typical(self, X: Array, backend: Backend) -> tuple[float, ...]:
+        """Γ ‖x‖² = 1 at the mean of the squares."""
+        xp = backend.xp
+        (square,) = backend.scalars(xp.mean(xp.sum(X * X, axis=1)))
+        return (-math.log(square) if 0 < square < math.inf else 0.0,)
 
 
 @dataclass(frozen=True)

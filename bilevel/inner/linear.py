@@ -21,10 +21,10 @@ from .._cached import cached_property
 from ..backends import Array, Backend, Has, dense_backend_of, flag
 from ..design import Design, WithIntercept, as_design, rounded, row_square_norms
 from ..linalg import Preconditioner, dot
-from ..losses import LOSS, Loss, refuse_without_support
+from ..losses import LOSS, Loss, Totals, refuse_without_support
 from ._protocol import InnerConstants
 from ._weights import refuse_bad_weights
-from .intercept import free_intercept
+from .intercept import Coupling, KeptColumns, free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
 
 
@@ -112,6 +112,10 @@ class LinearModel:
     def weigh(self, rows: Array) -> Array:
         """S times an array of the shape of the margins, or with one more axis."""
         return weigh(self.sample_weight, rows)
+
+    def bend(self, curvature: Array, rows: Array) -> Array:
+        """S ℓ'', what the loss keeps of it given, times changes of the margins."""
+        return self.weigh(self.loss.curvature_product(curvature, rows, self.backend))
 
     def constants(self, lam: Array) -> InnerConstants:
         """Those of the penalty, and of the data from ‖X‖² ≤ Σ_i s_i ‖a_i‖².
@@ -247,8 +251,7 @@ class LinearPoint:
         """(Xᵀ D X + ∂²_{xx} r) v, two passes whatever the number of columns."""
         model = self.model
         rows = matmul(model.design, v)
-        bent = model.loss.curvature_product(self.curvature, rows, model.backend)
-        product = rmatmul(model.design, model.weigh(bent))
+        product = rmatmul(model.design, model.bend(self.curvature, rows))
         product += self.penalty.hvp(v)  # in place where the library can: blocks are large
         return product
 
@@ -283,16 +286,31 @@ class LinearPoint:
         model, penalty = self.model, self.model.penalty
         if not isinstance(penalty, FreeLast) or not isinstance(penalty.base, WeightedL2):
             return None
-        xp, c = model.backend.xp, math.prod(model.loss.output_shape)
+        loss, backend, c = model.loss, model.backend, math.prod(model.loss.output_shape)
+        if c > _MOST_KEPT and isinstance(loss, Totals):
+            S = loss.curvature_total(self.curvature, model.sample_weight, backend)
+            coupled: tuple[Coupling, Array] = (
+                _Products(model, self.curvature, self.margins.shape[0]),
+                backend.xp.reshape(S, (-1, c, c)),
+            )
+        else:
+            coupled = KeptColumns.of(self._intercept_columns(c), c, backend)
+        weights = penalty.base.spread(backend.xp.exp(self.lam), self.x.ndim, backend)
+        return free_intercept(*coupled, weights, model.tail, backend, loss.shift_invariant)
+
+    def _intercept_columns(self, c: int) -> Array:
+        """H without its penalty times the c unit intercepts, in one pass where memory allows."""
+        model, xp = self.model, self.model.backend.xp
         units = xp.eye(c, dtype=model.dtype, device=model.backend.device)
         units = xp.reshape(units, (1, *model.loss.output_shape, *self._ones, c))
-        rows = xp.broadcast_to(units, (*self.margins.shape, c))
-        bent = model.loss.curvature_product(self.curvature, rows, model.backend)
-        columns = rmatmul(model.design, model.weigh(bent))
-        weights = penalty.base.spread(xp.exp(self.lam), self.x.ndim, model.backend)
-        return free_intercept(
-            columns, weights, model.tail, c, model.backend, model.loss.shift_invariant
-        )
+        shape = self.margins.shape
+        at_once = max(1, _COLUMN_ENTRIES // math.prod(shape))
+        parts = []
+        for start in range(0, c, at_once):
+            some = units[..., start : min(start + at_once, c)]
+            rows = xp.broadcast_to(some, (*shape, some.shape[-1]))
+            parts.append(rmatmul(model.design, model.bend(self.curvature, rows)))
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=-1)
 
     @property
     def _ones(self) -> tuple[int, ...]:
@@ -343,6 +361,34 @@ class LinearPoint:
 
     def ray(self, d: Array, pushed: Array | None = None) -> LinearRay:
         return LinearRay(self, d, matmul(self.model.design, d) if pushed is None else pushed)
+
+
+#: Predictions a row whose coupling with a free intercept is kept: c times the memory of x, and
+#: c² columns of a product, where each application without it takes 2 c.
+_MOST_KEPT = 32
+
+#: Entries of the rows that are formed at once for it (128 MiB in float64).
+_COLUMN_ENTRIES = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Products:
+    """B of a free intercept by products with X, off the diagonal of Xᵀ D X."""
+
+    model: LinearModel
+    curvature: Array
+    n: int
+
+    def down(self, b: Array) -> Array:
+        model, xp = self.model, self.model.backend.xp
+        rows = xp.broadcast_to(b, (self.n, *b.shape[1:]))
+        return rmatmul(model.design, model.bend(self.curvature, rows))[:-1, ...]
+
+    def up(self, u: Array) -> Array:
+        model, xp = self.model, self.model.backend.xp
+        v = xp.concat([u, xp.zeros_like(u[:1, ...])], axis=0)
+        bent = model.bend(self.curvature, matmul(model.design, v))
+        return xp.sum(bent, axis=0, keepdims=True)
 
 
 @dataclass(frozen=True)

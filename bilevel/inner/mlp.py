@@ -8,7 +8,9 @@ R-operator (Pearlmutter, Neural Comput. 6, 1994): the derivative of the backward
 **Curvature.** h is not convex: ∂²_{xx} h may be indefinite, no μ > 0 holds for every x, and
 :meth:`MLP.constants` states none. No bound on a distance or on a hypergradient follows then,
 and none is given; :func:`negative_curvature` looks for a direction of negative curvature, and
-what it finds proves that a point is no strict local minimum.
+what it finds proves that a point is no strict local minimum. An inner solve without x0 begins at
+random parameters, the same each time (:meth:`MLP.start`): zero is a saddle point, which gradients
+do not leave.
 """
 
 from __future__ import annotations
@@ -251,8 +253,15 @@ class MLP:
     def weigh(self, rows: Array) -> Array:
         return rows if self.sample_weight is None else self.sample_weight * rows
 
+    def start(self) -> Array:
+        """The parameters of :meth:`initial`: at zero no derivative tells one unit from another."""
+        return self.initial()
+
     def initial(self, seed: int = 0) -> Array:
-        """Random parameters, W_l ~ N(0, 1/inputs) and b_l = 0; zero is a saddle point."""
+        """Random parameters, W_l ~ N(0, 1/inputs) and b_l = 0; zero is a saddle point.
+
+        Drawn on the host in float64, so that every backend and dtype begins at the same.
+        """
         layers = []
         xp, sizes = self.backend.xp, self.network.sizes
         for index, (a, b) in enumerate(pairwise(sizes)):

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from bilevel.backends import all_finite, get_backend
+
 #: A dense (n, p) array or a CSR matrix, on the host.
 HostMatrix: TypeAlias = Any
 
@@ -130,7 +132,7 @@ def checked(table: Table, memory: int) -> Table:
 def _refuse_not_finite(table: Table) -> None:
     is_sparse = sparse.issparse(table.X)
     stored = table.X.data if is_sparse else table.X
-    if np.isfinite(stored).all():
+    if all_finite(stored, get_backend("numpy")):
         return
     if is_sparse:
         entry = int(np.flatnonzero(~np.isfinite(stored))[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..backends import Array, Backend
 
 
@@ -19,6 +21,20 @@ def dots(a: Array, q: Array, backend: Backend) -> Array:
     return xp.matmul(xp.reshape(a, (-1,)), xp.reshape(q, (-1, q.shape[-1])))
 
 
+#: Up to so many entries a norm is taken of the scaled array.
+_FEW = 1024
+
+
 def norm(a: Array, backend: Backend) -> Array:
-    """Return ‖a‖, 0-d."""
-    return backend.xp.sqrt(dot(a, a, backend))
+    """Return ‖a‖, 0-d.
+
+    Of few entries, as hypergradients have them, to full range: squares underflow from 1e-23 on in
+    float32, and a slope that is not zero must not seem to be.
+    """
+    xp = backend.xp
+    if not 0 < math.prod(a.shape) <= _FEW:
+        return xp.sqrt(dot(a, a, backend))
+    top = xp.max(xp.abs(a))
+    scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
+    scaled = a / scale
+    return scale * xp.sqrt(dot(scaled, scaled, backend))

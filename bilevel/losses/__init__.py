@@ -1,6 +1,6 @@
 """Losses, each one file: value, derivative and curvature of one prediction."""
 
-from ._protocol import LOSS, Loss, Pointwise, refuse_without_support
+from ._protocol import LOSS, Loss, Pointwise, Totals, refuse_without_support
 from .huber import Huber
 from .logistic import Logistic
 from .multinomial import Multinomial
@@ -18,5 +18,6 @@ __all__ = [
     "Poisson",
     "Squared",
     "SquaredHinge",
+    "Totals",
     "refuse_without_support",
 ]

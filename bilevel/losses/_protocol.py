@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from ..backends import Array, Backend, Has
+from ..backends import Array, Backend, Has, all_finite
 
 
 class Loss(Protocol):
@@ -75,6 +75,15 @@ class Loss(Protocol):
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         """Diag ∂²ℓ/∂t², the shape of t."""
+        ...
+
+
+@runtime_checkable
+class Totals(Protocol):
+    """A loss of c predictions a row that sums its Hessians without forming each of them."""
+
+    def curvature_total(self, curvature: Array, s: Array | None, backend: Backend) -> Array:
+        """Σ_i s_i ∂²ℓ/∂t² over the rows, (c, c), or (K, c, c) of curvatures (n, c, K)."""
         ...
 
 
@@ -200,7 +209,7 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
         raise TypeError(
             f"{name} has dtype {y.dtype} but its features have dtype {dtype}: convert one."
         )
-    if not bool(xp.all(xp.isfinite(y))):
+    if not all_finite(y, backend):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return y
 

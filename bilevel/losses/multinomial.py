@@ -77,7 +77,7 @@ class Multinomial:
                 f"{name} must have shape (n,) or (n, {self.n_classes}), got {tuple(y.shape)}."
             )
         off = xp.abs(xp.sum(y, axis=1) - 1) > 1e-5
-        if bool(xp.any(off)) or bool(xp.any(y < 0)):
+        if bool(xp.any(off)) or bool(xp.min(y) < 0):
             raise ValueError(f"{name} must hold probabilities: rows that sum to 1, none below 0.")
 
     def support(self, y: Array, backend: Backend) -> dict[str, Array]:
@@ -104,6 +104,16 @@ class Multinomial:
         p = curvature if d.ndim == curvature.ndim else curvature[..., None]
         pd = p * d
         return pd - p * backend.xp.sum(pd, axis=1, keepdims=True)
+
+    def curvature_total(self, curvature: Array, s: Array | None, backend: Backend) -> Array:
+        """Σ_i s_i (diag(p_i) - p_i p_iᵀ), shape (c, c), or (K, c, c) for K problems."""
+        xp = backend.xp
+        p, sp = curvature, curvature if s is None else s * curvature
+        if p.ndim == 3:
+            p, sp = (xp.permute_dims(a, (2, 0, 1)) for a in (p, sp))
+        total = xp.sum(sp, axis=-2)
+        eye = xp.eye(self.n_classes, dtype=p.dtype, device=backend.device)
+        return total[..., None] * eye - xp.matmul(xp.matrix_transpose(sp), p)
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         return curvature * (1 - curvature)

@@ -57,15 +57,21 @@ class Method(Protocol):
 
 
 def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Array:
-    """‖P_D(λ - τ p) - λ‖ / τ with τ = min(1, 1/‖p‖), 0-d.
+    """‖P_D(λ - τ p) - λ‖ / τ, τ ‖p‖ being ‖p‖ cut to [10⁻³, 1]; 0-d.
 
     Zero exactly where ⟨p, α - λ⟩ ≥ 0 for all α in D, and ‖p‖ inside D. With τ = 1 the width of D
-    would cut it short where p is longer than that.
+    would cut it short where p is longer than that, and λ - p would be λ where p is tiny, as it is
+    where f is.
     """
-    size = norm(hypergrad, backend)
-    one = backend.xp.ones_like(size)
-    scale = backend.xp.where(size > 1, size, one)
-    return norm(domain.project(lam - hypergrad / scale, backend) - lam, backend) * scale
+    xp, size = backend.xp, norm(hypergrad, backend)
+    one = xp.ones_like(size)
+    length = xp.minimum(xp.maximum(size, _SHORTEST * one), one)
+    ahead = lam - hypergrad * (length / xp.where(size > 0, size, one))
+    return norm(domain.project(ahead, backend) - lam, backend) * (size / length)
+
+
+#: The shortest step of ``optimality``: far beyond the rounding of λ.
+_SHORTEST = 1e-3
 
 
 def estimated(problem: Problem, value: float, correction: float) -> tuple[float, float]:

@@ -14,7 +14,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Has, Number, check_fields, function
+from ..backends import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Array,
+    Has,
+    Number,
+    check_fields,
+    flag,
+    function,
+)
 from ..hypergrad import Hypergradient, HypergradResult, Implicit, value_bound
 from ..linalg import dot, norm
 from ..problem import Problem
@@ -109,6 +119,7 @@ class AdaptiveStep:
 
     def next(self, state: StepState, value: float, tol: float) -> tuple[StepState, bool]:
         slack = self.C * tol + state.tol * (self.C + self.M) * state.moved
+        slack *= min(1.0, abs(state.value))  # x is known to ε ‖x‖ where that is less: so is f
         descent = state.lipschitz * state.moved**2 / 2
         if value <= state.value + slack - descent:
             return StepState(0.95 * state.lipschitz, value, tol), True
@@ -151,6 +162,9 @@ class HOAG:
         Steps (ii) and (iii).
     max_inner : int
         Iterations of the inner solver at most, in one outer iteration.
+    relative : bool
+        Hold x to ε_k ‖x‖ where that is less than ε_k, which stays the bound: where all of x is
+        smaller than ε_k, x = 0 would do. False is the paper's letter.
     default_tol : float
         The paper has no stopping rule; ours is ``optimality`` ≤ tol · abs(g(x, λ)), for a p that
         is proven that precise, or that solves ten times as precise at the same λ confirm.
@@ -170,6 +184,7 @@ class HOAG:
     solver: Solver = LBFGS()
     hypergradient: Hypergradient = Implicit()
     max_inner: int = 10_000
+    relative: bool = True
     default_tol: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -180,6 +195,7 @@ class HOAG:
             solver=SOLVER,
             hypergradient=function,
             max_inner=COUNT,
+            relative=flag,
             default_tol=NOT_NEGATIVE,
         )
 
@@ -247,6 +263,7 @@ class HOAG:
             solver=self.solver,
             tol=tol,
             carry=state.carry,
+            relative=self.relative,
             # A start that is near enough already says nothing of X(λ): x = 0 has p = 0.
             min_iter=1 if state.record is None else 0,
             max_iter=self.max_inner,
@@ -274,6 +291,7 @@ class HOAG:
                 solver=self.solver,
                 tol=at.finer(),
                 carry=at.inner.point.carry,
+                relative=self.relative,
                 min_iter=1,
                 max_iter=self.max_inner,
             )

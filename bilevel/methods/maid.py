@@ -104,7 +104,7 @@ class MAID:
     max_backtracks: int = 5
     max_tightenings: int = 60
     solver: Solver = LBFGS()
-    hypergradient: Implicit = Implicit()
+    hypergradient: Implicit = Implicit(relative=False)  # δ is made to fit anyhow
     default_tol: float = 1e-4
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
 from ..hypergrad import value_bound
-from ..inner import InnerPoint, Pushable
+from ..inner import InnerPoint, Pushable, grad_rounding
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -38,6 +38,7 @@ from ..linalg import (
     dot,
     norm,
 )
+from ..meter import offer
 from ..problem import Problem
 from ..record import Record
 from ..status import Status
@@ -274,6 +275,8 @@ class PathFollowing:
         if work.fresh and work.sweeps < 3 and work.moved:
             # x, then q and the tangents at that x: before that p says nothing of ∇f.
             return False
+        # x, q and p as they are: better than nothing where a budget ends this iteration.
+        offer((self._record(state, work, 0.0), work.look.point.x))
         work.verdict = self._judge(problem, state, estimate)
         if work.proof is not None and work.verdict.allowed > 0:
             work.goal = work.proof.needs(work.verdict.allowed)
@@ -688,7 +691,8 @@ def _estimate(
     bound, inner_error = None, None
     mu = after.constants.mu
     if mu is not None:
-        inner_error = grad_after / mu if mu > 0 else math.inf
+        lost = grad_rounding(after.point, backend)
+        inner_error = (grad_after + lost) / mu if mu > 0 else math.inf
     if proof is not None and math.isfinite(proof.bound):
         bound = proof.bound
     return _Estimate(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
-from ..inner import Inner, InnerPoint
+from ..inner import Inner, InnerConstants, InnerPoint, grad_rounding
+from ..linalg import norm
 from ..meter import tick
 from ..status import Status
 
@@ -52,7 +53,7 @@ class InnerResult:
     grad_norm : float
         ‖∂_x h‖ at the point.
     error_bound : float or None
-        ‖∂_x h‖ / μ ≥ ‖x - X(λ)‖, None where the objective states no μ.
+        (‖∂_x h‖ + its rounding, where known) / μ ≥ ‖x - X(λ)‖; None where no μ is stated.
     """
 
     point: InnerPoint
@@ -66,6 +67,27 @@ class InnerResult:
         return self.point.x
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """The gradient norm that is asked for: ``absolute``, or ``share`` ‖x‖ where that is less."""
+
+    absolute: float
+    share: float
+    backend: Backend
+
+    @classmethod
+    def of(cls, constants: InnerConstants, tol: float, relative: bool, backend: Backend) -> _Goal:
+        mu = constants.mu
+        unit = constants.smoothness if mu is None else mu
+        share = math.inf if unit is None or not relative else unit * tol
+        return cls(tol if mu is None else mu * tol, share, backend)
+
+    def at(self, x: Array) -> float:
+        if math.isinf(self.share):
+            return self.absolute
+        return min(self.absolute, self.share * self.backend.scalars(norm(x, self.backend))[0])
+
+
 def solve(
     inner: Inner,
     lam: Array,
@@ -74,14 +96,15 @@ def solve(
     solver: Solver,
     tol: float,
     carry: Array | None = None,
+    relative: bool = False,
     min_iter: int = 0,
     max_iter: int = 10_000,
 ) -> InnerResult:
     """Minimise x ↦ h(x, λ) until ‖x - X(λ)‖ ≤ tol is certain.
 
-    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance. Where the objective
-    states no μ nothing can be certified: then the gradient norm itself is held to ``tol``, and
-    ``error_bound`` is None.
+    With h(., λ) μ-strongly convex, ‖∂_x h‖ ≤ μ tol certifies the distance, what the objective knows
+    of rounding in ∂_x h counted against it. Where the objective states no μ nothing can be
+    certified: then the gradient norm itself is held to ``tol``, and ``error_bound`` is None.
 
     Parameters
     ----------
@@ -97,6 +120,10 @@ def solve(
         ε, in the units of x.
     carry : array, optional
         The ``carry`` of a point at x0.
+    relative : bool
+        Ask for tol ‖x‖ where that is less than ``tol``: a tolerance in units of its own would stop
+        at once where all of x is smaller. Where there is no μ a bound of ‖∂²_{xx} h‖ takes its
+        place, and ``tol`` is absolute where there is none either.
     min_iter, max_iter : int
         Iterations of the solver at least (where progress is possible) and at most.
 
@@ -113,23 +140,27 @@ def solve(
     SOLVER(solver, "solver")
     tol = POSITIVE(tol, "tol")
     min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
-    mu = inner.constants(lam).mu
-    target = tol if mu is None else mu * tol
+    constants = inner.constants(lam)
+    mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
     status, n_iter = Status.STALLED, 0
     last = None
-    for n_iter, step in enumerate(solver.walk(point, inner.backend, target)):
+    for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
         tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
             break
         last = step
-        if step.grad_norm <= target and (n_iter >= min_iter or step.grad_norm == 0):
+        lost, target = grad_rounding(step.point, inner.backend), goal.at(step.point.x)
+        if step.grad_norm + lost <= target and (n_iter >= min_iter or step.grad_norm == 0):
             status = Status.CONVERGED
+            break
+        if step.grad_norm <= min(target, lost):  # smaller than what is certain of it: STALLED
             break
         if n_iter >= max_iter:
             status = Status.MAX_ITER
             break
     assert last is not None  # a walk yields its start
-    bound = None if mu is None else (last.grad_norm / mu if mu > 0 else math.inf)
+    slope = last.grad_norm + grad_rounding(last.point, inner.backend)
+    bound = None if mu is None else (slope / mu if mu > 0 else math.inf)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)

@@ -168,6 +168,7 @@ def stall(tol: float, steps: int = 60) -> Figures:
         step_rule=FixedStep(1.5),
         solver=Misfit(),
         hypergradient=ExactAdjoint(),
+        relative=False,
     )
     found = trace(known, method, steps, [1.0, 1.0])
     moved = norm(found.lam[-1] - found.lam[-2])

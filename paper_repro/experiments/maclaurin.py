@@ -50,7 +50,7 @@ def run(settings: Settings) -> Results:
         tables["reversal"].append(
             {
                 "n": n,
-                "exact": found.status.success,
+                "exact": found.status not in (bilevel.Status.STALLED, bilevel.Status.OVERFLOW),
                 "naive64": _naive(problem, x0, lam, n, step, np.float64),
                 "naive32": _naive(problem, x0, lam, n, step, np.float32),
             }
