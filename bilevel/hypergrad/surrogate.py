@@ -139,12 +139,14 @@ def certified(
     implicit = outer.grad_lam - point.cross_vjp(adjoint)
     value = implicit if value is None else value
     rest = point.hvp(adjoint) - outer.grad_x if rest is None else rest
-    gap = upper_norm(value - implicit, backend)
-    residual, gap = backend.scalars(norm(rest, backend), gap)
+    apart = value - implicit
+    residual, seen, gap = backend.scalars(
+        norm(rest, backend), norm(apart, backend), upper_norm(apart, backend)
+    )
     if not math.isfinite(residual + gap):
         return HypergradResult(value, None, adjoint, residual, n_iter, Status.NON_FINITE, outer)
     if walk is not None and status is Status.CONVERGED:
-        status = walk.ended(point, outer, value, residual, gap)
+        status = walk.ended(point, outer, value, residual, seen)
     if status in MEANINGLESS:
         return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
     found = Evidence.of(problem, point, outer, adjoint, rest, implicit, inner_error)

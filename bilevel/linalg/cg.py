@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backends import (
-    COUNT,
     NOT_NEGATIVE,
     Array,
     Backend,
+    Whole,
     dense_backend_of,
     flag,
     function,
@@ -133,7 +133,7 @@ def cg(
     n_columns = b.shape[-1] if flag(columns, "columns") else 1
     if max_iter is None:
         max_iter = 10 * math.prod(b.shape) // n_columns
-    max_iter = COUNT(max_iter, "max_iter")
+    max_iter = Whole(at_least=0)(max_iter, "max_iter")
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     if overwrite_b and verify:

@@ -308,6 +308,11 @@ class PathFollowing:
         # would do to g, to first order, is small too.
         if not abs(estimate.value - estimate.corrected) <= enough:
             return False
+        # Neither p nor the correction says anything of the model where g is flat: there it has to
+        # be a minimum of h by itself.
+        loose = estimate.decrement > 1e-3 * state.tol * estimate.inner_value
+        if estimate.norm <= estimate.noise and work.moved and loose:
+            return False
         if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
             # The pairs see the curvature along the last steps alone: one more has to agree.
             return state.gap <= 100 * state.tol
@@ -631,6 +636,8 @@ class _Estimate:
     corrected: float
     corrected_error: float
     noise: float  # what rounding leaves of a p that is zero
+    decrement: float  # ‖x - X(λ)‖²_H, as far as the last solve tells
+    inner_value: float  # abs(h)
     cg_residual: float
     cg_status: Status
 
@@ -656,11 +663,12 @@ def _estimate(
         *(norm(solved.residual[..., j], backend) for j in range(1, width)),
         *(norm(rhs[..., j], backend) for j in range(1, width)),
         norm(after.vectors[..., 1:], backend),
+        backend.xp.abs(after.point.value),
     )
     value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
     moved_p, free = numbers[9:11]
-    old, new, tangents = numbers[11 : 10 + width], numbers[10 + width : -1], numbers[-1]
-    eps = float(backend.xp.finfo(after.p.dtype).eps)
+    old, new, tangents = numbers[11 : 10 + width], numbers[10 + width : -2], numbers[-2]
+    inner_value, eps = numbers[-1], float(backend.xp.finfo(after.p.dtype).eps)
     corrected_value, corrected_error = estimated(problem, value, correction)
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
@@ -702,6 +710,8 @@ def _estimate(
         corrected=corrected_value,
         corrected_error=corrected_error,
         noise=8 * eps * grad_x * tangents,
+        decrement=left * left,
+        inner_value=inner_value,
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,8 @@ class Probe:
         return self.problem.backend.asarray(np.ascontiguousarray(v.reshape(shape), dtype=dtype))
 
     def host(self, array: Array) -> Vector:
-        found = np.asarray(self.problem.backend.to_numpy(array), dtype=np.float64)
+        # A copy: the problem may write to its own buffers again.
+        found = np.array(self.problem.backend.to_numpy(array), dtype=np.float64, copy=True)
         return found.reshape(-1)
 
     @cached_property
@@ -103,13 +104,48 @@ def length(v: Vector) -> float:
     return float(np.linalg.norm(v))
 
 
+@dataclass(frozen=True)
+class Line:
+    """The points (x + t dx, λ + t dλ), each asked once: one evaluation serves h and g and more.
+
+    Attributes
+    ----------
+    at : Probe
+        Where t = 0.
+    dx, dlam : array or float
+        The direction.
+    jitter : float
+        What rounding of x + t dx and λ + t dλ does to the direction, relative, at t = 1.
+    """
+
+    at: Probe
+    dx: Vector | float = 0.0
+    dlam: Vector | float = 0.0
+    jitter: float = 0.0
+    _seen: dict[float, Probe] = field(default_factory=dict)
+
+    def __call__(self, t: float) -> Probe:
+        if t not in self._seen:
+            step_x = 0.0 if isinstance(self.dx, float) else t * self.dx
+            step_lam = 0.0 if isinstance(self.dlam, float) else t * self.dlam
+            self._seen[t] = self.at.moved(step_x, step_lam)
+        return self._seen[t]
+
+
 def derivative(
-    f: Callable[[float], Vector], scale: float, eps: float, levels: int = 9
+    f: Callable[[float], Vector],
+    scale: float,
+    eps: float,
+    levels: int = 9,
+    *,
+    noise: float = 0.0,
+    jitter: float = 0.0,
 ) -> tuple[Vector, float]:
     """f'(0) and an estimate of its error: Ridders (1982), central differences extrapolated.
 
     Steps run from scale/4 down by factors of 3; of all entries of the tableau the one counts whose
-    neighbours agree with it best, rounding included.
+    neighbours agree with it best, rounding included: eps of the values, or ``noise`` where that is
+    larger, and ``jitter`` of the direction.
 
     Examples
     --------
@@ -123,30 +159,46 @@ def derivative(
     previous: list[Vector] = []
     for _ in range(levels):
         ahead, behind = f(step), f(-step)
-        noise = eps * (length(ahead) + length(behind)) / step
         row = [(ahead - behind) / (2 * step)]
+        rounding = max(eps * (length(ahead) + length(behind)), noise) + jitter * length(row[0])
         factor = shrink**2
         for j, coarse in enumerate(previous):
             row.append(row[j] + (row[j] - coarse) / (factor - 1))
             factor *= shrink**2
-            found = noise + max(length(row[-1] - row[j]), length(row[-1] - coarse))
+            found = rounding / step + max(length(row[-1] - row[j]), length(row[-1] - coarse))
             if found < error:
                 best, error = row[-1], found
         if not previous:
             best = row[0]
         previous = row
         step /= shrink
+        if rounding / step > error:
+            break  # shorter steps are all rounding
     return best, error
 
 
 def lanczos(probe: Probe, rng: np.random.Generator, steps: int = 40) -> tuple[float, float]:
     """The extreme Ritz values of the Hessian: inside its spectrum, near the ends of it."""
-    v = rng.standard_normal(probe.p)
-    basis = [v / length(v)]
+    found = ritz(probe.hvp, rng.standard_normal(probe.p), steps)
+    return (math.nan, math.nan) if found is None else (found[0][0], found[1][0])
+
+
+def ritz(
+    product: Callable[[Vector], Vector], start: Vector, steps: int = 40
+) -> tuple[tuple[float, Vector], tuple[float, Vector]] | None:
+    """The extreme Ritz pairs of a symmetric matrix, None where it is not finite.
+
+    Examples
+    --------
+    >>> low, high = ritz(lambda v: np.array([1.0, 2.0, 5.0]) * v, np.ones(3))
+    >>> round(low[0], 6), round(high[0], 6)
+    (1.0, 5.0)
+    """
+    basis = [start / length(start)]
     diagonal: list[float] = []
     off: list[float] = []
-    for _ in range(min(steps, probe.p)):
-        w = probe.hvp(basis[-1])
+    for _ in range(min(steps, start.shape[0])):
+        w = product(basis[-1])
         diagonal.append(float(w @ basis[-1]))
         for u in (*basis, *basis):  # twice is enough (Parlett)
             w = w - (u @ w) * u
@@ -158,9 +210,10 @@ def lanczos(probe: Probe, rng: np.random.Generator, steps: int = 40) -> tuple[fl
     k = len(diagonal)
     matrix = np.diag(diagonal) + np.diag(off[: k - 1], 1) + np.diag(off[: k - 1], -1)
     if not np.all(np.isfinite(matrix)):
-        return math.nan, math.nan
-    values = np.linalg.eigvalsh(matrix)
-    return float(values[0]), float(values[-1])
+        return None
+    values, vectors = np.linalg.eigh(matrix)
+    span = np.stack(basis[:k], axis=1) @ vectors
+    return (float(values[0]), span[:, 0]), (float(values[-1]), span[:, -1])
 
 
 def largest(

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import drawn
+from tampered import TAMPERINGS, missed
 
 import bilevel
 from bilevel import inner as inners
@@ -19,6 +21,7 @@ from bilevel.hypergrad import Implicit
 from bilevel.methods import HOAG, FixedStep
 from bilevel.problem import Problem
 from bilevel.schedules import Constant, Custom
+from bilevel.status import Status
 from bilevel.testing import Mark, certify, linear, quadratic
 from bilevel.testing.theorems import gap
 
@@ -34,8 +37,12 @@ def mark(certificate: Any, name: str) -> str:
 def test_a_sound_run_is_certified() -> None:
     certificate = certify(RESULT, KNOWN.problem, method=METHOD)
     assert certificate.ok
-    marks = {c.name: c.mark.name for c in (*certificate.assumptions, *certificate.conclusions)}
+    marks = {c.name: c.mark.name for c in certificate.clauses}
     assert marks == {
+        "history": "BOUNDED",
+        "status": "PROVED",
+        "model": "PROVED",
+        "steps": "PROVED",
         "summable": "PROVED",
         "inner solutions": "PROVED",
         "adjoint solutions": "BOUNDED",
@@ -71,6 +78,8 @@ def test_it_prints_and_serialises() -> None:
     content = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
     assert content["ok"] is True
     assert len(content["assumptions"]) == 10
+    assert len(content["consistency"]) == 4
+    assert "The run itself" in text
     with pytest.raises(KeyError):
         certificate["nothing"]
 
@@ -209,8 +218,127 @@ def test_on_every_backend_in_float32(backend: Any) -> None:
     assert certificate.ok, str(certificate)
 
 
+# -- what is claimed is held against the result itself ---------------------------------------------
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_a_tampering_is_seen(name: str) -> None:
+    tampering = TAMPERINGS[name]
+    certificate = certify(tampering.change(RESULT), KNOWN.problem, method=METHOD)
+    assert missed(tampering, certificate) is None, (
+        f"{missed(tampering, certificate)}\n{certificate}"
+    )
+
+
+def test_a_history_of_another_run() -> None:
+    other = bilevel.minimize(KNOWN.problem, 1.5, method=METHOD, max_iter=60, tol=1e-6)
+    certificate = certify(replace(RESULT, history=other.history), KNOWN.problem, method=METHOD)
+    assert mark(certificate, "history") == "VIOLATED"
+    assert mark(certificate, "hypergradients") == "ASSUMED"
+
+
+def test_an_early_end_that_says_converged() -> None:
+    early = bilevel.minimize(KNOWN.problem, 0.5, method=METHOD, max_iter=3)
+    certificate = certify(replace(early, status=Status.CONVERGED), KNOWN.problem, method=METHOD)
+    assert mark(certificate, "status") == "VIOLATED"
+
+
+@pytest.mark.parametrize("other", ["rows", "scale", "held-out targets", "loss", "weights"])
+def test_another_problem(other: str) -> None:
+    rng = np.random.default_rng(5)
+    A, V = rng.standard_normal((30, 4)), rng.standard_normal((20, 4))
+    y, z = rng.standard_normal(30), rng.standard_normal(20)
+
+    def problem(A: Any, y: Any, V: Any, z: Any, loss: Any, weights: Any = None) -> Problem:
+        inner = inners.linear_model(A, y, loss, sample_weight=weights)
+        return Problem(inner, outers.held_out(V, z, loss))
+
+    right = problem(A, y, V, z, losses.Squared())
+    result = bilevel.minimize(right, 1.0, method="hoag")
+    assert certify(result, right, method="hoag").ok
+    changed = {
+        "rows": lambda: problem(A[::-1], y, V, z, losses.Squared()),
+        "scale": lambda: problem(1.01 * A, y, V, z, losses.Squared()),
+        "held-out targets": lambda: problem(A, y, V, -z, losses.Squared()),
+        "loss": lambda: problem(A, y, V, z, losses.Huber(1.0)),
+        "weights": lambda: problem(A, y, V, z, losses.Squared(), np.linspace(0.5, 1.5, 30)),
+    }
+    certificate = certify(result, changed[other](), method="hoag")
+    assert mark(certificate, "model") == "VIOLATED"
+    assert not certificate.ok
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        HOAG(tolerances="quadratic", step_rule=FixedStep(3.0)),
+        HOAG(tolerances="cubic", step_rule=FixedStep(3.1)),
+        HOAG(tolerances="cubic"),
+        HOAG(tolerances=Custom(lambda k: 0.2 / k**3, summable=True), step_rule=FixedStep(3.0)),
+    ],
+    ids=["schedule", "L", "rule", "custom schedule"],
+)
+def test_a_method_that_it_was_not(claimed: Any) -> None:
+    assert not certify(RESULT, KNOWN.problem, method=claimed).ok
+
+
+def test_adaptive_steps_are_computed_again() -> None:
+    result = bilevel.minimize(KNOWN.problem, 2.0, method="hoag", max_iter=20)
+    assert mark(certify(result, KNOWN.problem, method="hoag"), "steps") == "PROVED"
+    other = certify(result, KNOWN.problem, method=HOAG(step_rule=FixedStep(2.0)))
+    assert mark(other, "steps") == "VIOLATED"
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_a_schedule_that_is_summable_by_word_alone(exponent: float) -> None:
+    method = HOAG(tolerances=Custom(lambda k: 0.1 / k**exponent, summable=True))
+    result = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=5)
+    assert mark(certify(result, KNOWN.problem, method=method), "summable") == "VIOLATED"
+
+
+def test_a_fixed_step_is_held_against_fits_of_our_own() -> None:
+    """L far below the constant of ∇f: one step to the bound of D, and all is still there."""
+    method = HOAG(step_rule=FixedStep(0.01))
+    result = bilevel.minimize(KNOWN.problem, 2.5, method=method, max_iter=20)
+    assert mark(certify(result, KNOWN.problem, method=method), "step length") == "VIOLATED"
+
+
+def test_nothing_is_stationary_outside_the_domain() -> None:
+    outside = replace(RESULT, lam=RESULT.lam + 50)
+    certificate = certify(outside, KNOWN.problem, method=METHOD)
+    assert mark(certificate, "stationary") == "ASSUMED"
+    assert mark(certificate, "feasible") == "VIOLATED"
+
+
+def test_a_singular_hessian_is_unknown_up_to_rounding() -> None:
+    """A constant added to all intercepts of a multinomial model changes nothing."""
+    y = np.arange(12) % 3
+    inner = inners.linear_model(X, y, losses.Multinomial(3), fit_intercept=True)
+    outer = outers.held_out(X, y, losses.Multinomial(3), fit_intercept=True)
+    problem = Problem(inner, outer, Box(-3.0, 3.0))
+    certificate = certify(bilevel.minimize(problem, 0.0, method="hoag"), problem)
+    assert mark(certificate, "regular Hessian") == "ASSUMED"
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+def test_the_model_is_that_of_the_iterate(method: str) -> None:
+    """MAID used to return the model of the next λ where a budget ended it."""
+    result = bilevel.minimize(KNOWN.problem, 2.5, method=method, max_iter=3)
+    certificate = certify(result, KNOWN.problem, method=method)
+    assert mark(certificate, "model") in ("PROVED", "BOUNDED"), str(certificate)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_features_of_unlike_scales_raise_no_alarm(seed: int) -> None:
+    problem, name = drawn(seed, kind="logistic", scale="unlike")
+    certificate = certify(bilevel.minimize(problem, 0.0), problem, method="path")
+    assert mark(certificate, "derivatives") == "BOUNDED", f"{name}: {certificate}"
+    assert all(clause.mark is not Mark.VIOLATED for clause in certificate.consistency)
+
+
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="delta"):
-        certify(RESULT, KNOWN.problem, delta=0.0)
+    for delta in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="delta"):
+            certify(RESULT, KNOWN.problem, delta=delta)
     with pytest.raises(ValueError, match="iteration"):
         certify(replace(RESULT, history=()), KNOWN.problem)

@@ -1,0 +1,308 @@
+"""The assumptions of Theorem 2, each held against the records, the problem and fits of our own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ... import schedules
+from ...domains import Ball, Box
+from ...inner import FunctionInner
+from ...methods.hoag import FixedStep
+from ...outer import FunctionOuter
+from ...record import Record
+from ...status import Status
+from .._probe import Probe, lanczos, length
+from ..check.report import CheckReport
+from .model import Clause, Mark
+from .run import Run, fit, neighbours
+
+
+def summable(run: Run) -> Clause:
+    """Σ ε_k < ∞, of the schedule that the records follow."""
+    statement = "Σ ε_k < ∞"
+    spent = sum(record.tol for record in run.records)
+    figures = {"sum so far": spent, "last": run.records[-1].tol}
+    schedule = getattr(run.method, "tolerances", None)
+    if schedule is None:
+        reason = "no number of terms shows it, and no schedule is known: pass method="
+        if run.method is not None:
+            reason = "the method chooses its accuracy as it goes, without a schedule"
+        return Clause("summable", statement, Mark.ASSUMED, reason, figures)
+    other = _off_schedule(run, schedule)
+    if other is not None:
+        return Clause("summable", statement, Mark.VIOLATED, other, figures)
+    if not schedule.summable:
+        reason = f"{schedule!r} has an infinite sum"
+        return Clause("summable", statement, Mark.VIOLATED, reason, figures)
+    if isinstance(schedule, (schedules.Power, schedules.Exponential)):
+        reason = f"{schedule!r} is summable"
+        return Clause("summable", statement, Mark.PROVED, reason, figures)
+    if _slow(schedule):
+        reason = "it is declared summable, but k ε_k does not fall: not up to k = 2⁵⁰"
+        return Clause("summable", statement, Mark.VIOLATED, reason, figures)
+    return Clause("summable", statement, Mark.ASSUMED, "the schedule says so itself", figures)
+
+
+def _off_schedule(run: Run, schedule: Any) -> str | None:
+    """The first record whose ε_k is another than that of the schedule."""
+    for record in run.records:
+        asked = schedule(record.k)
+        if not abs(record.tol - asked) <= 1e-9 * asked:
+            return (
+                f"record {record.k} has ε = {record.tol:.6g}, the schedule of the method "
+                f"{asked:.6g}: the run followed another"
+            )
+    return None
+
+
+def _slow(schedule: Any) -> bool:
+    """Whether k ε_k does not fall: then a decreasing ε_k has an infinite sum (Olivier)."""
+    try:
+        terms = [2**j * schedule(2**j) for j in range(20, 51, 3)]
+    except (ArithmeticError, ValueError):  # too small for a number: it falls fast
+        return False
+    return min(terms[1:]) >= 0.999 * terms[0]
+
+
+def inner_condition(run: Run, model: Clause) -> Clause:
+    """Condition (i) at every iteration; at the end the model is there to see."""
+    clause = _condition(
+        run,
+        "inner solutions",
+        "‖x_k - X(λ_k)‖ ≤ ε_k at every iteration",
+        lambda record: record.inner_error,
+        lambda record: record.inner_status,
+        Mark.PROVED,
+        "by ‖∂_x h‖ / μ",
+    )
+    if clause.mark is Mark.PROVED and model.mark is Mark.VIOLATED:
+        return replace(clause, mark=Mark.VIOLATED, reason=model.reason)
+    if clause.mark is Mark.PROVED and model.mark is Mark.ASSUMED:
+        return clause.doubted(model.reason)
+    return clause
+
+
+def adjoint_condition(run: Run) -> Clause:
+    """Condition (ii) at every iteration."""
+    return _condition(
+        run,
+        "adjoint solutions",
+        "‖H q_k - ∂_x g‖ ≤ ε_k at every iteration",
+        lambda record: record.cg_residual,
+        lambda record: record.cg_status,
+        Mark.BOUNDED,
+        "by the residual of the recursion",
+    )
+
+
+def _condition(
+    run: Run,
+    name: str,
+    statement: str,
+    error: Callable[[Record], float | None],
+    status: Callable[[Record], Status],
+    best: Mark,
+    how: str,
+) -> Clause:
+    errors = [(record, error(record)) for record in run.records]
+    known = [(r, e) for r, e in errors if e is not None and not math.isnan(e + r.tol)]
+    above = [(record, e) for record, e in known if e > record.tol * (1 + 1e-9)]
+    figures = {"iterations": float(len(errors)), "above": float(len(above))}
+    if above:
+        record, e = max(above, key=lambda pair: pair[1] / max(pair[0].tol, 1e-300))
+        figures |= {"worst k": float(record.k), "error": e, "ε_k": record.tol}
+        if getattr(run.method, "tolerances", None) is None:
+            reason = "the run is not known to follow a schedule that this could be held to"
+            return Clause(name, statement, Mark.ASSUMED, reason, figures)
+        if all(status(record) is Status.STALLED for record, _ in above):
+            reason = "the tolerance is below what this precision can show"
+            return Clause(name, statement, Mark.ASSUMED, reason, figures)
+        return Clause(name, statement, Mark.VIOLATED, "the tolerance was not met", figures)
+    if len(known) < len(errors):
+        reason = "not every record states an error, or NaN, which proves nothing"
+        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    return Clause(name, statement, best, how, figures)
+
+
+def _constants(
+    name: str,
+    statement: str,
+    figures: dict[str, float | None],
+    report: CheckReport,
+    members: tuple[str, ...],
+    *,
+    ours: bool,
+) -> Clause:
+    """A clause about declared constants: refuted, missing, or stated by whom."""
+    stated = {key: value for key, value in figures.items() if value is not None}
+    wrong = [finding for finding in report.findings if finding.what in members]
+    if wrong:
+        return Clause(name, statement, Mark.VIOLATED, str(wrong[0]), stated)
+    if len(stated) < len(figures):
+        missing = ", ".join(key for key, value in figures.items() if value is None)
+        return Clause(name, statement, Mark.ASSUMED, f"not stated: {missing}", stated)
+    if not all(math.isfinite(value) for value in stated.values()):
+        return Clause(name, statement, Mark.ASSUMED, "a constant is not finite", stated)
+    if not ours:
+        reason = "declared by the user; no sample refutes it"
+        return Clause(name, statement, Mark.BOUNDED, reason, stated)
+    return Clause(name, statement, Mark.PROVED, "by the constants of the model", stated)
+
+
+def _ours(value: Any, functions: type) -> bool:
+    """Whether constants are derived in this package rather than declared by a user."""
+    return type(value).__module__.startswith("bilevel.") and not isinstance(value, functions)
+
+
+def smooth_criterion(run: Run, report: CheckReport) -> Clause:
+    """The criterion g has Lipschitz first derivatives."""
+    constants = run.problem.outer_constants
+    return _constants(
+        "smooth criterion",
+        "g has Lipschitz first derivatives",
+        {"L_g": constants.grad_x_lipschitz, "L_λ": constants.grad_lam_lipschitz},
+        report,
+        ("outer.constants().grad_x_lipschitz", "outer.constants().grad_lam_lipschitz"),
+        ours=_ours(run.problem.outer, FunctionOuter),
+    )
+
+
+def smooth_objective(run: Run, report: CheckReport) -> Clause:
+    """The objective h has Lipschitz second derivatives."""
+    constants = run.problem.inner.constants(run.result.lam)
+    return _constants(
+        "smooth objective",
+        "h has Lipschitz second derivatives",
+        {"L_H": constants.hessian_lipschitz, "L_B": constants.cross_lipschitz},
+        report,
+        ("inner.constants().hessian_lipschitz", "inner.constants().cross_lipschitz"),
+        ours=_ours(run.problem.inner, FunctionInner),
+    )
+
+
+def regular(run: Run, report: CheckReport) -> Clause:
+    """The Hessian is not singular at X(λ_k)."""
+    name, statement = "regular Hessian", "∂²_{xx} h is non-singular at X(λ_k)"
+    inner = run.problem.inner
+    along = [inner.constants(record.lam).mu for record in run.records]
+    if all(mu is not None and mu > 0 for mu in along):
+        figures: dict[str, float | None] = {"μ": min(mu for mu in along if mu is not None)}
+        return _constants(
+            name,
+            statement,
+            figures,
+            report,
+            ("inner.constants().mu",),
+            ours=_ours(inner, FunctionInner),
+        )
+    probe = Probe(run.problem, run.host(run.tight.inner.x).reshape(-1), run.host(run.result.lam))
+    low, high = lanczos(probe, np.random.default_rng(run.seed))
+    stated = {"smallest Ritz value": low, "largest": high}
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Clause(name, statement, Mark.ASSUMED, "the Hessian is not finite there", {})
+    if low <= -run.share * abs(high) or high <= 0:
+        reason = "an eigenvalue at the last x is zero or negative"
+        return Clause(name, statement, Mark.VIOLATED, reason, stated)
+    if low <= 100 * run.eps * high:
+        reason = "an eigenvalue at the last x is zero, as far as rounding lets tell"
+        return Clause(name, statement, Mark.ASSUMED, reason, stated)
+    reason = "no μ is stated; by Lanczos, at the last x alone"
+    return Clause(name, statement, Mark.BOUNDED, reason, stated)
+
+
+def derivatives(report: CheckReport) -> Clause:
+    """The derivatives are those of h and g."""
+    statement = "the derivatives are those of h and g"
+    wrong = [finding for finding in report.findings if "constants()" not in finding.what]
+    figures = {"checks": float(len(report.checked)), "wrong": float(len(wrong))}
+    if wrong:
+        return Clause("derivatives", statement, Mark.VIOLATED, str(wrong[0]), figures)
+    return Clause("derivatives", statement, Mark.BOUNDED, "against differences", figures)
+
+
+def bounded(run: Run) -> Clause:
+    """D is convex and bounded."""
+    name, statement = "bounded domain", "D is convex and bounded"
+    domain = run.problem.domain
+    m = run.problem.inner.n_hyperparameters
+    if isinstance(domain, Box):
+        low = np.broadcast_to(np.asarray(domain.lower, dtype=np.float64), (m,))
+        high = np.broadcast_to(np.asarray(domain.upper, dtype=np.float64), (m,))
+        size = float(np.linalg.norm(high - low))
+        mark = Mark.PROVED if math.isfinite(size) else Mark.VIOLATED
+        reason = "a box" if mark is Mark.PROVED else "a box with an infinite bound"
+        return Clause(name, statement, mark, reason, {"diameter": size})
+    if isinstance(domain, Ball):
+        return Clause(name, statement, Mark.PROVED, "a ball", {"diameter": 2 * domain.radius})
+    return Clause(name, statement, Mark.ASSUMED, f"a {type(domain).__name__}", {})
+
+
+def feasible(run: Run) -> Clause:
+    """Every iterate is in D, and the result."""
+    domain, backend = run.problem.domain, run.problem.backend
+    out, size = 0.0, 0.0
+    for lam in (*(record.lam for record in run.records), run.result.lam):
+        there = run.host(lam)
+        off = length(run.host(domain.project(lam, backend)) - there)
+        out, size = max(out, off if off == off else math.inf), max(size, length(there))
+    holds = out <= 8 * run.eps * (1 + size)
+    mark = Mark.PROVED if holds else Mark.VIOLATED
+    return Clause("feasible", "λ_k is in D", mark, "by projection", {"largest distance": out})
+
+
+def _change(run: Run) -> tuple[float, float]:
+    """The largest ‖∇f(λ) - ∇f(λ')‖ / ‖λ - λ'‖ along the run: seen in p, and certain by fits."""
+    seen, certain = 0.0, 0.0
+    for before, after in zip(run.records, run.records[1:], strict=False):
+        apart = length(run.host(after.lam) - run.host(before.lam))
+        if not apart > 0:
+            continue
+        change = length(run.host(after.hypergrad) - run.host(before.hypergrad))
+        seen = max(seen, change / apart)
+        errors = (before.hypergrad_error, after.hypergrad_error)
+        if errors[0] is not None and errors[1] is not None:
+            certain = max(certain, (change - errors[0] - errors[1]) / apart)
+    for (before, low), (after, high) in neighbours(run):
+        apart = length(run.host(after.lam) - run.host(before.lam))
+        if apart > 0 and low.inner.status.success and high.inner.status.success:
+            change = length(high.hypergrad - low.hypergrad) - low.error_p - high.error_p
+            certain = max(certain, change / apart)
+    return seen, max(certain, 0.0)
+
+
+def step_length(run: Run) -> Clause:
+    """L is at least the Lipschitz constant of ∇f."""
+    name, statement = "step length", "L ≥ the Lipschitz constant of ∇f"
+    rule = getattr(run.method, "step_rule", None)
+    if not isinstance(rule, FixedStep):
+        reason = "no fixed L is known: the rule adapts it" if run.method else "pass method="
+        return Clause(name, statement, Mark.ASSUMED, reason, {})
+    seen, certain = _change(run)
+    bend = max(certain, _bend(run))
+    figures = {"change of p along the path": seen, "change of ∇f": bend, "L": rule.lipschitz}
+    if bend > rule.lipschitz:
+        return Clause(name, statement, Mark.VIOLATED, "∇f changes faster along the path", figures)
+    reason = "∇f changes no faster along the path"
+    return Clause(name, statement, Mark.BOUNDED, reason, figures)
+
+
+def _bend(run: Run) -> float:
+    """The change of ∇f close to sampled iterates, by fits of our own: what is certain of it."""
+    found = 0.0
+    problem, backend = run.problem, run.problem.backend
+    for record, here in run.sampled:
+        ahead = record.lam - 0.1 * record.hypergrad / max(length(run.host(record.hypergrad)), 1e-30)
+        lam = problem.domain.project(ahead, backend)
+        apart = length(run.host(lam) - run.host(record.lam))
+        if not apart > 1e-3:
+            continue
+        there = fit(run, lam)
+        if here.inner.status.success and there.inner.status.success:
+            change = length(there.hypergrad - here.hypergrad) - here.error_p - there.error_p
+            found = max(found, change / apart)
+    return found

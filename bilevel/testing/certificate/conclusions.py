@@ -1,0 +1,156 @@
+"""The conclusions of Theorem 2, each held against the records and fits of our own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ...domains import Ball, Box
+from ...methods.hoag import FixedStep
+from .._probe import Probe, Vector, length
+from .model import Clause, Mark
+from .run import Run, reach_of
+
+
+def _gap(run: Run, lam: Vector, p: Vector) -> tuple[float, bool]:
+    """-min ⟨p, α - λ⟩ over α in D, in closed form for boxes and balls, else by projections."""
+    domain = run.problem.domain
+    if isinstance(domain, Ball):
+        return float(p @ (lam - np.asarray(domain.center))) + domain.radius * length(p), True
+    if isinstance(domain, Box):
+        away = np.where(p > 0, lam - np.asarray(domain.lower), np.asarray(domain.upper) - lam)
+        return float(np.sum(np.abs(p) * np.where(p == 0, 0.0, np.maximum(away, 0.0)))), True
+    probe = Probe(run.problem, np.zeros(0), lam)
+    found = 0.0
+    for scale in (1e-2, 1.0, 1e2, 1e4):
+        ahead = probe.send(lam - scale * p, lam.shape)
+        alpha = probe.host(domain.project(ahead, run.problem.backend))
+        found = max(found, -float(p @ (alpha - lam)))
+    return found, False
+
+
+def gradient_errors(run: Run) -> Clause:
+    """Theorem 1 along the run: the stated errors of p and f, and whether they hold."""
+    name, statement = "hypergradients", "‖p_k - ∇f(λ_k)‖ ≤ C ε_k (Theorem 1)"
+    known = [(r.hypergrad_error, r.tol) for r in run.records]
+    errors = [(e, tol) for e, tol in known if e is not None and e == e]
+    figures = {"iterations": float(len(run.records)), "bounded": float(len(errors))}
+    if errors:
+        figures["largest error"] = max(e for e, _ in errors)
+        figures["C"] = max(e / max(tol, 1e-300) for e, tol in errors)
+    wrong = _refuted(run)
+    if wrong is not None:
+        return Clause(name, statement, Mark.VIOLATED, wrong, figures)
+    if len(errors) < len(run.records):
+        reason = "not every iteration has a bound, or NaN, which proves nothing"
+        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    if not all(math.isfinite(e) for e, _ in errors):
+        reason = "the bound of an iteration is infinite"
+        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    reason = f"by the computed bound of each; {len(run.sampled)} agree with fits of our own"
+    return Clause(name, statement, Mark.PROVED, reason, figures)
+
+
+def _refuted(run: Run) -> str | None:
+    """The first record whose p or value is further from the truth than it states."""
+    for record, tight in run.sampled:
+        if not tight.inner.status.success and not tight.proven:
+            continue
+        p, e = run.host(record.hypergrad), record.hypergrad_error
+        if not np.all(np.isfinite(p)):
+            if np.all(np.isfinite(tight.hypergrad)) and e is not None and math.isfinite(e):
+                return f"p of record {record.k} is not finite, and an error of {e:.3g} is stated"
+            continue
+        off = length(p - tight.hypergrad) - tight.error_p
+        if e is not None and e == e and off > e * (1 + 1e-9):
+            return f"p of record {record.k} is at least {off:.3g} from ∇f, {e:.3g} is stated"
+        e = record.value_error
+        off = abs(record.value - tight.fun) - tight.error_fun
+        if e is not None and e == e and off > e * (1 + 1e-9):
+            return f"the value of record {record.k} is {off:.3g} from f, {e:.3g} is stated"
+    return None
+
+
+def finite_path(run: Run) -> Clause:
+    """Σ ‖Δλ‖² is finite, and the end of the run adds little to it."""
+    statement = "λ_k converges: Σ ‖λ_{k+1} - λ_k‖² < ∞"
+    points = list(run.lams)
+    steps = np.array([length(b - a) for a, b in zip(points, points[1:], strict=False)])
+    total = float(np.sum(steps**2))
+    late = float(np.sum(steps[-max(1, len(steps) // 4) :] ** 2)) if steps.size else 0.0
+    figures = {
+        "sum": total,
+        "last quarter": late,
+        "last step": float(steps[-1]) if steps.size else 0.0,
+    }
+    rule = getattr(run.method, "step_rule", None)
+    errors = [record.hypergrad_error for record in run.records[:-1]]
+    values = [record.value for record in run.records]
+    known = [*values, *(e for e in errors if e is not None), *steps]
+    certain = all(e is not None for e in errors) and all(map(math.isfinite, known))
+    if isinstance(rule, FixedStep) and certain:
+        paid = sum((e or 0.0) * s for e, s in zip(errors, steps, strict=False))
+        noise = 2 * max((r.value_error or 0.0) for r in run.records)
+        bound = 2 / rule.lipschitz * (values[0] - min(values) + noise + paid)
+        figures["bound of the proof"] = bound
+        if total > bound * (1 + 1e-9):
+            reason = "the steps are longer than descent can pay for: L is too small"
+            return Clause("convergence", statement, Mark.VIOLATED, reason, figures)
+    if not math.isfinite(total):
+        reason = "an iterate is not finite: the sum proves nothing"
+        return Clause("convergence", statement, Mark.ASSUMED, reason, figures)
+    if len(steps) >= 2 and (late <= 0.1 * total or total == 0):
+        reason = "the sum has settled"
+        return Clause("convergence", statement, Mark.BOUNDED, reason, figures)
+    reason = "the sum still grows: the run ended early"
+    return Clause("convergence", statement, Mark.ASSUMED, reason, figures)
+
+
+def stationary(run: Run) -> Clause:
+    """The variational inequality at the end."""
+    name, statement = "stationary", "⟨∇f(λ*), α - λ*⟩ ≥ -δ for all α in D"
+    end, lam = run.tight, run.host(run.result.lam)
+    left, exact = _gap(run, lam, end.hypergrad)
+    allowed = run.delta * abs(end.fun)
+    figures = {"gap": left, "δ": allowed, "f(λ*)": end.fun}
+    if not (math.isfinite(end.fun) and np.all(np.isfinite(end.hypergrad))):
+        reason = "f or ∇f is not finite at λ*"
+        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    back = run.host(run.problem.domain.project(run.result.lam, run.problem.backend))
+    if not length(back - lam) <= 8 * run.eps * (1 + length(lam)):
+        return Clause(name, statement, Mark.ASSUMED, "λ* is not in D", figures)
+    reach = reach_of(run.problem.domain, lam)
+    if not end.proven or not exact or not math.isfinite(reach):
+        mark = Mark.BOUNDED if left <= allowed else Mark.VIOLATED
+        reason = "without a proven bound of the error of ∇f"
+        return Clause(name, statement, mark, reason, figures)
+    slack = end.error_p * reach
+    figures |= {"error of ∇f": end.error_p, "gap at worst": left + slack}
+    if left + slack <= allowed:
+        reason = "the error of ∇f included"
+        return Clause(name, statement, Mark.PROVED, reason, figures)
+    if left - slack > allowed:
+        return Clause(name, statement, Mark.VIOLATED, "λ* is not stationary", figures)
+    reason = "the proven bound of the error of ∇f is too loose to tell"
+    return Clause(name, statement, Mark.ASSUMED, reason, figures)
+
+
+def value(run: Run, model: Clause) -> Clause:
+    """The value at the end, by the tight fit, and what the run said of it."""
+    name, statement = "value", "the value that the run reports is f(λ*)"
+    end = run.tight
+    off = abs(run.result.fun - end.fun)
+    figures = {"reported": run.result.fun, "f(λ*)": end.fun, "difference": off}
+    figures["error of f(λ*)"] = end.error_fun
+    if not math.isfinite(end.fun):
+        return Clause(name, statement, Mark.ASSUMED, "f(λ*) is not finite", figures)
+    if not off <= run.delta * abs(end.fun) + (end.error_fun if end.proven else 0.0):
+        reason = "the last fit was too loose, or this is not its value"
+        return Clause(name, statement, Mark.VIOLATED, reason, figures)
+    mark = Mark.PROVED if end.proven else Mark.BOUNDED
+    clause = Clause(name, statement, mark, "by a tight fit at λ*", figures)
+    if model.mark is Mark.VIOLATED:
+        return replace(clause, mark=Mark.VIOLATED, reason=model.reason)
+    return clause

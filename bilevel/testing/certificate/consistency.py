@@ -1,0 +1,246 @@
+"""Whether result, history and problem belong together: what is computed again has to agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...linalg import norm
+from ...methods import HOAG
+from ...methods._protocol import optimality
+from ...methods.hoag import FixedStep, StepState
+from ...record import Record
+from ...status import Status
+from .._probe import Vector, length
+from .model import Clause, Mark
+from .run import Run
+
+
+def _clause(name: str, statement: str, faults: list[str], reason: str, best: Mark) -> Clause:
+    """Violated with the first fault, else as good as it gets."""
+    figures = {"faults": float(len(faults))}
+    mark = Mark.VIOLATED if faults else best
+    return Clause(name, statement, mark, faults[0] if faults else reason, figures)
+
+
+def history(run: Run) -> Clause:
+    """The records are those of one run, whole and in order, and the result is one of them."""
+    faults = [
+        *_order(run),
+        *_result(run),
+        *(fault for record in run.records for fault in _numbers(record)),
+        *_lengths(run),
+        *_optimality(run),
+    ]
+    reason = "numbers, costs, steps and optimality of the records agree with each other"
+    statement = "the result is an iterate of this history, which is whole"
+    return _clause("history", statement, faults, reason, Mark.BOUNDED)
+
+
+def _order(run: Run) -> Iterator[str]:
+    records, result = run.records, run.result
+    numbers = [record.k for record in records]
+    if numbers != list(range(1, len(records) + 1)):
+        yield f"the records are numbered {_short(numbers)}, not 1 to {len(records)}"
+    if result.nit != len(records):
+        yield f"nit is {result.nit} but the history has {len(records)} records"
+    costs = [*(record.costs for record in records), result.costs]
+    for name in ("passes", "column_passes", "outer_passes", "seconds"):
+        spent = [getattr(cost, name) for cost in costs]
+        if any(not b >= a for a, b in zip(spent, spent[1:], strict=False)) or not spent[0] >= 0:
+            yield f"the {name} spent do not grow along the history"
+
+
+def _short(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:4]))
+    return shown if len(numbers) <= 4 else f"{shown}, ..."
+
+
+def _result(run: Run) -> Iterator[str]:
+    """λ*, f and p of the result are those of a record."""
+    result, end = run.result, run.end
+    if end is None:
+        yield "λ* is the λ of no record"
+        return
+    nothing = math.isnan(result.fun) and math.isnan(end.value) and not result.success
+    if result.fun != end.value and not nothing:  # NaN too
+        yield f"fun is {result.fun!r} but record {end.k}, of the same λ, has {end.value!r}"
+    if result.jac is None or not np.array_equal(
+        run.host(result.jac), run.host(end.hypergrad), equal_nan=True
+    ):
+        yield f"jac is not the hypergradient of record {end.k}, which has the same λ"
+    best = result.best
+    if best is not None and (best.k != end.k or best.value != end.value):
+        yield f"best is record {best.k} but the result is record {end.k}"
+
+
+def _numbers(record: Record) -> Iterator[str]:
+    """What is a bound, a tolerance or a length is not negative; what is a number is one."""
+    named = {
+        name: getattr(record, name)
+        for name in ("value_error", "hypergrad_error", "inner_error", "cg_residual", "step")
+    }
+    for name, value in named.items():
+        if value is not None and value < 0:
+            yield f"{name} of record {record.k} is {value:.3g}, below zero"
+    if not record.tol > 0 and record.tol == record.tol and record.tol < 0:
+        yield f"tol of record {record.k} is {record.tol:.3g}, below zero"
+    if min(record.n_inner, record.n_cg) < 0:
+        yield f"record {record.k} counts a negative number of iterations"
+    if record.status is Status.RUNNING and not math.isfinite(record.value):
+        yield f"the value of record {record.k} is {record.value!r}, and the run went on"
+
+
+def _lengths(run: Run) -> Iterator[str]:
+    """``step`` is the way from one of the last iterates to the next one."""
+    for k, (record, after) in enumerate(zip(run.records, run.lams[1:], strict=False)):
+        ways = [length(after - before) for before in run.lams[: k + 1]]
+        allowed = run.share * max(*ways, record.step) + 4 * run.eps * (1 + length(after))
+        if not any(abs(way - record.step) <= allowed for way in ways):
+            yield (
+                f"record {record.k} states a step of {record.step:.6g}, "
+                f"but λ moved by {ways[-1]:.6g}"
+            )
+
+
+def _optimality(run: Run) -> Iterator[str]:
+    """``optimality`` is that of λ_k and p_k."""
+    backend, domain = run.problem.backend, run.problem.domain
+    for record, lam in zip(run.records, run.lams, strict=True):
+        p = run.host(record.hypergrad)
+        if not (np.all(np.isfinite(p)) and np.all(np.isfinite(lam))):
+            continue
+        (found,) = backend.scalars(optimality(domain, backend, record.lam, record.hypergrad))
+        # λ - τ p is rounded, and what is left of it divided by τ again.
+        rounding = 16 * run.eps * (1 + length(lam)) * max(1.0, length(p), 1e3 * length(p))
+        if not abs(found - record.optimality) <= run.share * max(found, length(p)) + rounding:
+            yield (
+                f"record {record.k} states an optimality of {record.optimality:.6g}, "
+                f"but λ and p give {found:.6g}"
+            )
+
+
+def status(run: Run) -> Clause:
+    """The status of the result is what the records say of the end."""
+    result, last = run.result, run.records[-1]
+    faults = []
+    if result.status is Status.RUNNING:
+        faults.append("the result says that the run goes on")
+    if result.status is Status.CONVERGED and last.status is not Status.CONVERGED:
+        faults.append(f"the result says converged, its last record {last.status.value}")
+    if result.status is not Status.CONVERGED and last.status is Status.CONVERGED:
+        weaker = (Status.STALLED, Status.INTERRUPTED)  # a better iterate before; a callback
+        if result.status not in weaker:
+            faults.append(f"the result says {result.status.value}, its last record converged")
+    if result.status is Status.NON_FINITE and last.status is Status.RUNNING and not result.notes:
+        faults.append("the result says non_finite, but all records are finite and no note says why")
+    early = [r for r in run.records[:-1] if r.status is not Status.RUNNING]
+    if early:
+        faults.append(f"record {early[0].k} says {early[0].status.value}, and the run went on")
+    if result.success and not math.isfinite(result.fun):
+        faults.append(f"converged with a value of {result.fun!r}")
+    statement = "the status is that of the last record"
+    return _clause("status", statement, faults, result.status.value, Mark.PROVED)
+
+
+def model(run: Run) -> Clause:
+    """X is the model of the iterate: h and g at x say what the record says."""
+    name, statement = "model", "x is the fit at λ*, with the value and the error that are stated"
+    if run.x is None or run.point is None:
+        reason = "x is not finite, or not of the problem's shape, dtype and device"
+        return Clause(name, statement, Mark.VIOLATED, reason, {})
+    backend, problem = run.problem.backend, run.problem
+    outer = problem.outer.at(run.x, run.result.lam)
+    value, slope, grad = backend.scalars(
+        outer.value, norm(outer.grad_x, backend), norm(run.point.grad, backend)
+    )
+    size = length(run.host(run.x).reshape(-1))
+    figures = {"g(x, λ*)": value, "fun": run.result.fun, "‖∂_x h‖": grad}
+    if math.isnan(run.result.fun) and not run.result.success:
+        reason = "the run has failed, and NaN for a value claims nothing"
+        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    allowed = run.share * (abs(value) + slope * size)
+    if not abs(value - run.result.fun) <= allowed:
+        reason = "g(x, λ*) is not fun: x, fun or the data are another's"
+        return Clause(name, statement, Mark.VIOLATED, reason, figures)
+    return _distance(run, Clause(name, statement, Mark.BOUNDED, "", figures), grad)
+
+
+def _distance(run: Run, clause: Clause, grad: float) -> Clause:
+    """Whether x is as near to X(λ*) as its record states."""
+    mu = run.problem.inner.constants(run.result.lam).mu
+    stated = None if run.end is None else run.end.inner_error
+    if not mu or stated is None:
+        return replace(clause, reason="by g(x, λ*); no distance to X(λ*) is stated")
+    found, floor = grad / mu, run.rounding_x(run.tight.inner)
+    figures = clause.figures | {"‖∂_x h‖ / μ": found, "stated": stated}
+    if math.isnan(stated):
+        reason = "the record states NaN for the distance to X(λ*)"
+        return replace(clause, mark=Mark.ASSUMED, reason=reason, figures=figures)
+    away = run.host(run.x).reshape(-1) - run.host(run.tight.inner.x).reshape(-1)
+    certain = length(away) - run.tight.error_x
+    if run.tight.proven and certain > stated * (1 + 1e-9) + floor:
+        reason = f"x is at least {certain:.3g} from X(λ*), {stated:.3g} is stated"
+        return replace(clause, mark=Mark.VIOLATED, reason=reason, figures=figures)
+    if run.tight.proven and length(away) + run.tight.error_x <= stated * (1 + 1e-9) + floor:
+        reason = "by g(x, λ*) and the distance to a tight fit, both computed again"
+        return replace(clause, mark=Mark.PROVED, reason=reason, figures=figures)
+    if found > 2 * stated + 10 * floor:
+        reason = "‖∂_x h‖ / μ is more than the record states: the bound is not proven"
+        mark = Mark.VIOLATED if found > 1e3 * stated + 1e3 * floor else Mark.ASSUMED
+        return replace(clause, mark=mark, reason=reason, figures=figures)
+    reason = "by g(x, λ*) and ‖∂_x h‖ / μ, both computed again"
+    return replace(clause, mark=Mark.PROVED, reason=reason, figures=figures)
+
+
+def steps(run: Run) -> Clause:
+    """λ_{k+1} = P_D(λ_k - p_k / L) with the L of the rule, where the method is HOAG."""
+    name, statement = "steps", "λ_{k+1} = P_D(λ_k - p_k / L), with the L of the step rule"
+    if not isinstance(run.method, HOAG):
+        reason = "the method chooses its steps itself" if run.method else "pass method="
+        return Clause(name, statement, Mark.ASSUMED, reason, {})
+    faults = list(_replayed(run, run.method))
+    reason = "computed again from the λ, p and values of the records"
+    clause = _clause(name, statement, faults, reason, Mark.PROVED)
+    if isinstance(run.method.step_rule, FixedStep):
+        clause.figures["L"] = run.method.step_rule.lipschitz
+    return clause
+
+
+def _replayed(run: Run, method: HOAG) -> Iterator[str]:
+    """Differences between the iterates and those that the rule leads to."""
+    backend, domain = run.problem.backend, run.problem.domain
+    rule: StepState | None = None
+    anchor: tuple[Any, Any] | None = None
+    for i, record in enumerate(run.records):
+        size = length(run.host(record.hypergrad))
+        if not (math.isfinite(size) and math.isfinite(record.value)):
+            return
+        if rule is None:
+            m = run.lams[i].shape[0]
+            state, accepted = method.step_rule.first(record.value, size, m, record.tol), True
+        else:
+            state, accepted = method.step_rule.next(rule, record.value, record.tol)
+        if accepted or anchor is None:
+            anchor = record.lam, record.hypergrad
+        origin, direction = anchor
+        ahead = run.host(domain.project(origin - direction / state.lipschitz, backend))
+        moved = length(ahead - run.host(origin))
+        yield from _same_step(run, i, ahead, moved, length(run.host(direction)) / state.lipschitz)
+        # ‖p‖ is rounded otherwise than in the run: the state goes on with what the run had.
+        rule = None if rule is None and size == 0 else replace(state, moved=record.step)
+
+
+def _same_step(run: Run, i: int, ahead: Vector, moved: float, asked: float) -> Iterator[str]:
+    record = run.records[i]
+    allowed = run.share * (1 + moved + length(run.lams[i]) + run.eps * asked)
+    if i + 1 < len(run.records):
+        off = length(ahead - run.lams[i + 1])
+        if not off <= allowed:
+            yield f"λ_{record.k + 1} is {off:.3g} from where the rule leads"
+    elif not abs(moved - record.step) <= allowed:
+        yield f"the last step is {record.step:.6g}, the rule asks for {moved:.6g}"
