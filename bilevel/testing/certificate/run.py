@@ -179,7 +179,8 @@ def _tight(run: Run, inner: InnerResult, found: HypergradResult, before: Tight |
     bound = found.value_error
     proven = found.error_bound is not None and bound is not None
     if found.error_bound is not None and bound is not None and inner.error_bound is not None:
-        errors = inner.error_bound, bound, found.error_bound
+        near = inner.error_bound if found.inner_error is None else found.inner_error
+        errors = near, bound, found.error_bound
     elif before is not None:  # what three more digits of x changed, and ten times that
         moved = length(x - run.host(before.inner.x).reshape(-1))
         changed = length(p - before.hypergrad)
