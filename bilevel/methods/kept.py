@@ -90,13 +90,14 @@ def preconditioner(
 ) -> tuple[Preconditioner | None, float | None, bool]:
     """M⁻¹ by what is kept of H and what is known of it here, and a lower bound of M⁻¹H.
 
-    Where the bound is not proven (the last is False) it serves as an estimate.
+    None where none is proven (the last is False): the bound of an error by a number that is no
+    lower bound collapses, to zero at the first step that is longer than its inverse.
     """
     if isinstance(sketch, Sketch):
         mu = look.constants.mu
         assert mu
         lower = sketch.lower_bound(look, problem.backend)
-        return sketch.nystrom.inverse(mu), lower or mu, lower > 0
+        return sketch.nystrom.inverse(mu), lower or None, lower > 0
     base, bottom = _base(problem, look)
     if sketch is None:
         return base, bottom, True
@@ -105,7 +106,7 @@ def preconditioner(
     if bottom is None:
         return apply, None, False
     alike = sketch.lower_bound(look, problem.backend)
-    return apply, bottom * gamma * (alike or 1.0), alike > 0
+    return apply, bottom * gamma * alike or None, alike > 0
 
 
 def plain(problem: Problem, look: Look) -> bool:

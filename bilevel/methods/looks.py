@@ -177,7 +177,8 @@ def ahead(
 class Solved:
     """A block solve, and what is worth keeping of the look that asked for it.
 
-    ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old.
+    ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old,
+    ``fall`` how much h has fallen between them.
     """
 
     residual: Array
@@ -190,6 +191,7 @@ class Solved:
     healed: Array
     grad_norm: Array
     distance: Array
+    fall: Array
     ready: bool
     moved: bool
 
@@ -218,6 +220,7 @@ class Solved:
             ),
             grad_norm=norm(look.grad, backend),
             distance=norm(point.x - look.point.x, backend),
+            fall=look.point.value - point.value,
             ready=look.ready,
             moved=moved,
         )

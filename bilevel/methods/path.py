@@ -664,16 +664,18 @@ def _estimate(
         *(norm(rhs[..., j], backend) for j in range(1, width)),
         norm(after.vectors[..., 1:], backend),
         backend.xp.abs(after.point.value),
+        solved.fall,
     )
     value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
     moved_p, free = numbers[9:11]
-    old, new, tangents = numbers[11 : 10 + width], numbers[10 + width : -2], numbers[-2]
-    inner_value, eps = numbers[-1], float(backend.xp.finfo(after.p.dtype).eps)
+    old, new, tangents = numbers[11 : 10 + width], numbers[10 + width : -3], numbers[-3]
+    (inner_value, fall), eps = numbers[-2:], float(backend.xp.finfo(after.p.dtype).eps)
     corrected_value, corrected_error = estimated(problem, value, correction)
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
     errors = solved.estimates
-    left = errors[0] + ratio * decrement if solved.moved else decrement
+    bent = _bend(decrement, fall, 8 * eps * inner_value)
+    left = errors[0] + max(ratio, bent) * decrement if solved.moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
         e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
@@ -715,6 +717,18 @@ def _estimate(
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )
+
+
+def _bend(decrement: float, fall: float, rounding: float) -> float:
+    """How much of a Newton step has to be made again because h is no quadratic, by its fall.
+
+    With h(x + t d) = h - t δ² + t² δ²/2 + c t³ a step of length 1 falls short by c of the δ²/2 that
+    the quadratic promises, and leaves a gradient of 3 c along d.
+    """
+    promised = decrement * decrement / 2
+    if not promised > 0:
+        return 0.0
+    return min(max(1.5 * (abs(promised - fall) - rounding) / promised, 0.0), 1.0)
 
 
 def _predict(
