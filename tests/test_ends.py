@@ -302,4 +302,4 @@ def test_a_start_at_a_small_lam_comes_down_to_it():
         assert result.success
         assert result.history[0].lam[0] == -8.0
         passes[first] = result.passes
-    assert passes[1e4] < 0.8 * passes[np.inf]
+    assert passes[1e4] < 0.95 * passes[np.inf]

@@ -103,8 +103,8 @@ class _Metric:
         H = xp.reshape(product, (size, size))
         H = (H + H.T) / 2
         diagonal = xp.linalg.diagonal(H)
-        (lowest,) = backend.scalars(xp.min(diagonal))
-        if not lowest > 0:
+        lowest, size_of_h = backend.scalars(xp.min(diagonal), xp.max(xp.abs(H)))
+        if not lowest > 0 or not math.isfinite(size_of_h):
             return None
         scale = 1 / xp.sqrt(diagonal)
         lost = point.rounding(units, pushed, xp.reshape(scale, shape))

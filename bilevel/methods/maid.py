@@ -164,11 +164,11 @@ class MAID:
                 optimality(domain, backend, state.lam, z),
                 dot(found.adjoint, inner.point.grad, backend),
             )
+            if not math.isfinite(size + value) or inner.status is Status.NON_FINITE:
+                status, uncertain = Status.NON_FINITE, math.inf
+                break
             error = _needed(found.error_bound, "the error of the hypergradient")
             uncertain = _needed(found.value_error, "the value of the criterion")
-            if not math.isfinite(size + value) or inner.status is Status.NON_FINITE:
-                status = Status.NON_FINITE
-                break
             if state.tol > 0 and stationarity + error <= state.tol * abs(value):
                 status = Status.CONVERGED
                 break
