@@ -273,6 +273,22 @@ def test_nan_in_mid_run_returns_the_best_iterate(method, after, what):
         assert np.isfinite(result.lam).all() and np.isfinite(result.x).all()
 
 
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("signs", [[-1.0, -1.0, -1.0], [1.0, 1.0, -1.0]])
+def test_a_stationary_point_that_is_no_minimum_of_h_is_no_end(method, signs):
+    """At x = 0 every gradient vanishes, so no solve met the curvature: it said CONVERGED."""
+    s = np.asarray(signs)
+    h = inner.from_functions(
+        lambda x, lam: (float(x @ (s * x)) / 2, s * x),
+        like=np.zeros(1),
+        x_shape=(3,),
+        n_hyperparameters=1,
+    )
+    g = outer.from_functions(lambda x, lam: (float(x @ x) + 1, 2 * x), like=np.zeros(1))
+    result = bilevel.minimize(bilevel.Problem(h, g), method=method, max_iter=20)
+    assert not result.success
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e4, 1e8])
 def test_targets_of_any_size_make_the_same_search(scale):
     """Tiny targets ended a hundred times too early: some tolerance was absolute."""

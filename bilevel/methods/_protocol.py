@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from ..backends import Array, Backend
 from ..domains import Domain
-from ..linalg import norm
+from ..inner import InnerPoint, Preconditioned
+from ..linalg import cg, norm
 from ..problem import Problem
 from ..record import Record
 from ..status import Status
@@ -86,3 +87,24 @@ def estimated(problem: Problem, value: float, correction: float) -> tuple[float,
         return value, math.inf
     eps = float(problem.backend.xp.finfo(problem.dtype).eps)
     return found, abs(correction) + 8 * eps * abs(value)
+
+
+#: Directions in which the curvature of h is asked for at an end.
+_PROBES = 8
+
+
+def bends_down(problem: Problem, point: InnerPoint) -> bool:
+    """Whether H is seen to have a negative eigenvalue at a point that is taken for X(λ).
+
+    A maximum or a saddle of h is stationary too, and where its gradient and that of g vanish no
+    solve has met its curvature. Where h states no μ, nor an inverse of its own, conjugate
+    gradients for a right-hand side of no meaning look through a few directions.
+    """
+    backend, xp = problem.backend, problem.backend.xp
+    if problem.inner.constants(point.lam).mu is not None or isinstance(point, Preconditioned):
+        return False
+    size = math.prod(point.x.shape)
+    count = xp.arange(1, size + 1, dtype=point.x.dtype, device=backend.device)
+    b = xp.reshape(xp.cos(12.9898 * count * count), tuple(point.x.shape))
+    solved = cg(point.hvp, b, tol=0.0, max_iter=min(_PROBES, size), verify=False)
+    return solved.status is Status.NEGATIVE_CURVATURE

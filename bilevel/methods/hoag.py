@@ -32,7 +32,7 @@ from ..record import Record
 from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
-from ._protocol import estimated, optimality
+from ._protocol import bends_down, estimated, optimality
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,8 @@ class HOAG:
         if not at.finite:
             status = Status.NON_FINITE
         elif converged:
-            status = Status.CONVERGED
+            down = bends_down(problem, at.inner.point)
+            status = Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
         return HOAGState(
             k=k,
             lam=lam_next,

@@ -42,7 +42,7 @@ from ..problem import Problem
 from ..record import Record
 from ..status import Status
 from . import projected, secant
-from ._protocol import estimated, optimality
+from ._protocol import bends_down, estimated, optimality
 from .approach import stations
 from .certified import Proof, Wanted, provable_at, prove, proven
 from .kept import Pairs, Sketch, plain, preconditioner, rounded_point
@@ -331,7 +331,8 @@ class PathFollowing:
         left, rule = self._left(problem, work)
         work.verdict = replace(work.verdict, rule=rule, gap=left)
         if left <= state.tol * abs(estimate.value):
-            work.status = Status.CONVERGED
+            down = bends_down(problem, work.look.point)
+            work.status = Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
         return True
 
     def _left(self, problem: Problem, work: _Work) -> tuple[float, SecantState | ProjectedState]:
