@@ -187,17 +187,24 @@ class Meter:
 
     def enter(self, counter: Passes, one: Tally) -> None:
         """Count, and raise BudgetSpent where that is more than is granted."""
-        if self._parent is not None:
-            self._parent.enter(counter, one)
+        self._check_time()
         tally = self._tallies.setdefault(id(counter), (counter, Tally()))[1]
         tally.add(one)
-        if self._max_passes is not None and self._passes is not None:
-            with self.reading():
-                spent = self._passes()
-            if spent > self._max_passes:
-                tally.add(one, -1)  # it is not made
-                raise BudgetSpent(Status.MAX_PASSES)
-        self._check_time()
+        try:
+            self._check_passes()
+            if self._parent is not None:
+                self._parent.enter(counter, one)
+        except BudgetSpent:
+            tally.add(one, -1)  # it is not made
+            raise
+
+    def _check_passes(self) -> None:
+        if self._max_passes is None or self._passes is None:
+            return
+        with self.reading():
+            spent = self._passes()
+        if spent > self._max_passes:
+            raise BudgetSpent(Status.MAX_PASSES)
 
     def tick(self) -> None:
         """Raise BudgetSpent where the time is up; show progress."""

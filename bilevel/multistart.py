@@ -106,8 +106,6 @@ def multistart(
         The outer method.
     x0 : array, optional
         Where the first inner solve of each search starts; when omitted where h says, else at zero.
-        It is handed to the method in any case: the default method without x0 would move a single
-        hyperparameter from every start to the same λ, where h is well conditioned.
     seed : int
         Of the draw.
     max_iter, tol, max_passes, max_seconds
@@ -154,7 +152,7 @@ def multistart(
     lams = _starts(problem, starts, seed)
     options: dict[str, Any] = {
         "method": method,
-        "x0": start_x,
+        "x0": None if x0 is None else start_x,
         "max_iter": max_iter,
         "tol": tol,
         "max_passes": max_passes,

@@ -18,6 +18,7 @@ from ..backends import (
     Array,
     Backend,
     Whole,
+    common_dtype,
     dense_backend_of,
     flag,
     function,
@@ -129,6 +130,7 @@ def cg(
     """
     backend = dense_backend_of(b=b)
     xp = backend.xp
+    common_dtype(backend, b=b)
     function(operator, "operator")
     n_columns = b.shape[-1] if flag(columns, "columns") else 1
     if max_iter is None:
@@ -260,6 +262,8 @@ def _descend(
     now = [p.begin(host[j], host[k + j]) for j, p in enumerate(progress)]
     if not all(math.isfinite(p.rr) for p in now):
         return x, r, tuple(now), 0, Status.NON_FINITE
+    if _underflown(backend, r, now, columns):
+        return x, r, tuple(now), 0, Status.STALLED
     block = [j for j in range(k) if not now[j].reached]
     status = Status.CONVERGED
     if len(block) < k:
@@ -374,6 +378,16 @@ class _Flatness:
 def _worse(status: Status, other: Status) -> Status:
     """Negative curvature is found for certain: it is said before singularity."""
     return status if status is Status.NEGATIVE_CURVATURE else other
+
+
+def _underflown(backend: Backend, r: Array, progress: Sequence[Progress], columns: bool) -> bool:
+    """Whether a column of r is not zero but its square is: the products of CG would say nothing."""
+    lost = [j for j, p in enumerate(progress) if p.rr == 0]
+    if not lost:
+        return False
+    xp = backend.xp
+    parts = [r[..., j] for j in lost] if columns else [r]
+    return any(top > 0 for top in backend.scalars(*(xp.max(xp.abs(part)) for part in parts)))
 
 
 def _leave(

@@ -348,7 +348,9 @@ class _Iterate:
         )
         estimate, error = (None, None) if q is None else estimated(problem, value, correction)
         if error is not None and not _resolved(found.residual, norm_g):
-            error = math.inf  # a correction by a q that is none yet
+            # By a q that is none yet: what it left unsolved is the share of g that is not known.
+            share = (found.residual or 0.0) / norm_g if norm_g > 0 else 1.0
+            estimate, error = value, abs(correction) + share * abs(value)
         bound = found.value_error
         n_inner = inner.n_iter + (0 if before is None else before.n_inner)
         n_cg = found.n_iter + (0 if before is None else before.n_cg)
@@ -370,7 +372,10 @@ class _Iterate:
     def fires(self, tol: float) -> bool:
         """Whether p is small, as far as it can be told from these solves."""
         known = _resolved(self.found.residual, self.norm_g)
-        return tol > 0 and self.finite and known and self.stationarity <= tol * abs(self.value)
+        # What the model would still change of g, to first order, is small too.
+        fitted = self.estimate is None or abs(self.value - self.estimate) <= tol * abs(self.value)
+        small = self.stationarity <= tol * abs(self.value)
+        return tol > 0 and self.finite and known and fitted and small
 
     def proven(self, tol: float) -> bool:
         bound = self.found.error_bound

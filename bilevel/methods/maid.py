@@ -176,8 +176,9 @@ class MAID:
             if certain:
                 if math.isnan(alpha):
                     alpha = math.sqrt(state.lam.shape[0]) / size
-                for _ in range(self.max_backtracks + attempt):
-                    lam = domain.project(state.lam - alpha * z, backend)
+                for i in range(self.max_backtracks + attempt):
+                    tried = alpha * self.shrink**i
+                    lam = domain.project(state.lam - tried * z, backend)
                     ahead = solve(
                         problem.inner, lam, x, solver=self.solver, tol=epsilon, carry=carry
                     )
@@ -185,13 +186,15 @@ class MAID:
                     outer = problem.outer.at(ahead.x, lam)
                     value_next, moved = backend.scalars(outer.value, norm(lam - state.lam, backend))
                     worst = value_next + _uncertainty(problem, ahead, outer)
-                    if moved == 0 or worst <= value - uncertain - self.eta * moved**2 / alpha:
+                    if moved == 0 or worst <= value - uncertain - self.eta * moved**2 / tried:
                         status = Status.RUNNING if moved > 0 else Status.STALLED
                         break
-                    alpha *= self.shrink
             if status is Status.RUNNING:
+                alpha = tried
                 break
-            epsilon, delta = self.tighten * epsilon, self.tighten * delta
+            # From what was reached, where that is more precise than what was asked for.
+            epsilon = self.tighten * _reached(epsilon, inner.error_bound)
+            delta = self.tighten * _reached(delta, found.residual)
         if status is not Status.RUNNING:
             lam, ahead, moved = state.lam, inner, 0.0
         record = _record(
@@ -213,6 +216,10 @@ class MAID:
             record=record,
             status=status,
         )
+
+
+def _reached(asked: float, found: float | None) -> float:
+    return min(asked, found) if found else asked
 
 
 def _needed(bound: float | None, what: str) -> float:

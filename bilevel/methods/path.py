@@ -155,7 +155,7 @@ class PathFollowing:
             adjoint=inside,
             trust=POSITIVE,
             max_tangents=any_count,
-            max_sweeps=COUNT,
+            max_sweeps=Whole(3),  # x, then q and t at that x, then p
             max_cg=COUNT,
             memory=COUNT,
             certify=flag,
@@ -674,13 +674,15 @@ def _estimate(
     corrected_value, corrected_error = estimated(problem, value, correction)
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
-    errors = solved.estimates
+    errors = _exact(solved, (grad, grad_x))
     bent = _bend(decrement, fall, 8 * eps * inner_value)
     left = errors[0] + max(ratio, bent) * decrement if solved.moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
         e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
     ]
+    if old[0] <= _ROUNDED * grad_x:  # the growth of a residual of rounding says nothing
+        grown[0] = min(grown[0], errors[1] + 10 * after.energies[0] * new[0] / grad_x)
     if width > 2:
         # The errors of q and t_j met at this angle before the solve; they rarely align.
         met = solved.energies[1] * math.hypot(*solved.energies[2:])
@@ -718,6 +720,24 @@ def _estimate(
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )
+
+
+#: A residual that is this share of its right-hand side is one of rounding.
+_ROUNDED = 1e-8
+
+
+def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
+    """The estimates of the errors of d and q, also where few unknowns let CG solve exactly.
+
+    A solve of a few steps ends before its error can be estimated. Its residual, as a share of the
+    right-hand side and times a factor for the condition of H, can stand for it where it is tiny.
+    """
+    found = list(solved.estimates)
+    for j, size in enumerate(sizes):
+        residual, energy = solved.residual_norms[j], solved.energies[j]
+        if residual <= _ROUNDED * size:
+            found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
+    return tuple(found)
 
 
 def _bend(decrement: float, fall: float, rounding: float) -> float:
