@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._replacing import is_plain_or_new, replacing
 from .backends import is_array, read_npz, write_npz
-from .fingerprint import differences, fingerprint
+from .fingerprint import differences, fingerprint, unknown
 from .problem import Problem
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def load(
         found = {what: dict(content["identity"][what]) for what in identity}
         value, criterion = map(float, content["probe"])
     _refuse_another(path, found, identity)
+    _warn_of_unknown(path, identity)
     _refuse_other_values(path, (value, criterion), problem)
     with _damage(path):
         snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
@@ -211,6 +212,20 @@ def _refuse_another(path: str | Path, found: Identity, identity: Identity) -> No
                 f"{f'; and {more} more' if more > 0 else ''}. "
                 "Resume it with what it was begun with, or begin anew without resume."
             )
+
+
+def _warn_of_unknown(path: str | Path, identity: Identity) -> None:
+    """What shows nothing of itself, a lock or an open file, is no reason to refuse a run."""
+    hidden = [name for found in identity.values() for name in unknown(found)]
+    if hidden:
+        more = len(hidden) - _NAMED
+        warnings.warn(
+            f"{path} is resumed although nobody can tell whether {', '.join(hidden[:_NAMED])}"
+            f"{f' and {more} more' if more > 0 else ''} is what it was: it does not show what it "
+            "holds.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _refuse_other_values(path: str | Path, probe: Sequence[float], problem: Problem) -> None:
