@@ -53,7 +53,8 @@ def is_installed(value: types.CodeType | types.ModuleType | type) -> bool:
         name: object = value.__module__
         if not isinstance(name, str):  # as of those that Cython made
             return True
-        module = sys.modules.get(name)
+        top = name.partition(".")[0]  # of a library in C no module may bear the whole name
+        module = sys.modules.get(name) or sys.modules.get(top)
         return module is not None and is_installed(module)
     file = getattr(value, "__file__", None)
     if file is None:
@@ -211,10 +212,10 @@ def _of_function(function: types.FunctionType) -> Members:
             yield f".{name}", cell.cell_contents
         except ValueError:  # not set yet
             continue
-    for name, part in sorted(vars(function).items()):
-        yield f".{name}", part
     if is_installed(code):
         return  # what the modules of a library hold is not ours
+    for name, part in sorted(vars(function).items()):
+        yield f".{name}", part
     names = {name for inner in _codes(code) for name in inner.co_names}
     for name, found in _loaded(function):
         if isinstance(found, types.ModuleType):

@@ -309,3 +309,15 @@ def test_functions_of_libraries_are_known_by_name(backend: Any) -> None:
     exp, expit = xp.exp, math.erf
     held = fingerprint(lambda x: expit(exp(x)) * np.linalg.norm(x), "f")
     assert not unknown(held), held
+
+
+def test_functions_that_jax_has_transformed_are_seen_through() -> None:
+    jax = pytest.importorskip("jax")
+
+    def made(data: Any) -> dict[str, str]:
+        return fingerprint(jax.jit(jax.value_and_grad(jax.jit(lambda x: x @ data))), "f")
+
+    first, moved = made(DATA), made(DATA + 1e-9)
+    assert not unknown(first), unknown(first)
+    assert not differences(first, made(DATA.copy()))
+    assert differences(first, moved)
