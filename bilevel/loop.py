@@ -187,7 +187,8 @@ def minimize(
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
         broken off, to the last bit on the same machine. A file of other data, of another method
-        or option, of another ``lam0``, ``x0`` or ``tol`` is refused; the budgets may differ.
+        or option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
+        changed; the budgets may differ. What cannot be compared is named in a warning.
 
     Returns
     -------
