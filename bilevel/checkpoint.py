@@ -7,32 +7,37 @@ a resumed run continues from the very same bits.
 Beside it stands what the run is of: a fingerprint of the problem (all of its data), of the method
 with every option, and of where it started. It costs one read of the data, once a run
 (:mod:`bilevel.fingerprint`).
+
+A SHA-256 digest of all that a file holds stands in it, and a file that does not match it is
+refused: damage, and changes by hand. It is no signature: who changes a file and computes the digest
+again is believed, so resume no file of somebody whom you do not trust with the result.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._replacing import is_plain_or_new, replacing
 from .backends import is_array, read_npz, write_npz
-from .fingerprint import differences, fingerprint
+from .fingerprint import differences, fingerprint, unknown
 from .problem import Problem
 
 if TYPE_CHECKING:
     from .loop import Snapshot
     from .methods import Method
 
-_FORMAT = 2
+_FORMAT = 3
 
 #: Differences that a refusal names.
 _NAMED = 3
@@ -123,9 +128,10 @@ def save(
     """
     arrays: dict[str, Any] = {}
     tree = _Codec(problem, modules).encode(snapshot, arrays)
-    header = {"format": _FORMAT, "identity": identity, "probe": problem.probe}
+    content = json.dumps({"identity": identity, "probe": problem.probe, "tree": tree})
+    header = {"format": _FORMAT, "digest": _digest(content, arrays), "content": content}
     buffer = io.BytesIO()
-    write_npz(buffer, json.dumps({**header, "tree": tree}), arrays)
+    write_npz(buffer, json.dumps(header), arrays)
     with replacing(path) as file:
         file.write(buffer.getvalue())
 
@@ -138,12 +144,28 @@ def load(
     Raises
     ------
     ValueError
-        If the file is no checkpoint, or one of another problem, method or start.
+        If the file is no checkpoint, is damaged or was changed, or is one of another problem,
+        method or start.
     """
+    content, arrays = _read(path)
+    with _damage(path):
+        found = {what: dict(content["identity"][what]) for what in identity}
+        value, criterion = map(float, content["probe"])
+    _refuse_another(path, found, identity)
+    _warn_of_unknown(path, identity)
+    _refuse_other_values(path, (value, criterion), problem)
+    with _damage(path):
+        snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
+        _refuse_misfits(snapshot, problem)
+    return snapshot
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of a file and its arrays, which are those that were written."""
     try:
         text, arrays = read_npz(path)
-        content = json.loads(text)
-        found = content["format"]
+        header = json.loads(text)
+        found = header["format"]
     except Exception as error:  # the readers raise whatever the damage leads to
         raise ValueError(f"{path} is no checkpoint of bilevel ({str(error)[:200]}).") from error
     if found != _FORMAT:
@@ -151,20 +173,38 @@ def load(
             f"{path} has checkpoint format {found!r}, expected {_FORMAT}: another version "
             "wrote it, begin anew without resume."
         )
+    with _damage(path):
+        if header["digest"] != _digest(header["content"], arrays):
+            raise ValueError("its content does not match its digest")
+        content: dict[str, Any] = json.loads(header["content"])
+    return content, arrays
+
+
+def _digest(content: str, arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of a text and of host arrays: their names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    heads = [[name, array.dtype.str, list(array.shape)] for name, array in sorted(arrays.items())]
+    digest.update(json.dumps([content, heads]).encode())
+    for _, array in sorted(arrays.items()):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _damage(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of the file, and is said in one sentence."""
     try:
-        _refuse_another(path, content, problem, identity)
-        snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
-        _refuse_misfits(snapshot, problem)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is a damaged checkpoint ({error!r}).") from error
-    return snapshot
+        yield
+    except Exception as error:  # there is no end to what a changed file may lead to
+        raise ValueError(
+            f"{path} is damaged or was changed ({type(error).__name__}: {str(error)[:200]}); "
+            "begin anew without resume."
+        ) from error
 
 
-def _refuse_another(
-    path: str | Path, content: Mapping[str, Any], problem: Problem, identity: Identity
-) -> None:
+def _refuse_another(path: str | Path, found: Identity, identity: Identity) -> None:
     for what, expected in identity.items():
-        differing = differences(content["identity"][what], expected)
+        differing = differences(found[what], expected)
         if differing:
             more = len(differing) - _NAMED
             raise ValueError(
@@ -172,11 +212,30 @@ def _refuse_another(
                 f"{f'; and {more} more' if more > 0 else ''}. "
                 "Resume it with what it was begun with, or begin anew without resume."
             )
-    # What the problem computes, and what its functions use that no fingerprint sees. Another
-    # machine may round otherwise.
+
+
+def _warn_of_unknown(path: str | Path, identity: Identity) -> None:
+    """What shows nothing of itself, a lock or an open file, is no reason to refuse a run."""
+    hidden = [name for found in identity.values() for name in unknown(found)]
+    if hidden:
+        more = len(hidden) - _NAMED
+        warnings.warn(
+            f"{path} is resumed although nobody can tell whether {', '.join(hidden[:_NAMED])}"
+            f"{f' and {more} more' if more > 0 else ''} is what it was: it does not show what it "
+            "holds.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
+def _refuse_other_values(path: str | Path, probe: Sequence[float], problem: Problem) -> None:
+    """What the problem computes, and what its functions use that no fingerprint sees.
+
+    Another machine may round otherwise.
+    """
     xp = problem.backend.xp
     rel_tol = 1e-5 if problem.dtype == xp.float64 else 1e-3
-    for saved, here in zip(content["probe"], problem.probe, strict=True):
+    for saved, here in zip(probe, problem.probe, strict=True):
         both_nan = math.isnan(saved) and math.isnan(here)
         if not (both_nan or math.isclose(saved, here, rel_tol=rel_tol)):
             raise ValueError(
@@ -195,6 +254,8 @@ def _refuse_misfits(snapshot: Snapshot, problem: Problem) -> None:
     ):
         if tuple(array.shape) != expected:
             raise TypeError(f"{name} has shape {tuple(array.shape)}, expected {expected}")
+        if array.dtype != problem.dtype:
+            raise TypeError(f"{name} is of {array.dtype}, expected {problem.dtype}")
     if [record.k for record in history] != list(range(1, len(history) + 1)):
         raise TypeError("its iterations are not numbered from 1")
 

@@ -12,14 +12,15 @@ import dataclasses
 import functools
 import hashlib
 import math
-import sysconfig
 import types
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any
 
+from ._members import dtype_name, is_compiled, is_installed, members
 from .backends import Backend, SparseKernel, get_backend, is_array, is_sparse
-from .design import Passes, Standardized
+from .design import Passes
 
 #: Entries of a block that is brought to the host at once.
 _BLOCK = 1 << 20
@@ -30,12 +31,14 @@ _DIGITS = 12
 #: Arrays of no more entries are shown by their values.
 _SHOWN = 5
 
-#: Where the modules of Python and of installed packages are.
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+#: Members of a value that are listed one by one; of more there is one digest.
+_LISTED = 100
 
-#: What is computed from the other fields: another machine, or another number of threads, rounds it
-#: otherwise.
-_COMPUTED: Mapping[type, frozenset[str]] = {Standardized: frozenset({"mean", "scale"})}
+#: Values inside of values that are followed, and values in all.
+_DEEPEST, _MOST = 40, 1_000_000
+
+#: How the text of what can't be compared ends.
+_UNKNOWN = " (not compared)"
 
 
 def fingerprint(value: Any, name: str) -> dict[str, str]:
@@ -44,9 +47,10 @@ def fingerprint(value: Any, name: str) -> dict[str, str]:
     Parameters
     ----------
     value : object
-        Numbers, text, arrays, sparse matrices, dataclasses and other objects, containers and
-        functions: of a function its code, its defaults, what it closes over, and the numbers,
-        arrays and functions of its module that it names.
+        Numbers, text, arrays, sparse matrices, dataclasses and other objects (attributes and
+        slots), containers, classes and functions: of a function its code, its defaults, what it
+        closes over, and whatever it and the functions inside it name of their module or of another
+        one of yours. Of objects of a library the state that it would pickle.
     name : str
         Where the paths start.
 
@@ -54,7 +58,8 @@ def fingerprint(value: Any, name: str) -> dict[str, str]:
     -------
     dict
         Texts by path. Counters, caches and the backend are left out, and so are the fields of a
-        dataclass that are not part of its comparisons.
+        dataclass that are not part of its comparisons. What does not show what it holds (a lock, an
+        open file), or lies more than 40 values deep, is marked: :func:`unknown` names it.
 
     Examples
     --------
@@ -78,36 +83,67 @@ def differences(
     ]
 
 
+def unknown(found: Mapping[str, str]) -> list[str]:
+    """The paths of what could not be compared."""
+    return [path for path, text in found.items() if text.endswith(_UNKNOWN)]
+
+
 class _Walk:
     """One walk through what a value holds: no array is read twice, and no circle is followed."""
 
-    def __init__(self) -> None:
+    def __init__(self, above: AbstractSet[int] = frozenset()) -> None:
         # Each value is held as well, lest another one takes its id.
         self._digests: dict[int, tuple[Any, str]] = {}
-        self._functions: dict[int, tuple[Any, str]] = {}
-        self._above: set[int] = set()
+        self._seen: dict[int, tuple[Any, str]] = {}
+        self._above: set[int] = set(above)
+        self._left = _MOST
 
     def parts(self, value: Any, path: str) -> Iterator[tuple[str, str]]:
         """Yield (path, text) of a value and of its parts."""
         key = id(value)
         if _is_bookkeeping(value) or key in self._above:
             return
-        if is_array(value):
-            yield path, self._digest(value)
-            return
-        text = _plain(value)
-        if text is None and isinstance(value, types.FunctionType):
-            if key in self._functions:
-                text = f"that of {self._functions[key][1]}"
-            self._functions.setdefault(key, (value, path))
+        text = self._digest(value) if is_array(value) else _plain(value)
+        if text is None and _is_named(value):
+            if key in self._seen:
+                text = f"that of {self._seen[key][1]}"
+            self._seen.setdefault(key, (value, path))
         if text is not None:
             yield path, text
             return
-        yield path, _kind(value)
+        self._left -= 1
+        if len(self._above) >= _DEEPEST or self._left < 0:
+            if self._left >= -1:  # of what comes after the last one the first is named
+                yield path, f"{_kind(value)} too deep or too large{_UNKNOWN}"
+            return
         self._above.add(key)
-        for name, part in _members(value):
-            yield from self.parts(part, f"{path}{name}")
+        yield from self._composed(value, path)
         self._above.discard(key)
+
+    def _composed(self, value: Any, path: str) -> Iterator[tuple[str, str]]:
+        try:
+            inside = list(members(value))
+        except Exception:  # whatever its class or its library raises
+            yield path, f"{_kind(value)}{_UNKNOWN}"
+            return
+        if isinstance(value, (set, frozenset)):
+            inside = [(f"[{i}]", part) for i, part in enumerate(self._ordered(value))]
+        if len(inside) <= _LISTED:
+            yield path, _kind(value)
+            for name, part in inside:
+                yield from self.parts(part, f"{path}{name}")
+            return
+        digest = hashlib.sha256()
+        for name, part in inside:
+            for below, text in self.parts(part, name):
+                digest.update(repr((below, text)).encode())
+                if text.endswith(_UNKNOWN):
+                    yield f"{path}{below}", text
+        yield path, f"{_kind(value)} of {len(inside)} {digest.hexdigest()[:_DIGITS]}"
+
+    def _ordered(self, entries: AbstractSet[Any]) -> list[Any]:
+        """The entries of a set, whose order is another one in each process."""
+        return sorted(entries, key=lambda part: list(_Walk(self._above).parts(part, "")))
 
     def _digest(self, array: Any) -> str:
         key = id(array)
@@ -117,8 +153,18 @@ class _Walk:
 
 
 def _is_bookkeeping(value: Any) -> bool:
-    is_backend = hasattr(value, "xp") and hasattr(value, "to_numpy")
-    return is_backend or isinstance(value, (Passes, types.ModuleType))
+    if isinstance(value, (Passes, types.ModuleType)):
+        return True
+    return not isinstance(value, type) and hasattr(value, "xp") and hasattr(value, "to_numpy")
+
+
+def _is_named(value: Any) -> bool:
+    """What is taken apart once: where it is met again its first place is named."""
+    if isinstance(value, (types.FunctionType, type)):
+        return True
+    containers = (Mapping, list, tuple, set, frozenset, types.MethodType, functools.partial)
+    sparse = isinstance(value, SparseKernel) or is_sparse(value)
+    return not (sparse or isinstance(value, containers) or dataclasses.is_dataclass(value))
 
 
 def _plain(value: Any) -> str | None:
@@ -129,7 +175,8 @@ def _plain(value: Any) -> str | None:
         return repr(float(value))
     if isinstance(value, Enum):
         return value.name
-    return value.__qualname__ if isinstance(value, type) else None
+    named = is_installed(value) if isinstance(value, type) else is_compiled(value)
+    return value.__qualname__ if named else None
 
 
 def _kind(value: Any) -> str:
@@ -137,70 +184,12 @@ def _kind(value: Any) -> str:
         return f"sparse {tuple(value.shape)}"
     if isinstance(value, types.FunctionType):
         return f"function {value.__qualname__} {_code(value.__code__)}".rstrip()
-    return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _members(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, SparseKernel) or is_sparse(value):
-        kernel = value if isinstance(value, SparseKernel) else None
-        kernel = kernel or get_backend(value).sparse_kernel(value)
-        yield from zip((".values", ".indices", ".indptr"), kernel.parts(), strict=True)
-    elif isinstance(value, types.FunctionType):
-        yield from _of_function(value)
-    elif isinstance(value, types.MethodType):
-        yield from ((".self", value.__self__), (".function", value.__func__))
-    elif isinstance(value, functools.partial):
-        yield from ((".function", value.func), (".args", value.args), (".keys", value.keywords))
-    elif isinstance(value, Mapping):
-        yield from ((f"[{key!r}]", part) for key, part in value.items())
-    elif isinstance(value, (list, tuple)):
-        yield from ((f"[{i}]", part) for i, part in enumerate(value))
-    elif isinstance(value, (set, frozenset)):
-        yield from ((f"[{i}]", part) for i, part in enumerate(sorted(value, key=repr)))
-    elif dataclasses.is_dataclass(value):
-        computed = _COMPUTED.get(type(value), frozenset())
-        for field in dataclasses.fields(value):
-            if field.compare and field.name not in computed:
-                part = getattr(value, field.name)
-                yield f".{field.name}", _dtype_name(part) if field.name == "dtype" else part
-    elif hasattr(value, "__wrapped__"):  # functions that a library has compiled
-        yield ".wrapped", value.__wrapped__
-    else:
-        yield from _attributes(value)
-
-
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """What an object of another kind holds, but for what it computed and keeps."""
-    for name, part in sorted(getattr(value, "__dict__", {}).items()):
-        if not hasattr(getattr(type(value), name, None), "attrname"):  # a cached property
-            yield f".{name}", part
-
-
-def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    code = function.__code__
-    if function.__defaults__ or function.__kwdefaults__:
-        yield ".defaults", (function.__defaults__, function.__kwdefaults__)
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield f".{name}", cell.cell_contents
-        except ValueError:  # not set yet
-            continue
-    if _is_installed(code):
-        return  # what the modules of a library hold is not ours
-    for name in code.co_names:
-        found = function.__globals__.get(name)
-        ours = isinstance(found, types.FunctionType) and found.__module__ == function.__module__
-        if ours or is_array(found) or isinstance(found, (int, float, str, list, tuple)):
-            yield f".{name}", found
-
-
-def _is_installed(code: types.CodeType) -> bool:
-    return code.co_filename.startswith(_INSTALLED)
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 def _code(code: types.CodeType) -> str:
     """A digest of what a function does; of a library's functions the name says enough."""
-    return "" if _is_installed(code) else _sha256(repr(_instructions(code)).encode())
+    return "" if is_installed(code) else _sha256(repr(_instructions(code)).encode())
 
 
 def _instructions(code: types.CodeType) -> tuple[Any, ...]:
@@ -213,14 +202,10 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
-def _dtype_name(dtype: Any) -> str:
-    return str(dtype).rpartition(".")[2]
-
-
 def _digest(array: Any, backend: Backend) -> str:
     """Dtype, shape and digest of every entry; few entries are shown instead."""
     shape = tuple(int(n) for n in array.shape)
-    kind, size = _dtype_name(array.dtype), math.prod(shape)
+    kind, size = dtype_name(array.dtype), math.prod(shape)
     whole = kind.startswith(("int", "uint"))
     head = f"{'integers' if whole else kind} {shape}"
     if size <= _SHOWN or kind == "object":

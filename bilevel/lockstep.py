@@ -57,6 +57,15 @@ class _Side(Generic[T]):
         return answer
 
 
+def _begin(thread: threading.Thread, side: _Side[Any]) -> None:
+    """Start a thread; where the system has no more of them, its owner is not left waiting."""
+    try:
+        thread.start()
+    except BaseException as error:  # the owner raises it again
+        side.error = error
+        side.questions.put(_ENDED)
+
+
 class Task(Generic[T]):
     """A function in a thread of its own that runs only while its owner waits for it.
 
@@ -97,7 +106,7 @@ class Task(Generic[T]):
         """Run to the first question and return it; None where there is none."""
         # Thread.start holds locks, which an interrupt may leave held: the new thread would wait for
         # them for ever. Interrupts are the main thread's, so another one starts it.
-        _thread.start_new_thread(self._thread.start, ())
+        _thread.start_new_thread(_begin, (self._thread, self._side))
         return self._wait()
 
     def answer(self, answer: Any) -> Any:

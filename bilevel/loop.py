@@ -187,7 +187,8 @@ def minimize(
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
         broken off, to the last bit on the same machine. A file of other data, of another method
-        or option, of another ``lam0``, ``x0`` or ``tol`` is refused; the budgets may differ.
+        or option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
+        changed; the budgets may differ. What cannot be compared is named in a warning.
 
     Returns
     -------
@@ -228,7 +229,9 @@ def minimize(
         keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
         snapshot = (keeper.load() if resume else None) or snapshot
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
-    meter = budgets.meter(problem, progress)
+    theirs: list[BaseException] = []
+    meter = budgets.meter(problem, _heard(progress, theirs))
+    callback = _heard(callback, theirs)
     status = Status.MAX_ITER
     notes: tuple[str, ...] = ()
     try:
@@ -249,13 +252,30 @@ def minimize(
     except BudgetSpent as end:
         status = end.status
     except ArithmeticError as error:
-        if snapshot.best is None:
+        if snapshot.best is None or any(error is one for one in theirs):
             raise
         status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
     snapshot = _with_offered(snapshot, meter, budgets.spent + metered(problem, meter), status)
     if keeper is not None and keeper.trouble:
         notes = (*notes, keeper.trouble)
     return _result(problem, snapshot, status, notes)
+
+
+def _heard(
+    function: Callable[[Any], Any] | None, theirs: list[BaseException]
+) -> Callable[[Any], Any] | None:
+    """The same, whose errors are kept in a list: they are the caller's, not the method's."""
+    if function is None:
+        return None
+
+    def call(argument: Any) -> Any:
+        try:
+            return function(argument)
+        except ArithmeticError as error:
+            theirs.append(error)
+            raise
+
+    return call
 
 
 def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status) -> Snapshot:

@@ -30,6 +30,9 @@ from .record import Costed, Costs, Record, Result, aligned
 from .stacked import StackedInner
 from .status import Status
 
+#: Searches in threads at most: systems allow a process some thousands of them.
+_MOST_THREADS = 2000
+
 
 @dataclass(frozen=True, repr=False)
 class MultistartResult(Costed):
@@ -101,7 +104,7 @@ def multistart(
         Where each search starts; one outside of the domain is replaced by the nearest point of it,
         with a warning. A number of starts is drawn from the
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
-        many equal intervals, each once.
+        many equal intervals, each once. At most 2000 where the searches share passes.
     method : str or Method
         The outer method.
     x0 : array, optional
@@ -109,8 +112,11 @@ def multistart(
     seed : int
         Of the draw.
     max_iter, tol, max_passes, max_seconds
-        Of each search, as in :func:`bilevel.minimize`. Its passes are those that it would have cost
-        alone, its seconds count the waiting for the others.
+        Of each search, as in :func:`bilevel.minimize`, not of the whole. Its passes are those that
+        it would have cost alone, its seconds count the waiting for the others, from its own start.
+        Drawing and starting the searches, some milliseconds for each, is in no budget, and where
+        they run one after the other each has the whole of it. Ctrl-C, or a true answer of
+        ``callback``, ends them all.
     callback : callable, optional
         Called with the number of the search and each of its records; a true answer ends the whole
         run.
@@ -183,7 +189,9 @@ def _not_run(problem: Problem, lam: Array, x: Array) -> Result:
 def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
     m = problem.inner.n_hyperparameters
     if python_number(starts) is not None:
-        return _drawn(problem, COUNT(starts, "starts"), seed)
+        n = COUNT(starts, "starts")
+        _refuse_crowds(problem, n)
+        return _drawn(problem, n, seed)
     expected = f"(S, {m})" + (" or (S,)" if m == 1 else "")
     shape = getattr(starts, "shape", None)
     if isinstance(starts, (list, tuple)):
@@ -204,7 +212,16 @@ def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
         raise ValueError(f"starts must have shape {expected}, got {tuple(shape)}.")
     if not rows:
         raise ValueError("starts must hold at least one start, got none.")
+    _refuse_crowds(problem, len(rows))
     return [problem.start(row, f"starts[{s}]") for s, row in enumerate(rows)]
+
+
+def _refuse_crowds(problem: Problem, n: int) -> None:
+    if n > _MOST_THREADS and _shares(problem.inner):
+        raise ValueError(
+            f"starts must be at most {_MOST_THREADS} where the searches share passes, each in a "
+            f"thread of its own, got {n}: make several calls."
+        )
 
 
 def _drawn(problem: Problem, n: int, seed: int) -> list[Array]:

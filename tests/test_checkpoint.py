@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import shutil
 import signal
@@ -501,3 +502,123 @@ def test_what_is_computed_from_the_data_counts_too(tmp_path):
     with pytest.raises(ValueError, match="at the same point its value is"):
         bilevel.minimize(problem(1e-3), **options, resume=True)
     assert bilevel.minimize(problem(1e-15), **options, resume=True).nit == 2
+
+
+# -- files that were changed -----------------------------------------------------------------------
+
+
+def written(path):
+    """The header and the arrays of a checkpoint of two iterations."""
+    bilevel.minimize(small(bilevel.get_backend("numpy")), **START, method="hoag", checkpoint=path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    return json.loads(str(arrays.pop("text"))), arrays
+
+
+def replaced(path, header, arrays, signed):
+    """Write it again, with the digest of what it holds or with that which it had."""
+    if signed:
+        header["digest"] = checkpoints._digest(header["content"], arrays)
+    np.savez(path, text=np.array(json.dumps(header)), **arrays)
+
+
+def rounded(tree, arrays):
+    arrays["a0"] = np.round(arrays["a0"], 1) + 0.1
+
+
+def renamed(tree, arrays):
+    arrays["more"] = np.zeros(2)
+
+
+def retyped(tree, arrays):
+    arrays["a0"] = arrays["a0"].view(np.int64)
+
+
+def reshaped(tree, arrays):
+    arrays["a0"] = arrays["a0"][None]
+
+
+def best_of_minus_8(tree, arrays):
+    tree["fields"]["best"]["fields"]["value"] = {"float": (-8.0).hex()}
+
+
+def tol_of_the_state(tree, arrays):
+    tree["fields"]["state"]["fields"]["tol"] = {"float": "inf"}
+
+
+@pytest.mark.parametrize(
+    "change", [rounded, renamed, retyped, reshaped, best_of_minus_8, tol_of_the_state]
+)
+def test_a_file_that_was_changed_is_refused(tmp_path, change):
+    """Archives whose checksums are right: they used to be believed."""
+    path = tmp_path / "run.npz"
+    header, arrays = written(path)
+    content = json.loads(header["content"])
+    change(content["tree"], arrays)
+    header["content"] = json.dumps(content)
+    replaced(path, header, arrays, signed=False)
+    options = {**START, "method": "hoag", "checkpoint": path}
+    with pytest.raises(ValueError, match=f"{path.name} is damaged or was changed"):
+        bilevel.minimize(small(bilevel.get_backend("numpy")), **options, resume=True)
+
+
+def put(*keys, value):
+    def change(content, arrays):
+        *before, last = keys
+        for key in before:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+STATE = ("tree", "fields", "state")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put(*STATE, "fields", "lam", value={"float": "no hexadecimal"}),
+        put(*STATE, "fields", "lam", value={"float": 1.0}),
+        put(*STATE, "fields", "lam", value={"float": "0x1p+99999"}),
+        put(*STATE, "fields", "lam", value=None),
+        put(*STATE, "fields", "lam", value={"array": "none"}),
+        put(*STATE, "fields", value={}),
+        put(*STATE, "class", value="os:system"),
+        put("tree", "fields", "history", value=3),
+        put("tree", "fields", "more", value=3),
+        put("tree", value=7),
+        put("probe", value=[1.0]),
+        put("probe", value=["a", "b"]),
+        put("identity", value=[]),
+        put("identity", "start", value=4),
+        lambda content, arrays: arrays.update(
+            {name: array.astype("float32") for name, array in arrays.items()}
+        ),
+        lambda content, arrays: arrays.update(
+            {name: np.full(array.shape, "a") for name, array in arrays.items()}
+        ),
+    ],
+)
+def test_what_cannot_be_decoded_is_one_error(tmp_path, change):
+    """Whoever computes the digest again gets past it, and not far."""
+    path = tmp_path / "run.npz"
+    header, arrays = written(path)
+    content = json.loads(header["content"])
+    change(content, arrays)
+    header["content"] = json.dumps(content)
+    replaced(path, header, arrays, signed=True)
+    options = {**START, "method": "hoag", "checkpoint": path}
+    with pytest.raises(ValueError, match=f"{path.name} is damaged or was changed"):
+        bilevel.minimize(small(bilevel.get_backend("numpy")), **options, resume=True)
+
+
+@pytest.mark.parametrize("field", ["digest", "content"])
+@pytest.mark.parametrize("value", [None, 3, "0", {}])
+def test_a_header_that_was_changed_is_refused(tmp_path, field, value):
+    path = tmp_path / "run.npz"
+    header, arrays = written(path)
+    replaced(path, {**header, field: value}, arrays, signed=False)
+    options = {**START, "method": "hoag", "checkpoint": path}
+    with pytest.raises(ValueError, match=f"{path.name} is damaged or was changed"):
+        bilevel.minimize(small(bilevel.get_backend("numpy")), **options, resume=True)

@@ -11,6 +11,7 @@ from scipy import sparse
 import bilevel
 from bilevel import Ball, Box, Status, iterate, logistic_regression, minimize
 from bilevel.methods import HOAG, FixedStep
+from bilevel.record import Record
 
 
 def data(n=30, p=5, seed=0):
@@ -136,6 +137,23 @@ def test_a_callback_that_raises_is_not_swallowed(problem):
 
     with pytest.raises(RuntimeError, match="mine"):
         minimize(problem, callback=callback, method="hoag")
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, FloatingPointError, OverflowError])
+@pytest.mark.parametrize("where", ["callback", "progress"])
+def test_arithmetic_of_a_callback_is_not_the_method_s(problem, where, kind, monkeypatch):
+    """It used to end the run as NON_FINITE: "a value became NaN or infinite"."""
+    monkeypatch.setattr("bilevel.meter._EVERY", 0.0)
+    calls = []
+
+    def fails(told):
+        calls.append(told)
+        if isinstance(told, Record) or told.passes > 200:
+            raise kind("mine")
+
+    with pytest.raises(kind, match="mine"):
+        minimize(problem, 5.0, tol=0.0, method="hoag", **{where: fails})
+    assert len(calls) > (where == "progress")
 
 
 def test_ctrl_c_in_a_callback_returns_the_best(problem):

@@ -696,3 +696,23 @@ def test_a_numpy_error_state_reaches_the_searches():
 def test_a_custom_method_runs_in_lockstep(problem):
     found = multistart(problem, [0.0, 2.0], method=HOAG(), max_iter=4)
     assert found.passes < sum(r.passes for r in found.results)
+
+
+def test_a_crowd_of_searches_is_refused_before_it_is_drawn():
+    """300000 threads: no budget covers their start."""
+    problem = bilevel.logistic_regression(*data())
+    started = time.monotonic()
+    for starts in (300_000, [0.0] * 2001, np.zeros(2001)):
+        with pytest.raises(ValueError, match="starts must be at most 2000 .* several calls"):
+            multistart(problem, starts, max_seconds=1)
+    assert time.monotonic() - started < 5
+
+
+def test_no_more_threads_is_an_error_and_no_waiting(monkeypatch):
+    def full(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    task = Task(lambda ask: ask("?"), "none")
+    with pytest.raises(RuntimeError, match="can't start new thread"), stopping([task]):
+        task.start()

@@ -38,7 +38,8 @@ def backend_names() -> tuple[str, ...]:
 def library_of(array: Any) -> str | None:
     """Return the name of the backend of an array, or None if it is no array we know."""
     for cls in type(array).__mro__:
-        name = _MODULES.get(cls.__module__.partition(".")[0])
+        # Classes that Cython made have no text there.
+        name = _MODULES.get(str(cls.__module__).partition(".")[0])
         if name is not None:
             return name
     return None
@@ -53,7 +54,7 @@ def is_sparse(array: Any) -> bool:
     """Tell whether this is a sparse matrix of SciPy, CuPy, torch or JAX."""
     if sparse.issparse(array):
         return True
-    module = type(array).__module__
+    module = str(type(array).__module__)
     top = module.partition(".")[0]
     if top == "cupyx":
         return hasattr(array, "tocsr")

@@ -342,3 +342,43 @@ def test_arguments_are_checked() -> None:
             certify(RESULT, KNOWN.problem, delta=delta)
     with pytest.raises(ValueError, match="iteration"):
         certify(replace(RESULT, history=()), KNOWN.problem)
+
+
+def unmoved(status: Status) -> tuple[Any, Problem]:
+    """A run of one record whose x is zero, with proven bounds so large that they hold."""
+    rng = np.random.default_rng(5)
+    A = rng.normal(size=(80, 4))
+    y = np.where(A @ [1, -2, 0.5, 0] + rng.normal(size=80) > 0, 1.0, -1.0)
+    A = A * [1, 1e6, 1, 1]
+    problem = bilevel.logistic_regression(A[:40], y[:40], A[40:], y[40:])
+    result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=1)
+    x = np.zeros(4)
+    grad = float(np.linalg.norm(problem.inner.at(x, result.lam).grad))  # μ = e⁰
+    first = replace(
+        result.history[0],
+        value=40 * math.log(2),
+        value_error=6e5,
+        inner_error=1.01 * grad,
+        hypergrad=np.zeros(1),
+        hypergrad_error=1e30,
+        optimality=0.0,
+        step=0.0,
+        status=status,
+    )
+    history = (first,)
+    changed = replace(
+        result, x=x, fun=first.value, jac=first.hypergrad, history=history, best=first, nit=1
+    )
+    return replace(changed, status=status), problem
+
+
+@pytest.mark.parametrize("status", [Status.CONVERGED, Status.STALLED])
+def test_a_bound_that_is_true_of_everything_proves_nothing(status: Status) -> None:
+    """x = 0 is within 1.2e7 of the fit; the value, 27.7, within 6e5 of f, 7.2548 by SciPy."""
+    result, problem = unmoved(status)
+    certificate = certify(result, problem, method="hoag")
+    assert certificate["value"].figures["f(λ*)"] == pytest.approx(7.2548, abs=1e-3)
+    expected = "VIOLATED" if status is Status.CONVERGED else "ASSUMED"
+    assert mark(certificate, "model") == expected
+    assert mark(certificate, "value") in ("ASSUMED", "VIOLATED")
+    assert mark(certificate, "inner solutions") in ("ASSUMED", "VIOLATED")

@@ -146,10 +146,15 @@ def value(run: Run, model: Clause) -> Clause:
     figures["error of f(λ*)"] = end.error_fun
     if not math.isfinite(end.fun):
         return Clause(name, statement, Mark.ASSUMED, "f(λ*) is not finite", figures)
-    if not off <= run.delta * abs(end.fun) + (end.error_fun if end.proven else 0.0):
+    allowed, error = run.delta * abs(end.fun), end.error_fun if end.proven else 0.0
+    if not off <= allowed + error:
         reason = "the last fit was too loose, or this is not its value"
         return Clause(name, statement, Mark.VIOLATED, reason, figures)
-    mark = Mark.PROVED if end.proven else Mark.BOUNDED
+    if not off <= allowed or not (end.proven or end.inner.status.success):
+        reason = "the tight fit is not sure enough of f(λ*) to tell"
+        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    proved = end.proven and off + error <= allowed
+    mark = Mark.PROVED if proved else Mark.BOUNDED
     clause = Clause(name, statement, mark, "by a tight fit at λ*", figures)
     if model.mark is Mark.VIOLATED:
         return replace(clause, mark=Mark.VIOLATED, reason=model.reason)

@@ -167,7 +167,30 @@ def model(run: Run) -> Clause:
     if not abs(value - run.result.fun) <= allowed:
         reason = "g(x, λ*) is not fun: x, fun or the data are another's"
         return Clause(name, statement, Mark.VIOLATED, reason, figures)
-    return _distance(run, Clause(name, statement, Mark.BOUNDED, "", figures), grad)
+    return _near(run, _distance(run, Clause(name, statement, Mark.BOUNDED, "", figures), grad))
+
+
+def _near(run: Run, clause: Clause) -> Clause:
+    """Whether x, or else the value there, is the fit's as near as δ asks.
+
+    A distance as long as X(λ*) itself says nothing of x, however well it is proven.
+    """
+    if clause.mark not in (Mark.PROVED, Mark.BOUNDED):
+        return clause
+    end, there = run.tight, run.host(run.tight.inner.x).reshape(-1)
+    away, size = length(run.host(run.x).reshape(-1) - there), length(there)
+    error = end.error_x if end.proven else 0.0
+    figures = {"‖x - X‖": away, "‖X‖": size, "error of X": error}
+    clause = replace(clause, figures=clause.figures | figures)
+    same_value = abs(run.result.fun - end.fun) <= run.delta * abs(end.fun)
+    if away + error <= (size if same_value else run.delta * size):
+        return clause
+    if (same_value or away <= run.delta * size) and end.inner.status.success:
+        reason = f"{clause.reason}; the bound alone is too loose to tell"
+        return replace(clause, mark=Mark.BOUNDED, reason=reason)
+    reason = f"x is {away:.3g} from a tight fit of length {size:.3g}, further than δ allows"
+    certain = end.proven and run.result.success and away - error > run.delta * size
+    return replace(clause, mark=Mark.VIOLATED if certain else Mark.ASSUMED, reason=reason)
 
 
 def _distance(run: Run, clause: Clause, grad: float) -> Clause:
