@@ -154,7 +154,7 @@ class HOAG:
     ----------
     tolerances : Schedule or str
         ε_k: a schedule, or "quadratic", "cubic", "exponential" or "exact".
-    step : StepRule
+    step_rule : StepRule
         How L is chosen.
     solver : Solver
         The inner solver.
