@@ -1,4 +1,4 @@
-"""What the documentation names is there: parameters, attributes, objects, options."""
+"""What the documentation names is there: parameters, attributes, objects, options, examples."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.optimize import minimize_scalar
 
 import bilevel
 from bilevel.cli._app import app
@@ -121,9 +123,47 @@ def test_pages_name_what_there_is(page: Path) -> None:
             value = getattr(value, part)
 
 
+def run(page: str, first: int = 0, last: int | None = None) -> dict[str, Any]:
+    """The names that the Python blocks of a page leave behind."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile("\n".join(blocks[first:last]), page, "exec"), found)
+    return found
+
+
+def test_the_problem_of_your_own_is_solved() -> None:
+    """The curve of own-problems.md, against the closed form of X(λ) and SciPy's search."""
+    try:
+        import torch  # noqa: F401
+
+        blocks = None
+    except ImportError:
+        blocks = 1  # the second is written for torch
+    found = run("own-problems.md", last=blocks)
+    n, trains, y = found["n"], found["trains"], found["y"]
+    bends = np.diff(np.eye(n), n=2, axis=0)
+
+    def f(lam: float) -> float:
+        H = np.diag(1.0 * trains) + np.exp(lam) * bends.T @ bends + found["mu"] * np.eye(n)
+        return float(np.sum((np.linalg.solve(H, trains * y) - y)[~trains] ** 2) / 2)
+
+    best = minimize_scalar(f, bounds=(-12, 12), method="bounded", options={"xatol": 1e-9})
+    results = [found["result"]] + ([found["again"]] if blocks is None else [])
+    for result in results:
+        assert result.success
+        assert f(float(result.lam[0])) == pytest.approx(best.fun, rel=1e-5)
+        assert result.fun == pytest.approx(best.fun, rel=1e-5)
+
+
+def test_the_page_of_the_estimators_runs() -> None:
+    found = run("estimators.md")
+    assert set(found["search"].best_params_) == {"logisticregression__C"}
+
+
 def test_the_command_line_page_names_options_that_there_are() -> None:
-    told = CliRunner().invoke(app, ["tune", "--help"]).output
-    options = set(re.findall(r"--[a-z][a-z-]*", told))
+    told = CliRunner().invoke(app, ["tune", "--help"], env={"COLUMNS": "100"}).output
+    options = set(re.findall(r"--[a-z][a-z-]*[a-z]", told))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for command in re.findall(r"bilevel tune [^\n`]*(?:\\\n[^\n`]*)*", text):
