@@ -110,7 +110,7 @@ def test_a_wrong_name_is_seen() -> None:
 def test_pages_name_what_there_is(page: Path) -> None:
     """Dotted names like ``bilevel.methods.HOAG``, whatever comes after them."""
     text = page.read_text(encoding="utf-8")
-    names = {name for name in re.findall(r"\bbilevel(?:\.[A-Za-z]\w*)+", text)}
+    names = set(re.findall(r"\bbilevel(?:\.[A-Za-z]\w*)+", text))
     optional = {"cupy", "dpnp", "jax", "torch"}
     for name in names:
         value: Any = bilevel
