@@ -96,7 +96,7 @@ def value_bound(
     if inner_error is None or outer.grad_x_lipschitz is None:
         return None
     slope = grad_x_norm * inner_error
-    return known(slope + outer.grad_x_lipschitz * inner_error**2 / 2 + rounding)
+    return known(slope + outer.grad_x_lipschitz * inner_error * inner_error / 2 + rounding)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Inexact:
 
     def data_energy(self, mu: float) -> float:
         """‖v‖_A."""
-        return math.sqrt(max(self.energy**2 - mu * self.norm**2, 0.0))
+        return math.sqrt(max(self.energy * self.energy - mu * self.norm * self.norm, 0.0))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..backends import COUNT, Array, Backend, check_fields
 from ..inner import InnerPoint
+from ..linalg.factors import cholesky
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
@@ -56,7 +57,7 @@ class Direct:
         outer = problem.outer.at(point.x, point.lam)
         H = self.hessian(point, backend)
         b = xp.reshape(outer.grad_x, (-1, 1))
-        factor = _cholesky(H, backend)
+        factor = cholesky(H, backend)
         if factor is None:
             q, status = _solve(H, b, backend), Status.NEGATIVE_CURVATURE
         else:
@@ -94,13 +95,3 @@ def _solve(H: Array, b: Array, backend: Backend) -> Array:
         return backend.xp.linalg.solve(H, b)
     except (ValueError, RuntimeError):
         return backend.xp.full_like(b, math.nan)
-
-
-def _cholesky(H: Array, backend: Backend) -> Array | None:
-    """Return the factor, or None where H is not positive definite: libraries raise or give NaN."""
-    xp = backend.xp
-    try:
-        factor = xp.linalg.cholesky(H)
-    except (ValueError, RuntimeError):  # LinAlgError of NumPy and of torch
-        return None
-    return factor if bool(xp.all(xp.isfinite(factor))) else None

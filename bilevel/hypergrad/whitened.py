@@ -197,11 +197,11 @@ class _Small:
         return (
             InnerConstants(
                 mu=1.0,
-                cross_lipschitz=None if cross is None else cross * longest**2,
+                cross_lipschitz=None if cross is None else cross * longest * longest,
                 self_concordance=self.metric.leverage,
             ),
             OuterConstants(
-                None if l_g is None else l_g * longest**2,
+                None if l_g is None else l_g * longest * longest,
                 None if l_lam is None else l_lam * longest,
                 None if R_g is None else R_g * longest,
             ),
@@ -401,13 +401,14 @@ def _bends(
         return math.inf, (Bend(),) * m
     seen, lost, *rest = numbers
     chi, longest = metric.chi, metric.longest
-    top = chi * seen + lost * longest**2
+    top = chi * seen + lost * longest * longest
     bends = []
     for j in range(m):
         away = top * (chi - 1) * math.sqrt(chi) * sizes[j]
         product = math.sqrt(chi) * rest[j] + lost * longest * lengths[j] + away
         energy = (
-            math.sqrt(rest[m + j] + lost * lengths[j] ** 2) + math.sqrt(top) * (chi - 1) * sizes[j]
+            math.sqrt(rest[m + j] + lost * lengths[j] * lengths[j])
+            + math.sqrt(top) * (chi - 1) * sizes[j]
         )
         bends.append(Bend(product, energy, top))
     return top, tuple(bends)

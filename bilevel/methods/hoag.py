@@ -374,7 +374,8 @@ class _Iterate:
         """Whether p is small, as far as it can be told from these solves."""
         known = _resolved(self.found.residual, self.norm_g)
         # What the model would still change of g, to first order, is small too.
-        fitted = self.estimate is None or abs(self.value - self.estimate) <= tol * abs(self.value)
+        shift = 0.0 if self.estimate is None else abs(self.value - self.estimate)
+        fitted = self.estimate_error != math.inf and shift <= tol * abs(self.value)
         small = self.stationarity <= tol * abs(self.value)
         return tol > 0 and self.finite and known and fitted and small
 

@@ -22,8 +22,8 @@ from ..status import Status
 class Look:
     """What one backward pass says at (x, λ), with the vectors q and t_j at hand.
 
-    ``energies`` are the norms of q and t_j in the Hessian, and ``p`` is corrected by the residuals
-    of the tangents where there are any.
+    ``energies`` are the norms of q and t_j in the Hessian, ``sizes`` those of their right-hand
+    sides, and ``p`` is corrected by the residuals of the tangents where there are any.
     """
 
     point: InnerPoint
@@ -33,6 +33,7 @@ class Look:
     grad: Array
     p: Array
     energies: tuple[float, ...]
+    sizes: tuple[float, ...]
     constants: InnerConstants
 
     @property
@@ -70,7 +71,10 @@ def look_at(
         right = xp.concat([right, -_cross(problem, point)], axis=-1)
     rest = right - products
     squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
-    energies = tuple(math.sqrt(max(s, 0.0)) for s in backend.scalars(*squares))
+    columns = range(right.shape[-1])
+    host = backend.scalars(*squares, *(norm(right[..., j], backend) for j in columns))
+    energies = tuple(math.sqrt(max(s, 0.0)) for s in host[: len(columns)])
+    sizes = host[len(columns) :]
     if warm:
         kept = _worth_keeping(right, rest, backend)
         if not all(kept):
@@ -82,7 +86,7 @@ def look_at(
     rhs = xp.concat([-grad[..., None], rest], axis=-1)
     p = corrected(problem, outer, point, vectors, rhs[..., 2:])
     constants = problem.inner.constants(point.lam)
-    return Look(point, outer, vectors, pushed, grad, p, energies, constants), rhs
+    return Look(point, outer, vectors, pushed, grad, p, energies, sizes, constants), rhs
 
 
 #: How much larger than at zero the residual of a start may be.

@@ -276,6 +276,9 @@ class PathFollowing:
             return False
         # x, q and p as they are: better than nothing where a budget ends this iteration.
         offer((self._record(state, work, 0.0), work.look.point.x))
+        if estimate.norm <= estimate.noise > state.tol * abs(estimate.value) and not work.moved:
+            work.status = Status.STALLED  # p is lost in rounding, which is more than tol allows
+            return True
         work.verdict = self._judge(problem, state, estimate)
         if work.proof is not None and work.verdict.allowed > 0:
             work.goal = work.proof.needs(work.verdict.allowed)
@@ -304,6 +307,8 @@ class PathFollowing:
         enough = state.tol * abs(estimate.value)
         if state.tol == 0 or gap is None or gap > enough:
             return False
+        if estimate.norm <= estimate.noise > enough:
+            return False  # f may well depend on λ: what of it is not rounding is not known
         # The model that is returned has to be as good as its λ: what the last correction of x
         # would do to g, to first order, is small too.
         if not abs(estimate.value - estimate.corrected) <= enough:
@@ -674,19 +679,21 @@ def _estimate(
     corrected_value, corrected_error = estimated(problem, value, correction)
     ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
     decrement = solved.energies[0]
-    errors = _exact(solved, (grad, grad_x))
+    errors = _exact(solved, (grad, *after.sizes))
     bent = _bend(decrement, fall, 8 * eps * inner_value)
     left = errors[0] + max(ratio, bent) * decrement if solved.moved else decrement
     lag = change * left / decrement if decrement > 0 else 0.0
     grown = [
-        e * max(1.0, b / a) if a > 0 else e for e, a, b in zip(errors[1:], old, new, strict=True)
+        _grown(*numbers)
+        for numbers in zip(errors[1:], after.energies, old, new, after.sizes, strict=True)
     ]
-    if old[0] <= _ROUNDED * grad_x:  # the growth of a residual of rounding says nothing
-        grown[0] = min(grown[0], errors[1] + 10 * after.energies[0] * new[0] / grad_x)
     if width > 2:
-        # The errors of q and t_j met at this angle before the solve; they rarely align.
+        # The errors of q and t_j met at this angle before the solve; they rarely align. Where the
+        # solve was exact they are all new.
         met = solved.energies[1] * math.hypot(*solved.energies[2:])
         cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and solved.ready else 0.3
+        if any(a <= _ROUNDED * size for a, size in zip(old, after.sizes, strict=True)):
+            cosine = 1.0
         linear = cosine * grown[0] * math.hypot(*grown[1:])
     else:
         # Without tangents p is in error by the error of q, and what the correction of x does to q
@@ -727,7 +734,7 @@ _ROUNDED = 1e-8
 
 
 def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
-    """The estimates of the errors of d and q, also where few unknowns let CG solve exactly.
+    """The estimates of the errors of d, q and t, also where few unknowns let CG solve exactly.
 
     A solve of a few steps ends before its error can be estimated. Its residual, as a share of the
     right-hand side and times a factor for the condition of H, can stand for it where it is tiny.
@@ -738,6 +745,21 @@ def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
         if residual <= _ROUNDED * size:
             found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
     return tuple(found)
+
+
+def _grown(error: float, energy: float, old: float, new: float, size: float) -> float:
+    """The error of q or t at the new x, by what its residual has become there.
+
+    Where the old residual was one of rounding its growth says nothing, and the share that the new
+    one has of the right-hand side does, times a factor for the condition of H.
+    """
+    if not size > 0:
+        return error
+    if old > _ROUNDED * size:
+        return error * max(1.0, new / old)
+    if energy == 0 and new > 0:
+        return math.inf  # it has not been solved for
+    return error + 10 * energy * new / size
 
 
 def _bend(decrement: float, fall: float, rounding: float) -> float:

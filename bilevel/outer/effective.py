@@ -7,6 +7,7 @@ regression and n for kernel ridge regression, once for each λ.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from ..backends import Array, Backend
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
 from ..inner.penalties import WeightedL2
+from ..linalg.factors import cholesky
 from ..losses import Squared
 
 
@@ -49,12 +51,24 @@ class SmootherPoint(Protocol):
 
 
 def _inverse(A: Array, backend: Backend) -> tuple[Array, Array]:
-    """(A⁻¹, log det A) of a positive definite matrix."""
+    """(A⁻¹, log det A) of a positive definite matrix; NaN where rounding has made it another."""
     xp = backend.xp
-    factor = xp.linalg.cholesky(A)
+    factor = cholesky(A, backend)
+    if factor is None or _lost(A, factor, backend):
+        return A * math.nan, xp.sum(A) * math.nan
     eye = xp.eye(A.shape[0], dtype=A.dtype, device=backend.device)
     half = xp.linalg.solve(factor, eye)
     return xp.matmul(half.T, half), 2 * xp.sum(xp.log(xp.linalg.diagonal(factor)))
+
+
+def _lost(A: Array, factor: Array, backend: Backend) -> bool:
+    """Whether the smallest pivot is one of rounding: features with an offset square it into A."""
+    xp = backend.xp
+    unit = float(xp.finfo(A.dtype).eps)
+    pivot, largest = backend.scalars(
+        xp.min(xp.linalg.diagonal(factor)), xp.max(xp.linalg.diagonal(A))
+    )
+    return not pivot * pivot > 10 * A.shape[0] * unit * largest
 
 
 class RidgeSmoother:

@@ -43,7 +43,7 @@ class WolfeSearch:
         noise = max(self.noise * abs(value), rounding)
         low, low_slope = 0.0, slope
         high, high_slope = math.inf, math.inf
-        fallback = None
+        fallback, fails = None, 0
         for _ in range(self.max_trials):
             point = ray.at(t)
             value_t, slope_t = backend.scalars(point.value, ray.slope(point))
@@ -53,6 +53,7 @@ class WolfeSearch:
                 value > value_t <= value + self.c1 * t * slope  # > : no step of length zero
                 or (value_t <= value + slack and slope_t <= (2 * self.c1 - 1) * slope)
             )
+            fails = 0 if descends else fails + 1
             if not descends:
                 high, high_slope = t, slope_t if finite else math.inf
             elif slope_t < self.c2 * slope:
@@ -61,17 +62,23 @@ class WolfeSearch:
                 high, high_slope, fallback = t, slope_t, point
             else:
                 return point
-            t = _next_trial(low, low_slope, high, high_slope)
+            t = _next_trial(low, low_slope, high, high_slope, fails)
             if not t > low or t >= high:
                 break
         return fallback
 
 
-def _next_trial(low: float, low_slope: float, high: float, high_slope: float) -> float:
-    """Secant step on the slope, kept inside the bracket; doubling while there is none."""
+def _next_trial(low: float, low_slope: float, high: float, high_slope: float, fails: int) -> float:
+    """Secant step on the slope, kept inside the bracket; doubling while there is none.
+
+    Where a loss has saturated its slope is the same at every trial, and so is the secant's share:
+    after two failures in a row a trial goes ten times nearer.
+    """
     if math.isinf(high):
         return 4 * low if low > 0 else 1.0
     width = high - low
+    if fails > 2:
+        return low + width * 0.1
     if math.isfinite(high_slope) and high_slope > low_slope:
         share = -low_slope / (high_slope - low_slope)
         return low + width * min(max(share, 0.1), 0.9)
