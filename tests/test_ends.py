@@ -319,3 +319,152 @@ def test_a_start_at_a_small_lam_comes_down_to_it():
         assert result.history[0].lam[0] == -8.0
         passes[first] = result.passes
     assert passes[1e4] < 0.95 * passes[np.inf]
+
+
+def test_a_saturated_loss_does_not_stall_the_inner_fit():
+    """HOAG said CONVERGED at x = 0: the line search shrank too slowly, and its stall was believed."""
+    X = np.column_stack([1000 + np.arange(20.0) % 3, np.arange(20.0) % 2])
+    y = -np.ones(20)
+    y[0] = 1.0
+    problem = bilevel.logistic_regression(X, y, X[:5], y[:5])
+    result = bilevel.minimize(problem, -2.0, method="hoag")
+    dense = DenseModel(X, y, X[:5], y[:5], "logistic", np.zeros(2, int))
+    assert result.fun == pytest.approx(dense(result.lam)[0], rel=1e-2)
+    assert np.any(result.x != 0)
+
+
+@pytest.mark.parametrize("column", [1e6, 1e10])
+def test_hoag_is_no_end_where_x_never_moved(column):
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(80, 4))
+    y = np.where(X @ [1, -2, 0.5, 0] + rng.normal(size=80) > 0, 1.0, -1.0)
+    X = X * [1, column, 1, 1]
+    dense = DenseModel(X[:40], y[:40], X[40:], y[40:], "logistic", np.zeros(4, int))
+    result = bilevel.minimize(problem_of(dense), method="hoag", max_iter=100)
+    # The same model in units of one: its f does not depend on them where λ is small beside X.
+    unit = DenseModel(*(a / [1, column, 1, 1] if a.ndim == 2 else a for a in
+                        (dense.X, dense.y, dense.X_val, dense.y_val)), "logistic", dense.groups)  # fmt: skip
+    assert not result.success or result.fun < 0.6 * unit([12.0])[0]
+
+
+@pytest.mark.parametrize("scale", [1e45, 1e60])
+def test_huge_targets_are_no_end_at_the_start(scale):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 5))
+    y = scale * (X.sum(1) + 0.5 * rng.standard_normal(50))
+    dense = DenseModel(X[:30], y[:30], X[30:], y[30:], "squared", np.zeros(5, int))
+    result = bilevel.minimize(problem_of(dense), method="hoag", max_iter=50)
+    assert not result.success or result.fun / scale**2 < 4
+
+
+def test_p_that_is_lost_in_rounding_is_no_end():
+    """Features of Unix time and a free intercept: p was -0.065, and f was taken for flat."""
+    rng = np.random.default_rng(1)
+    Z, Zv = rng.standard_normal((6, 2)), rng.standard_normal((4, 2))
+    y = Z[:, 0] * 0.02 + rng.standard_normal(6)
+    y_val = Zv[:, 0] * 0.02 + rng.standard_normal(4)
+    loss = losses.Squared()
+    for offset in (1e8, 1.7e9):
+        problem = bilevel.Problem(
+            inner.linear_model(Z + offset, y, loss, fit_intercept=True),
+            outer.held_out(Zv + offset, y_val, loss, fit_intercept=True),
+        )
+        assert not bilevel.minimize(problem).success
+
+
+def test_functions_without_products_move_lam():
+    """CG solves two unknowns exactly: the estimate of its error was 1e26, and λ stayed."""
+    A, b, t = (
+        np.asarray([[1.0, 0.3], [-0.2, 0.8], [0.5, -1.0]]),
+        np.asarray([1.0, -2, 3]),
+        [0.7, -1],
+    )
+    h = inner.from_functions(
+        lambda x, lam: (
+            0.5 * ((A @ x - b) ** 2).sum() + 0.5 * np.exp(lam[0]) * x @ x,
+            A.T @ (A @ x - b) + np.exp(lam[0]) * x,
+        ),
+        like=b,
+        x_shape=(2,),
+        n_hyperparameters=1,
+    )
+    g = outer.from_functions(lambda x, lam: (0.5 * ((x - t) ** 2).sum(), x - t), like=b)
+    result = bilevel.minimize(bilevel.Problem(h, g, Box(-6.0, 6.0)))
+    assert result.success
+    assert result.lam[0] == pytest.approx(0.8439, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lam_for_each_of_few_weights_is_found(seed):
+    """With 4 to 8 unknowns CG is exact after a few steps, and the run stalled at its start."""
+    rng = np.random.default_rng(seed)
+    p = 4 + seed
+    X = rng.standard_normal((200, p))
+    y = np.sign(X @ (rng.random(p) < 0.4).astype(float) + rng.standard_normal(200))
+    dense = DenseModel(X[:100], y[:100], X[100:], y[100:], "logistic", np.arange(p))
+    result = bilevel.minimize(problem_of(dense), max_iter=150)
+    assert result.status in (Status.CONVERGED, Status.MAX_ITER)
+    assert dense.lower(result.lam) <= 1e-4
+
+
+def test_p_after_a_long_step_counts_what_the_step_did_to_q_and_t():
+    """One feature, GCV: p had the wrong sign, with an estimated error of 1e-18."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        x = 10 * rng.standard_normal(15)
+        y = np.tanh(x / 5) + 0.3 * rng.standard_normal(15)
+        h = inner.linear_model(x[:, None], y, losses.Squared())
+
+        def f(lam, x=x, y=y):
+            c = x @ x + np.exp(lam)
+            return 15 * ((y - x * (x @ y) / c) ** 2).sum() / (15 - x @ x / c) ** 2
+
+        result = bilevel.minimize(bilevel.Problem(h, outer.gcv(h)), -5.7)
+        for record in result.history:
+            lam = record.lam[0]
+            slope = (f(lam + 1e-5) - f(lam - 1e-5)) / 2e-5
+            assert abs(record.hypergrad[0] - slope) <= record.tol + 1e-6 * abs(slope) + 1e-9
+
+
+@pytest.mark.parametrize("lam0", [0.25, 0.27, 0.28, 0.3, 0.0, -2.0, -5.0])
+def test_the_error_of_p_is_not_taken_for_less_than_it_is(lam0):
+    """A preconditioner from another λ had its error estimated at 0: λ went back for ever."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    X, y = datasets.load_breast_cancer(return_X_y=True)
+    X, y = (X - X.mean(0)) / X.std(0), 2.0 * y - 1
+    dense = DenseModel(X[::2], y[::2], X[1::2], y[1::2], "logistic", np.zeros(30, int))
+    result = bilevel.minimize(problem_of(dense), lam0)
+    assert result.success
+    assert result.fun <= 30.6932 * (1 + 2e-5)
+    for record in result.history:
+        assert abs(record.hypergrad[0] - dense(record.lam)[1][0]) <= 3 * record.tol
+
+
+def test_maid_steps_again_after_it_has_become_more_precise():
+    """Steps that were too long for a loose fit were never tried with a tight one."""
+    for seed in range(4):
+        dense = draw(seed + 40, m=1)
+        problem = problem_of(dense)
+        result = bilevel.minimize(problem, 1.0, method="maid", max_iter=100, max_passes=20000)
+        if result.status is Status.STALLED:
+            f, p = dense(result.lam)
+            assert abs(p[0]) <= 1e-2 * abs(f)
+
+
+def test_squares_that_underflow_are_not_solved():
+    from bilevel.linalg import cg
+
+    for b in (np.full(3, 1e-24, np.float32), np.full(3, 1e-170)):
+        assert not cg(lambda v: 2 * v, b, tol=0.0).status.success
+    assert cg(lambda v: 2 * v, np.zeros(3), tol=0.0).status.success
+
+
+@pytest.mark.parametrize("offset", [1e8, 1.7e9])
+def test_a_lost_factor_is_no_value(offset):
+    """The Gram matrix squares an offset: GCV was 0.3 to 1.4% off, or the run ended in a traceback."""
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((20, 3))
+    y = Z @ [1.0, 2, 3] + 0.5 * rng.standard_normal(20)
+    h = inner.linear_model(Z + offset, y, losses.Squared())
+    for criterion in (outer.gcv(h), outer.sure(h, 0.5), outer.marginal_likelihood(h, noise=0.5)):
+        assert bilevel.minimize(bilevel.Problem(h, criterion)).status is Status.NON_FINITE
