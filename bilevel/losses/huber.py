@@ -50,6 +50,6 @@ class Huber(Pointwise):
         return xp.astype(xp.abs(t - y) <= self.delta, t.dtype)
 
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
-        """That of t - y, and that of δ in the precision of t; δ |r| is at most twice the loss."""
+        """That of t - y, and of δ in the precision of t; δ abs(r) is at most twice the loss."""
         slope = self.derivative(y, t, backend)
         return 16 * self.value(y, t, backend), 4 * backend.xp.abs(slope)

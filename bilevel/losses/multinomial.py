@@ -121,7 +121,7 @@ class Multinomial:
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
         """t_j - max t is right to one unit of itself, which is what e^{t_j - max t} loses.
 
-        Σ_j |t_j - max t| e^{t_j - max t} ≤ c / e bounds what all of them lose together.
+        Σ_j abs(t_j - max t) e^{t_j - max t} ≤ c / e bounds what all of them lose together.
         """
         xp, c = backend.xp, self.n_classes
         away = xp.max(t, axis=1, keepdims=True) - t

@@ -154,7 +154,7 @@ class HOAG:
     ----------
     tolerances : Schedule or str
         ε_k: a schedule, or "quadratic", "cubic", "exponential" or "exact".
-    step : StepRule
+    step_rule : StepRule
         How L is chosen.
     solver : Solver
         The inner solver.
@@ -164,7 +164,8 @@ class HOAG:
         Iterations of the inner solver at most, in one outer iteration.
     relative : bool
         Hold x to ε_k ‖x‖ where that is less than ε_k, which stays the bound: where all of x is
-        smaller than ε_k, x = 0 would do. False is the paper's letter.
+        smaller than ε_k, x = 0 would do. False is the paper's letter, together with
+        ``hypergradient=Implicit(relative=False)``, which says the same of q.
     default_tol : float
         The paper has no stopping rule; ours is ``optimality`` ≤ tol · abs(g(x, λ)), for a p that
         is proven that precise, or that solves ten times as precise at the same λ confirm.

@@ -79,6 +79,9 @@ class MAID:
         The inner solver.
     hypergradient : Implicit
         How q is solved for; it must give an error bound.
+    default_tol : float
+        ``tol`` where none is given: the run ends where ``optimality`` and the proven error of z
+        together are at most tol · abs(g(x, λ)).
 
     Notes
     -----

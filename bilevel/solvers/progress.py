@@ -22,6 +22,10 @@ class Progress:
     patience : int
         How many iterations without progress are granted, or half of those made where that is
         more.
+    value, norm : float
+        The least value and gradient norm until now.
+    idle, made : int
+        Iterations since the last progress, and all of them.
 
     Examples
     --------

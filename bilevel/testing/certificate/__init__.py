@@ -35,8 +35,8 @@ def certify(
     What a result says is computed again: g and ∂_x h at its model, f and ∇f at its λ and at a few
     of its iterates from tight fits with verified residuals, the steps from the rule of the method,
     the tolerances from its schedule. The constants that the problem states are tested by a search
-    for worse points. The cost is two to four thousand passes over the data, whatever their size,
-    beside the tight fits.
+    for worse points. The cost is two to six thousand passes over the data, whatever their size,
+    tight fits included.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ def certify(
         How it was solved: only a method knows whether its tolerances are summable and its step
         length is fixed. Without it these clauses are at best assumed.
     delta : float
-        The end counts as stationary where -min ⟨∇f, α - λ*⟩ over D is at most delta |f(λ*)|.
+        The end counts as stationary where -min ⟨∇f, α - λ*⟩ over D is at most delta times
+        abs(f(λ*)).
     seed : int
         Of the random samples.
 
