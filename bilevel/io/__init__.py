@@ -13,7 +13,7 @@ from __future__ import annotations
 from ._read import Format, ReadOptions, read
 from ._table import BadFileError, Dataset, Table, same_features
 from .labels import BinaryLabels
-from .log import JSONLines
+from .log import JSONLines, write_log
 from .model import LinearClassifier, load_model, save_model
 from .split import split
 
@@ -31,4 +31,5 @@ __all__ = [
     "same_features",
     "save_model",
     "split",
+    "write_log",
 ]
