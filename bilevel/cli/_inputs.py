@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,19 @@ def _exists(name: str) -> bool:
         return Path(name).exists()
     except (OSError, ValueError):  # a name that can't be one: too long, say
         return False
+
+
+def files_read(*names: str | None) -> Iterator[Path]:
+    """Yield the files that these words of the command line make it read, as far as they exist."""
+    for name in names:
+        if name is None:
+            continue
+        path = Path(name) if _exists(name) else None
+        if path is None and name in datasets.REGISTRY:
+            path = datasets.REGISTRY[name].found(datasets.data_folder())
+        if path is not None and path.is_file():
+            yield path
+            yield path.with_suffix(".y.npy")  # labels beside a sparse matrix
 
 
 def _load(name: str, options: io.ReadOptions) -> io.Dataset:
