@@ -351,7 +351,10 @@ CLASHES = {
     "labels beside": (["s.npz", "--save", "s.y.npy"], "--save s.y.npy: the run reads this file"),
     "a set by name": (["reuters", "--log", "sets/reuters21578_earn_counts.npz"], "the run reads"),
     "each other": (["t.csv", "--save", "o", "--report", "./o"], "o and --save o are one file"),
-    "checkpoint": (["t.csv", "--save", "o", "--checkpoint", "o"], "are one file: give each its own"),
+    "checkpoint": (
+        ["t.csv", "--save", "o", "--checkpoint", "o"],
+        "are one file: give each its own",
+    ),
 }
 
 

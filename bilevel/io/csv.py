@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._exact import exact_labels, is_long
 from ._files import lines, shown
-from ._table import BadFileError, Table, distinct_names
+from ._table import BadFileError, Table, distinct_names, too_long
 
 #: Names that a label's column has, when nothing else is said.
 LABEL_NAMES = ("y", "label", "target", "class")
@@ -369,4 +370,8 @@ def _labels(
     values = [_number(cell) for cell in cells]
     if None in values:
         return np.asarray(cells)
-    return np.asarray(values, dtype=np.float64)
+    long = {row: cell for row, cell in enumerate(cells) if is_long(cell)}
+    exact = exact_labels(np.asarray(values, dtype=np.float64), long)
+    if isinstance(exact, int):
+        raise too_long(path, cells[exact], numbers[exact])
+    return exact
