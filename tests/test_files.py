@@ -550,3 +550,67 @@ def test_labels_of_bytes_or_of_long_doubles_name_the_file(tmp_path: Path) -> Non
             continue
         with pytest.raises(io.BadFileError, match=rf"a\.npz: {said}"):
             io.read(write(tmp_path / "a.npz", npz(X=np.eye(2), y=y)))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "header"),
+    [
+        ("a,b,y\n1,2,0\n,,\n2,1,1\n", 3, None),
+        ("a\tb\ty\n1\t2\t0\n2\t1\t1\n\t\t\n", 4, None),
+        ("a;b;y\n1;2;0\n ; ; \n", 3, None),
+        (",,\n1,2,0\n2,1,1\n", 1, False),
+        (",,\n1,2,0\n2,1,1\n", 1, None),
+    ],
+)
+def test_a_row_of_separators_is_a_row_without_values(
+    tmp_path: Path, text: str, line: int, header: bool | None
+) -> None:
+    """pandas reads it as NaN in all columns; it was left out in silence."""
+    with pytest.raises(io.BadFileError, match=f"line {line}: column .* has no (value|name)"):
+        io.read(write(tmp_path / "a.csv", text), io.ReadOptions(io.Format.CSV, header=header))
+
+
+def test_lines_of_blanks_are_no_rows(tmp_path: Path) -> None:
+    text = "a,y\n1,0\n\t\n  \n2,1\n"
+    assert io.read(write(tmp_path / "a.csv", text)).train.shape == (2, 1)
+
+
+def test_a_label_that_no_header_names_lists_the_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", CSV)
+    with pytest.raises(
+        io.BadFileError, match=r"no column 'outcome'\. Give --label one of: numbers 0"
+    ):
+        io.read(path, io.ReadOptions(label="outcome", header=False))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.csv", "--features", "3"], "--features is an option of libsvm files, and a.csv as csv"),
+        (["a.csv", "--zero-based"], "--zero-based is an option of libsvm files"),
+        (["a.npz", "--no-header"], "--header/--no-header is an option of csv files, and a.npz as"),
+        (["a.svm", "--label", "y"], "--label is an option of csv files"),
+        (["breast_cancer", "--label", "y"], "and no file is read"),
+        (["digits", "--format", "csv"], "--format is of files, and digits is none"),
+    ],
+)
+def test_options_of_another_format_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.csv"), CSV)
+    write(Path("a.svm"), SVM)
+    write(Path("a.npz"), npz(X=np.eye(2), y=[0, 1]))
+    result = run("tune", *words)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+
+
+def test_options_of_one_file_spare_another_of_another_format(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.csv", "\n".join(ROWS))
+    X, y = EXPECTED[["a", "b"]].to_numpy(), EXPECTED["y"].to_numpy()
+    val = write(tmp_path / "v.npz", npz(X=X, y=y))
+    result = run("tune", train, "--no-header", "--label", "2", "--val", val, "--max-iter", "2")
+    assert result.exit_code == 0, result.output
+    with pytest.raises(io.BadFileError, match="read as npz, but header is an option of csv"):
+        io.read(val, io.ReadOptions(header=True))

@@ -145,7 +145,9 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     type=click.Choice([f.value for f in io.Format]),
     help="Format of the files. [default: by suffix]",
 )
-@click.option("--label", metavar="NAME|NUMBER", help="CSV: column of the label.")
+@click.option(
+    "--label", metavar="NAME|NUMBER", help="CSV: column of the label; numbers count from 0."
+)
 @click.option(
     "--header/--no-header",
     default=None,

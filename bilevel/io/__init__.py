@@ -10,7 +10,7 @@ array([[1.5],
 
 from __future__ import annotations
 
-from ._read import Format, ReadOptions, read
+from ._read import Format, ReadOptions, format_of, read
 from ._table import BadFileError, Dataset, Table, same_features
 from .labels import BinaryLabels
 from .log import JSONLines, write_log
@@ -26,6 +26,7 @@ __all__ = [
     "LinearClassifier",
     "ReadOptions",
     "Table",
+    "format_of",
     "load_model",
     "read",
     "same_features",
