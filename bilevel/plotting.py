@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ._replacing import replacing
 from .backends import get_backend
 
 #: Up to so many hyperparameters are drawn as one line each.
@@ -234,13 +236,14 @@ def plot(result: Any, panels: Sequence[Panel] = (PANELS[1], PANELS[3], PANELS[4]
 
 
 def save_plot(result: Any, path: Any) -> None:
-    """Draw a run into a file; the suffix chooses the format.
+    """Draw a run into a file, whole or not at all; the suffix chooses the format, PNG without one.
 
     Text stays text in SVG, and the file does not depend on the day it was made.
     """
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bilevel"}):
-        suffix = str(path).rpartition(".")[2].lower()
+        suffix = Path(path).suffix[1:].lower() or "png"
         metadata = {"Date": None} if suffix == "svg" else None
-        plot(result).savefig(path, metadata=metadata, dpi=150)
+        with replacing(path) as file:
+            plot(result).savefig(file, format=suffix, metadata=metadata, dpi=150)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ._replacing import replacing
 from .plotting import COLOURS, FAINT, INK, PANELS, STYLE, Panel, Trace, trace
 
 #: Colours of the pictures become variables of the page, so that they follow light and dark.
@@ -42,9 +43,10 @@ def write_report(
     settings: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the report of a run; see :func:`render_report`."""
+    """Write the report of a run, whole or not at all; see :func:`render_report`."""
     html = render_report(result, title=title, outcome=outcome, settings=settings, versions=versions)
-    Path(path).write_text(html, encoding="utf-8")
+    with replacing(path) as file:
+        file.write(html.encode())
 
 
 def render_report(

@@ -334,3 +334,179 @@ def test_datasets_lists_every_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_help_names_the_exit_codes() -> None:
     assert "Exit codes: 0 done, 1 the solve failed, 2 bad input" in run("--help").output
+
+
+def data(path: Path) -> Path:
+    """Twelve rows of one feature."""
+    path.write_text("a,y\n" + "".join(f"{i / 3:.3f},{i * 5 % 3 % 2}\n" for i in range(12)))
+    return path
+
+
+CLASHES = {
+    "training rows": (["t.csv", "--save", "t.csv"], "--save t.csv: the run reads this file"),
+    "held-out rows": (["t.csv", "--val", "v.csv", "--log", "./v.csv"], "--log ./v.csv: the run"),
+    "test rows": (["t.csv", "--test", "v.csv", "--report", "v.csv"], "--report v.csv: the run"),
+    "a link": (["t.csv", "--plot", "link.csv"], "--plot link.csv: the run reads this file"),
+    "a hard link": (["t.csv", "--checkpoint", "hard.csv"], "--checkpoint hard.csv: the run"),
+    "labels beside": (["s.npz", "--save", "s.y.npy"], "--save s.y.npy: the run reads this file"),
+    "a set by name": (["reuters", "--log", "sets/reuters21578_earn_counts.npz"], "the run reads"),
+    "each other": (["t.csv", "--save", "o", "--report", "./o"], "o and --save o are one file"),
+    "checkpoint": (
+        ["t.csv", "--save", "o", "--checkpoint", "o"],
+        "are one file: give each its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_no_result_takes_the_place_of_what_is_needed(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BILEVEL_DATA", "sets")
+    for name in ("t.csv", "v.csv"):
+        data(Path(name))
+    Path("link.csv").symlink_to("t.csv")
+    Path("hard.csv").hardlink_to("t.csv")
+    Path("sets").mkdir()
+    for name in ("s.npz", "s.y.npy", "sets/reuters21578_earn_counts.npz"):
+        Path(name).write_text("precious")
+    before = {path: path.read_bytes() for path in Path().rglob("*.*")}
+    words, said = CLASHES[case]
+    result = run("tune", *words)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
+
+
+def test_a_refused_resume_leaves_the_log(tmp_path: Path) -> None:
+    path, log = data(tmp_path / "t.csv"), tmp_path / "l.jsonl"
+    tune = ["tune", path, "--checkpoint", tmp_path / "c.npz", "--log", log]
+    assert run(*tune).exit_code == 0
+    before = log.read_text()
+    assert before
+    assert run(*tune, "--resume", "--bounds", "-3", "3").exit_code == 2
+    assert log.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (ValueError("no such\nclaim"), 2, "Error: no such claim"),
+        (MemoryError("too much"), 2, "does not fit into memory"),
+    ],
+)
+def test_the_model_is_saved_before_it_is_certified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, code: int, said: str
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(bilevel, "certify", fail)
+    saved, report = tmp_path / "m.npz", tmp_path / "r.html"
+    words = ["--certify", "--save", saved, "--report", report]
+    result = run("tune", data(tmp_path / "t.csv"), *words)
+    assert result.exit_code == code, result.output
+    assert said in result.output
+    assert load_model(saved).coef.shape == (1,)
+    assert report.exists()
+
+
+def test_ctrl_c_while_the_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(io, "read", interrupt)
+    assert run("tune", data(tmp_path / "t.csv")).exit_code == 130
+
+
+def test_a_method_that_does_not_suit_the_problem_is_a_sentence(tmp_path: Path) -> None:
+    path = data(tmp_path / "t.csv")
+    for words in (["--method", "maid"], ["--method", "maid", "--starts", "2"]):
+        result = run("tune", path, "--intercept", *words)
+        assert result.exit_code == 2, result.output
+        assert result.output.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize(
+    ("redirect", "environment", "code"),
+    [
+        ("| head -1", {}, 0),
+        ("> /dev/full", {}, 1),
+        (">&-", {}, 0),
+        ("> out", {"PYTHONIOENCODING": "ascii"}, 0),
+    ],
+)
+def test_what_cannot_be_printed_costs_no_model(
+    tmp_path: Path, redirect: str, environment: dict[str, str], code: int
+) -> None:
+    data(tmp_path / "t.csv")
+    command = f"{sys.executable} -m bilevel tune t.csv --save m.npz --log l.jsonl"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {redirect}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(bilevel.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert load_model(tmp_path / "m.npz").coef.shape == (1,)
+    assert (tmp_path / "l.jsonl").read_text().count("\n") > 0
+    assert "Traceback" not in done.stderr
+    assert ("No space left" in done.stderr) == (code == 1)
+    if environment:
+        assert "\\u03bb" in (tmp_path / "out").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("words", [["-q"], ["--starts", "2"], ["--checkpoint", "c", "--resume"]])
+def test_a_log_that_cannot_be_written_is_said_on_stderr_and_not_called_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("tune", data(Path("t.csv")), "--log", "/dev/full", "--save", "m.npz", *words)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("the log /dev/full could not be written: No space left") == 1
+    assert load_model(tmp_path / "m.npz").coef.shape == (1,)
+    if "-q" not in words:
+        assert "written: m.npz\n" in result.stdout
+
+
+def test_a_full_disk_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    data(Path("t.csv"))
+    names = {"save": "m.npz", "plot": "p.svg", "report": "r.html", "log": "l.jsonl"}
+    for name in names.values():
+        Path(name).write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    options = [word for name, path in names.items() for word in (f"--{name}", path)]
+    result = run("tune", "t.csv", *options)
+    assert result.exit_code == 1
+    assert "\nwritten:" not in result.output
+    for name in names.values():
+        assert Path(name).read_text() == "old"
+        assert f"{name} could not be written: No space left" in result.stderr
+    assert len(list(tmp_path.iterdir())) == 5  # nothing half written is left
+
+
+def test_a_run_that_begins_with_no_iteration_leaves_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "l.jsonl"
+    log.write_text("old")
+    result = run("tune", "breast_cancer", "--intercept", "--max-passes", "3", "--log", log)
+    assert result.exit_code == 1
+    assert "not written, for want of a model" in result.output
+    assert log.read_text() == "old"
+
+
+def test_help_of_tune_tells_a_spent_budget_with_a_model_from_one_without() -> None:
+    said = " ".join(run("tune", "--help").output.split())
+    assert "a budget was spent before there was a model" in said

@@ -339,6 +339,8 @@ def test_a_search_that_ends_early_says_so():
         ({"cv": 1}, "cv must be 2 folds or more"),
         ({"cv": 1.5}, "cv as a fraction"),
         ({"cv": True}, "cv must be folds"),
+        ({"cv": []}, "cv must hold one split"),
+        ({"cv": iter(())}, "cv must hold one split"),
         ({"method": "magic"}, "method must be one of"),
         ({"cv": [(np.arange(50), np.arange(50, 60))]}, "no training row of 2 classes"),
         ({"cv": (np.ones((2, 3)), np.zeros(2))}, "3 features"),
@@ -348,6 +350,32 @@ def test_what_does_not_fit_is_refused(options, message):
     X, y = iris()
     with pytest.raises(ValueError, match=message):
         BilevelLogisticRegression(**options).fit(X, y)
+
+
+@pytest.mark.parametrize("pair", [(0.1, 10.0), (1e-3, 100.0), (0.7, 3.0)])
+def test_what_is_found_stays_in_its_bounds_and_says_that_it_lies_there(pair):
+    """exp(log(10)) is 10.000000000000002; λ itself was on its bound."""
+    rng = np.random.default_rng(0)
+    X, noise, line = rng.standard_normal((40, 3)), rng.standard_normal(40), np.linspace(0, 1, 3)
+    low, high = pair
+    ridge = BilevelRidge(alpha_bounds=pair, cv=2).fit(X, X @ line)
+    against = BilevelRidge(alpha_bounds=pair, cv=2).fit(X, X @ line * np.repeat([1, -1], 20))
+    logistic = BilevelLogisticRegression(C_bounds=pair, cv=2).fit(X, X @ line > 0)
+    kernel = BilevelKernelRidge(alpha_bounds=pair, gamma_bounds=pair, cv=2).fit(X, X @ line)
+    search = HyperparameterSearchCV(Ridge(), bounds=pair, cv=2).fit(X, X @ line)
+    for model, found, end in (
+        (ridge, ridge.alpha_, low),
+        (against, against.alpha_, high),
+        (logistic, logistic.C_, high),
+        (kernel, kernel.alpha_, low),
+        (search, search.best_params_["alpha"], low),
+    ):
+        assert low <= found <= high
+        assert found == pytest.approx(end)
+        assert model.at_bound_
+    assert low <= kernel.gamma_ <= high
+    inside = BilevelRidge(cv=2).fit(X, X @ line + noise)
+    assert not inside.at_bound_
 
 
 def test_without_scikit_learn_there_is_one_sentence():

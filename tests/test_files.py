@@ -466,3 +466,151 @@ def test_sparse_archives_are_matched_by_name(tmp_path: Path) -> None:
     ]
     found = io.same_features(tables[1], tables[0]).X
     np.testing.assert_array_equal(found.toarray(), X.toarray())
+
+
+BIG = 2**53 + 1
+
+
+def big_labels(folder: Path, kind: str, labels: list[int]) -> Path:
+    """Eight rows whose labels are two integers that are one in float64."""
+    rows = [(i / 8, label) for i, label in enumerate(labels)]
+    if kind == "csv":
+        return write(folder / "b.csv", "a,y\n" + "".join(f"{x},{y}\n" for x, y in rows))
+    if kind == "svm":
+        return write(folder / "b.svm", "".join(f"{y} 1:{x + 1}\n" for x, y in rows))
+    X = np.array([[x] for x, _ in rows])
+    return write(folder / "b.npz", npz(X=X, y=np.array(labels, dtype=kind)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "svm", "int64", "uint64"])
+def test_labels_beyond_2_to_the_53_are_exact(tmp_path: Path, kind: str) -> None:
+    """9007199254740993 was taken for 9007199254740992, and so the other class was +1."""
+    labels = [BIG, BIG - 1] * 4
+    table = io.read(big_labels(tmp_path, kind, labels)).train
+    assert [int(v) for v in table.y] == labels
+    for positive in (BIG, BIG - 1):
+        expected = [1.0 if label == positive else -1.0 for label in labels]
+        for text in (str(positive), f"{positive}.0"):
+            assert io.BinaryLabels.fit(table, text).apply(table).tolist() == expected
+    with pytest.raises(io.BadFileError, match=f"the labels are {BIG - 1} and {BIG}, and"):
+        io.BinaryLabels.fit(table)
+    with pytest.raises(io.BadFileError, match="no row has the label"):
+        io.BinaryLabels.fit(table, str(BIG + 1))
+
+
+def test_labels_are_exact_from_one_file_to_another() -> None:
+    """Whatever dtype each file has; the integers of Python say what is right."""
+    ones = np.ones((3, 1))
+    for dtype in ("int64", "uint64"):
+        train = io.Table(ones, np.array([BIG, 5, 7], dtype=dtype), "t.npz")
+        labels = io.BinaryLabels.fit(train, str(BIG))
+        for other in ("int64", "uint64", "float64"):
+            y = np.array([BIG - 1, BIG + 1, 5], dtype=other)
+            assert labels.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, -1, -1]
+    train = io.Table(ones, np.array([2.0**53, 5, 7]), "t.npz")
+    with pytest.raises(io.BadFileError, match="no row has the label"):
+        io.BinaryLabels.fit(train, str(BIG))
+    y = np.array([BIG, BIG - 1, 2**62], dtype="int64")
+    labels = io.BinaryLabels.fit(train, str(BIG - 1))
+    assert labels.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, 1, -1]
+    small = io.BinaryLabels.fit(io.Table(ones, np.array([1, 2, 300]), "t.npz"), "300")
+    y = np.array([44, 1, 2], dtype="uint8")  # 300 wraps to 44
+    assert small.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, -1, -1]
+    truths = io.BinaryLabels.fit(io.Table(ones, np.array([0, 1, 2]), "t.npz"), "2")
+    y = np.array([True, False, True])
+    assert truths.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("label", ["9007199254740993.5", "18446744073709551617", "1e300"])
+@pytest.mark.parametrize("suffix", ["csv", "svm"])
+def test_labels_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, label: str, suffix: str
+) -> None:
+    text = f"a,y\n1,0.5\n2,{label}\n3,1\n" if suffix == "csv" else f"0.5 1:1\n1 1:1\n{label} 1:2\n"
+    with pytest.raises(io.BadFileError, match=f"line 3: the label {label} has more digits"):
+        io.read(write(tmp_path / f"a.{suffix}", text))
+
+
+def test_decimals_that_round_to_one_number_are_two_labels(tmp_path: Path) -> None:
+    for text, refused in (("0.10000000000000000001", True), ("0.10000000000000000", False)):
+        path = write(tmp_path / "a.csv", f"a,y\n1,0.1000000000000000\n2,{text}\n3,1\n")
+        if refused:
+            with pytest.raises(io.BadFileError, match="line 3: .* more digits than are told apart"):
+                io.read(path)
+        else:
+            assert io.read(path).train.y.tolist() == [0.1, 0.1, 1]
+
+
+def test_labels_of_bytes_or_of_long_doubles_name_the_file(tmp_path: Path) -> None:
+    for y, said in (
+        (np.array([b"\xff", b"a"]), "y holds bytes that are no UTF-8"),
+        (np.array([1, 2], dtype=np.longdouble), "y has the dtype float128"),
+    ):
+        if said.endswith("float128") and y.dtype.itemsize == 8:
+            continue
+        with pytest.raises(io.BadFileError, match=rf"a\.npz: {said}"):
+            io.read(write(tmp_path / "a.npz", npz(X=np.eye(2), y=y)))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "header"),
+    [
+        ("a,b,y\n1,2,0\n,,\n2,1,1\n", 3, None),
+        ("a\tb\ty\n1\t2\t0\n2\t1\t1\n\t\t\n", 4, None),
+        ("a;b;y\n1;2;0\n ; ; \n", 3, None),
+        (",,\n1,2,0\n2,1,1\n", 1, False),
+        (",,\n1,2,0\n2,1,1\n", 1, None),
+    ],
+)
+def test_a_row_of_separators_is_a_row_without_values(
+    tmp_path: Path, text: str, line: int, header: bool | None
+) -> None:
+    """pandas reads it as NaN in all columns; it was left out in silence."""
+    with pytest.raises(io.BadFileError, match=f"line {line}: column .* has no (value|name)"):
+        io.read(write(tmp_path / "a.csv", text), io.ReadOptions(io.Format.CSV, header=header))
+
+
+def test_lines_of_blanks_are_no_rows(tmp_path: Path) -> None:
+    text = "a,y\n1,0\n\t\n  \n2,1\n"
+    assert io.read(write(tmp_path / "a.csv", text)).train.shape == (2, 1)
+
+
+def test_a_label_that_no_header_names_lists_the_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", CSV)
+    with pytest.raises(
+        io.BadFileError, match=r"no column 'outcome'\. Give --label one of: numbers 0"
+    ):
+        io.read(path, io.ReadOptions(label="outcome", header=False))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.csv", "--features", "3"], "--features is an option of libsvm files, and a.csv as csv"),
+        (["a.csv", "--zero-based"], "--zero-based is an option of libsvm files"),
+        (["a.npz", "--no-header"], "--header/--no-header is an option of csv files, and a.npz as"),
+        (["a.svm", "--label", "y"], "--label is an option of csv files"),
+        (["breast_cancer", "--label", "y"], "and no file is read"),
+        (["digits", "--format", "csv"], "--format is of files, and digits is none"),
+    ],
+)
+def test_options_of_another_format_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.csv"), CSV)
+    write(Path("a.svm"), SVM)
+    write(Path("a.npz"), npz(X=np.eye(2), y=[0, 1]))
+    result = run("tune", *words)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+
+
+def test_options_of_one_file_spare_another_of_another_format(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.csv", "\n".join(ROWS))
+    X, y = EXPECTED[["a", "b"]].to_numpy(), EXPECTED["y"].to_numpy()
+    val = write(tmp_path / "v.npz", npz(X=X, y=y))
+    result = run("tune", train, "--no-header", "--label", "2", "--val", val, "--max-iter", "2")
+    assert result.exit_code == 0, result.output
+    with pytest.raises(io.BadFileError, match="read as npz, but header is an option of csv"):
+        io.read(val, io.ReadOptions(header=True))

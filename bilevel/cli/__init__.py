@@ -11,4 +11,6 @@ def main() -> None:
         from ._app import app
     except ImportError as error:
         sys.exit(f'The command line needs {error.name}: run pip install "bilevel[cli]".')
+    except KeyboardInterrupt:  # while it loads
+        sys.exit(130)
     app()

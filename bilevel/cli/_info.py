@@ -14,6 +14,8 @@ import bilevel
 from bilevel import datasets as registry
 from bilevel.backends import backend_names
 
+from ._console import open_console, was_printed
+
 #: What a report and ``bilevel info`` state the versions of, where it is installed.
 _PACKAGES = (
     "array-api-compat",
@@ -45,7 +47,7 @@ def versions() -> dict[str, str]:
 @click.command()
 def info() -> None:
     """List the backends and whether each is usable here, and the versions."""
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     grid = Grid("backend", "usable", "what it is, or what to do", box=None, pad_edge=False)
     for name in backend_names():
         try:
@@ -56,12 +58,13 @@ def info() -> None:
     console.print()
     for name, version in versions().items():
         console.print(f"{name}: {version}", soft_wrap=True)
+    _end(console)
 
 
 @click.command()
 def datasets() -> None:
     """List the data sets that `bilevel tune` knows by name."""
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     folder = registry.data_folder()
     grid = Grid("name", "what it is", "rows × features", "here", box=None, pad_edge=False)
     for entry in registry.REGISTRY.values():
@@ -79,3 +82,9 @@ def datasets() -> None:
         else "Set BILEVEL_DATA to a folder to keep the files of the sets there.",
         soft_wrap=True,
     )
+    _end(console)
+
+
+def _end(console: Console) -> None:
+    if not was_printed(console):
+        click.get_current_context().exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def _exists(name: str) -> bool:
         return False
 
 
+def files_read(*names: str | None) -> Iterator[Path]:
+    """Yield the files that these words of the command line make it read, as far as they exist."""
+    for name in names:
+        if name is None:
+            continue
+        path = Path(name) if _exists(name) else None
+        if path is None and name in datasets.REGISTRY:
+            path = datasets.REGISTRY[name].found(datasets.data_folder())
+        if path is not None and path.is_file():
+            yield path
+            yield path.with_suffix(".y.npy")  # labels beside a sparse matrix
+
+
 def _load(name: str, options: io.ReadOptions) -> io.Dataset:
     if name in datasets.REGISTRY and not _exists(name):
         return datasets.load(name)
@@ -68,7 +82,23 @@ def _load(name: str, options: io.ReadOptions) -> io.Dataset:
         raise io.BadFileError(
             name, "there is no such file or data set", f"Give a path, or one of: {known}."
         )
-    return io.read(name, options)
+    return io.read(name, options.only(io.format_of(name, options)))
+
+
+def _refuse_idle(options: io.ReadOptions, names: list[str]) -> None:
+    """Refuse options that say something of a format that none of the files has."""
+    files = [name for name in names if _exists(name)]
+    kinds = {io.format_of(name, options) for name in files}
+    read = ", ".join(f"{name} as {io.format_of(name, options).value}" for name in files)
+    for name, kind in options.given().items():
+        if kind not in kinds:
+            option = "--header/--no-header" if name == "header" else f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} is an option of {kind.value} files, and {read or 'no file'} is read: "
+                "leave it out, or state the format by --format."
+            )
+    if options.format is not None and not files:
+        raise ValueError(f"--format is of files, and {names[0]} is none: leave it out.")
 
 
 def load_inputs(
@@ -101,10 +131,16 @@ def load_inputs(
     BadFileError
         If a file is unusable or does not fit the training file.
     """
+    test_fraction, val_fraction = _fraction(test, "--test"), _fraction(val, "--val")
+    others = [
+        name
+        for name, share in ((val, val_fraction), (test, test_fraction))
+        if name is not None and share is None
+    ]
+    _refuse_idle(options, [train, *others])
     source = _load(train, options)
     notes = []
     rest, test_part = source.train, source.test
-    test_fraction, val_fraction = _fraction(test, "--test"), _fraction(val, "--val")
     if source.train.label_name is not None:  # wherever that column stands in the other files
         options = replace(options, label=source.train.label_name)
     if test_fraction is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +21,11 @@ from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
+from ._console import open_console, was_printed
 from ._info import versions
-from ._inputs import Inputs, Rows, load_inputs
+from ._inputs import Inputs, Rows, files_read, load_inputs
 from ._live import Live, print_rows
+from ._outputs import BadInput, Log, refuse_targets, write_all
 
 #: Models by name: each makes a problem of (X, y, X_val, y_val, fit_intercept=..., domain=...).
 MODELS: Mapping[str, Callable[..., bilevel.Problem]] = MappingProxyType(
@@ -40,11 +42,8 @@ _OK = frozenset(
 )
 _EXIT_INTERRUPTED = 130
 
-
-class BadInput(click.ClickException):
-    """One clean sentence and exit code 2."""
-
-    exit_code = 2
+#: Options that name a file to write.
+_OUTPUTS = ("report", "plot", "save", "log", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     return rows
 
 
-@click.command()
+@click.command(
+    epilog="Exit codes: 0 the tolerance was reached, or a budget was spent; 1 the solve failed, a "
+    "budget was spent before there was a model, or a result could not be written; 2 bad input; "
+    "130 interrupted."
+)
 @click.argument("train")
 @click.option("--val", metavar="FILE|FRACTION", help="Held-out rows. [default: 0.5]")
 @click.option("--test", metavar="FILE|FRACTION", help="Test rows, for the accuracy.")
@@ -142,7 +145,9 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
     type=click.Choice([f.value for f in io.Format]),
     help="Format of the files. [default: by suffix]",
 )
-@click.option("--label", metavar="NAME|NUMBER", help="CSV: column of the label.")
+@click.option(
+    "--label", metavar="NAME|NUMBER", help="CSV: column of the label; numbers count from 0."
+)
 @click.option(
     "--header/--no-header",
     default=None,
@@ -210,13 +215,19 @@ def tune(context: click.Context, /, **options: Any) -> None:
     Files are LIBSVM, .npz or CSV. Ctrl-C ends the run; the best model so far is reported and
     saved.
     """
-    status = _run(
-        _Options(**options), Console(quiet=options["quiet"], highlight=False, markup=False)
-    )
-    if status is bilevel.Status.INTERRUPTED:
+    console = open_console(quiet=options["quiet"])
+    try:
+        status, is_whole = _run(_Options(**options), console)
+    except KeyboardInterrupt:  # before or after the search, which ends well by itself
+        click.echo("Interrupted.", err=True)
         context.exit(_EXIT_INTERRUPTED)
-    if status not in _OK:
+    is_whole = was_printed(console) and is_whole
+    if status is bilevel.Status.INTERRUPTED and is_whole:
+        context.exit(_EXIT_INTERRUPTED)
+    if status is not bilevel.Status.INTERRUPTED and status not in _OK:
         click.echo(f"Error: the solve failed: {status.message}", err=True)
+        is_whole = False
+    if not is_whole:
         context.exit(1)
 
 
@@ -268,22 +279,11 @@ class _Options:
             raise click.UsageError("--starts draws where λ starts: leave out --lam0.")
         if self.starts is not None and not all(map(math.isfinite, self.bounds)):
             raise click.UsageError("--starts draws from the bounds: give finite --bounds.")
-        for name in ("report", "plot", "save", "log", "checkpoint"):
-            path = getattr(self, name)
-            if path is not None:
-                _refuse_target(name, Path(path))
-
-
-def _refuse_target(name: str, path: Path) -> None:
-    """Refuse, before the run, a file that can't be written after it."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise BadInput(f"--{name} {path}: there is no folder {path.parent}.")
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"--{name} {path}: the folder {path.parent} can't be written to.")
-    # A log may go to a terminal, but a pipe that nobody reads would wait for ever.
-    if path.is_fifo() or (path.exists() and not path.is_file() and name != "log"):
-        raise BadInput(f"--{name} {path}: this is no regular file.")
+        outputs = {name: getattr(self, name) for name in _OUTPUTS}
+        refuse_targets(
+            {name: path for name, path in outputs.items() if path is not None},
+            files_read(self.train, self.val, self.test),
+        )
 
 
 def _reading(o: _Options) -> io.ReadOptions:
@@ -296,8 +296,19 @@ def _reading(o: _Options) -> io.ReadOptions:
     )
 
 
-def _run(o: _Options, console: Console) -> bilevel.Status:
+@contextmanager
+def _told(source: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Say errors of these kinds, and want of memory, in a sentence."""
     try:
+        yield
+    except MemoryError as error:
+        raise BadInput(f"{source}: it does not fit into memory ({error}).") from error
+    except kinds as error:
+        raise BadInput(" ".join(str(error).split())) from error
+
+
+def _load(o: _Options) -> tuple[Inputs, Prepared]:
+    with _told(o.train, bilevel.BackendUnavailableError, ValueError, TypeError, OSError):
         backend = bilevel.get_backend(o.backend, device=o.device)
         inputs = load_inputs(
             o.train,
@@ -317,40 +328,53 @@ def _run(o: _Options, console: Console) -> bilevel.Status:
             intercept=o.intercept,
         )
         _check_start(prepared.problem, o)
-    except (bilevel.BackendUnavailableError, ValueError, TypeError, OSError) as error:
-        raise BadInput(str(error)) from error
-    except MemoryError as error:
-        raise BadInput(f"{o.train}: it does not fit into memory ({error}).") from error
-    settings = _settings(o, inputs, backend)
+    return inputs, prepared
+
+
+def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
+    """Return how the search ended, and whether all files were written."""
+    inputs, prepared = _load(o)
+    problem = prepared.problem
+    settings = _settings(o, inputs, problem.backend)
     print_rows(console, {name: settings[name] for name in ("data", "training rows", "backend")})
     for note in inputs.notes:
         console.print(f"note: {note}", style="dim", soft_wrap=True)
     console.print()
+    log = Log(o.log, problem.backend, resumed=o.resume) if o.log else None
     extra: dict[str, str] = {}
-    if o.starts is None:
-        result = _solve(o, prepared.problem, console)
-    else:
-        result, extra = _solve_from(o.starts, o, prepared.problem, console)
+    with _told(o.train, ValueError):
+        if o.starts is None:
+            result = _solve(o, problem, console, log)
+        else:
+            result, extra = _solve_from(o.starts, o, problem, console)
+    logged = []
+    if o.log and log is not None and result.history and log.finish(result.history):
+        logged = [o.log]
     if result.best is None or not math.isfinite(result.fun):
         _say_nothing_was_found(o, result, console)
-        return result.status
+        return result.status, True
     model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
+    # The files first: neither the certificate nor a closed pipe is to cost the model.
+    written, failed = write_all(_files(o, result, model, rows, settings))
     console.print()
     print_rows(console, rows)
+    if written or logged:
+        console.print(f"\nwritten: {', '.join(written + logged)}", soft_wrap=True)
     if o.certify:
         console.print()
-        certificate = bilevel.certify(result, prepared.problem, method=o.method)
+        with _told(o.train, ValueError):
+            certificate = bilevel.certify(result, problem, method=o.method)
         console.print(str(certificate), soft_wrap=True)
-    _write(o, result, model, rows, settings, console)
-    return result.status
+    return result.status, not failed
 
 
 def _say_nothing_was_found(o: _Options, result: bilevel.Result, console: Console) -> None:
     """An end before there is a model: it is told, and no file is made of it."""
     console.print()
     print_rows(console, {"passes over the data": f"{result.passes:,}", "status": result.message})
-    wanted = [path for path in (o.save, o.plot, o.report) if path is not None]
+    log = None if result.history else o.log
+    wanted = [path for path in (o.save, o.plot, o.report, log) if path is not None]
     if wanted:
         console.print(f"\nnot written, for want of a model: {', '.join(wanted)}", soft_wrap=True)
     if result.status is not bilevel.Status.INTERRUPTED:
@@ -373,8 +397,9 @@ def _check_start(problem: bilevel.Problem, o: _Options) -> None:
         raise ValueError(f"--lam0 {o.lam0:g} lies outside of --bounds, {low:g} to {high:g}.")
 
 
-def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.Result:
-    log = _Log(o.log, problem.backend, console) if o.log else None
+def _solve(
+    o: _Options, problem: bilevel.Problem, console: Console, log: Log | None
+) -> bilevel.Result:
     with Live(console, problem.backend) as live:
 
         def show(record: bilevel.Record) -> None:
@@ -382,70 +407,19 @@ def _solve(o: _Options, problem: bilevel.Problem, console: Console) -> bilevel.R
             if log is not None:
                 log(record)
 
-        try:
-            result = bilevel.minimize(
-                problem,
-                o.lam0,
-                method=o.method,
-                max_iter=o.max_iter,
-                tol=o.tol,
-                max_passes=o.max_passes,
-                max_seconds=o.max_seconds,
-                callback=show,
-                progress=live.progress,
-                checkpoint=o.checkpoint,
-                resume=o.resume,
-            )
-        except ValueError as error:
-            if o.resume:  # a checkpoint of another run
-                raise BadInput(str(error)) from error
-            raise
-        finally:
-            if log is not None:
-                log.close()
-    if o.log and o.resume:
-        # The callback saw the new iterations only: the log is to hold those before, too.
-        _write_log(o.log, result, problem)
-    return result
-
-
-class _Log:
-    """The iterations as they happen; where they can't be written the run goes on without."""
-
-    def __init__(self, path: str, backend: Any, console: Console) -> None:
-        try:
-            self._lines = io.JSONLines(path, backend)
-        except OSError as error:
-            raise BadInput(f"--log {path}: {error.strerror}.") from error
-        self._path, self._console, self._failed = path, console, False
-
-    def __call__(self, record: bilevel.Record) -> None:
-        if not self._failed:
-            try:
-                self._lines(record)
-            except OSError as error:
-                self._fail(error)
-
-    def close(self) -> None:
-        try:
-            self._lines.close()
-        except OSError as error:
-            self._fail(error)
-
-    def _fail(self, error: OSError) -> None:
-        if not self._failed:
-            self._failed = True
-            self._console.print(
-                f"note: the log {self._path} could not be written: {error.strerror}. "
-                "The run goes on.",
-                soft_wrap=True,
-            )
-
-
-def _write_log(path: str, result: bilevel.Result, problem: bilevel.Problem) -> None:
-    with io.JSONLines(path, problem.backend) as log:
-        for record in result.history:
-            log(record)
+        return bilevel.minimize(
+            problem,
+            o.lam0,
+            method=o.method,
+            max_iter=o.max_iter,
+            tol=o.tol,
+            max_passes=o.max_passes,
+            max_seconds=o.max_seconds,
+            callback=show,
+            progress=live.progress,
+            checkpoint=o.checkpoint,
+            resume=o.resume,
+        )
 
 
 def _solve_from(
@@ -473,8 +447,6 @@ def _solve_from(
     best = found.best
     if any(result.status is bilevel.Status.INTERRUPTED for result in found.results):
         best = replace(best, status=bilevel.Status.INTERRUPTED)
-    if o.log:
-        _write_log(o.log, best, problem)
     alone = sum(result.passes for result in found.results)
     return best, {
         "passes of all searches": f"{found.passes:,} together, {alone:,} one after the other",
@@ -508,15 +480,14 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
     return rows
 
 
-def _write(
+def _files(
     o: _Options,
     result: bilevel.Result,
     model: io.LinearClassifier,
     rows: Mapping[str, str],
     settings: Mapping[str, str],
-    console: Console,
-) -> None:
-    """Write the files that were asked for, and say where; one that fails spares the others."""
+) -> dict[str, Callable[[str], None]]:
+    """What writes each file that was asked for, the model first."""
 
     def report(path: str) -> None:
         write_report(
@@ -528,22 +499,9 @@ def _write(
             versions=versions(),
         )
 
-    written, failed = [], []
     targets: tuple[tuple[str | None, Callable[[str], None]], ...] = (
         (o.save, lambda path: io.save_model(path, model)),
         (o.plot, lambda path: save_plot(result, path)),
         (o.report, report),
-        (o.log, lambda path: None),  # as it went
     )
-    for path, write in targets:
-        if path is None:
-            continue
-        try:
-            write(path)
-            written.append(path)
-        except (OSError, ValueError) as error:
-            failed.append(f"{path} could not be written: {getattr(error, 'strerror', '') or error}")
-    if written:
-        console.print(f"\nwritten: {', '.join(written)}", soft_wrap=True)
-    if failed:
-        raise click.ClickException("; ".join(failed))
+    return {path: write for path, write in targets if path is not None}

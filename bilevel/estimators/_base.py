@@ -76,6 +76,10 @@ class BilevelEstimator(BaseEstimator):
             if note.startswith(("At the start", "Here")):
                 warnings.warn(note, ConvergenceWarning, stacklevel=4)
                 break
+        domain = problem.domain
+        self.at_bound_ = isinstance(domain, bilevel.Box) and (
+            domain.contact(result.lam, problem.backend) is not None
+        )
         self.path_ = result.history
         self.n_iter_ = result.nit
         self.n_passes_ = result.passes
@@ -103,6 +107,14 @@ def log_bounds(bounds: Any, name: str) -> tuple[float, float]:
     if len(pair) != 2 or not pair[0] <= pair[1]:
         raise ValueError(f"{name} must be a pair (low, high), low <= high, got {bounds!r}.")
     return math.log(pair[0]), math.log(pair[1])
+
+
+def within(value: Any, bounds: Any, backend: Backend) -> Any:
+    """Return e^λ in its bounds, which it may leave by a rounding: a float, or an array."""
+    low, high = (float(bound) for bound in bounds)
+    if isinstance(value, float):
+        return min(max(value, low), high)
+    return backend.xp.clip(value, low, high)
 
 
 def positive(value: Any, name: str) -> float:

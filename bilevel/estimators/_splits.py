@@ -61,6 +61,11 @@ def split_rows(
         splits = [
             Split(_numbers(train, present, n), _numbers(held, present, n)) for train, held in given
         ]
+    if not splits:
+        raise ValueError(
+            f"cv must hold one split (train, held) or more, got none: {cv!r} is empty, or an "
+            "iterator that is used up."
+        )
     for k, split in enumerate(splits):
         _check(k, split, present, labels)
     return splits

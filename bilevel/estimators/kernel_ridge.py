@@ -35,6 +35,7 @@ from ._base import (
     positive,
     start_within,
     total_weight,
+    within,
 )
 from ._rows import Rows, check_rows, check_targets
 from ._splits import Split
@@ -93,7 +94,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     best_score_ : float
         Minus the mean squared error of a held-out row at ``gamma_`` and ``alpha_``; of several
         targets the sum.
-    n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
+    at_bound_, n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
         As in :class:`BilevelLogisticRegression`; a pass is a product with the kernel matrix.
 
     Notes
@@ -172,8 +173,12 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             problem, total = self._on_folds(kernel, rows, splits, domain)
         result = self._search(problem, lam0)
         backend = rows.backend
+        around_gamma = self.gamma_bounds
+        if around_gamma is None:
+            around_gamma = math.exp(bounds[0]), math.exp(bounds[1])
         self.gamma_, self.alpha_ = (
-            number(value, backend) for value in (backend.xp.exp(result.lam[j]) for j in (0, 1))
+            within(number(backend.xp.exp(result.lam[j]), backend), pair, backend)
+            for j, pair in enumerate((around_gamma, self.alpha_bounds))
         )
         self._lam = result.lam
         self.best_score_ = -2 * result.fun / total

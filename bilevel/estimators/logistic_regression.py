@@ -12,7 +12,7 @@ import bilevel
 from bilevel.backends import Array, library_of
 from bilevel.losses import Logistic, Multinomial
 
-from ._base import BilevelEstimator, log_bounds, number, positive, start_within
+from ._base import BilevelEstimator, log_bounds, number, positive, start_within, within
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, class_numbers, encode_classes
 
@@ -60,6 +60,9 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
     intercept_ : array, shape (1,) or (n_classes,)
     best_score_ : float
         Minus the mean loss of a held-out row (``neg_log_loss``) at ``C_``.
+    at_bound_ : bool
+        Whether a hyperparameter lies at one of its bounds: the held-out loss may be smaller
+        beyond, widen them to see.
     n_iter_ : int
         Steps of C.
     n_passes_ : int
@@ -160,7 +163,8 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
             encode=lambda y_val: encode(class_numbers(y_val, self.classes_, backend)),
         )
         C = xp.exp(-found.lam)
-        self.C_ = number(C[0], backend) if self.groups is None else C
+        C = number(C[0], backend) if self.groups is None else C
+        self.C_ = within(C, self.C_bounds, backend)
         self.coef_ = found.coef[None, :] if n_classes == 2 else found.coef.T
         # The multinomial loss does not see a common shift of the intercepts: their mean is 0.
         self.intercept_ = (

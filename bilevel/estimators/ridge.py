@@ -11,7 +11,7 @@ import bilevel
 from bilevel.backends import Array
 from bilevel.losses import Squared
 
-from ._base import BilevelEstimator, log_bounds, number, positive, start_within
+from ._base import BilevelEstimator, log_bounds, number, positive, start_within, within
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, check_targets
 
@@ -42,7 +42,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     best_score_ : float
         Minus the mean squared error of a held-out row (``neg_mean_squared_error``, of several
         targets the sum) at ``alpha_``.
-    n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
+    at_bound_, n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
         As in :class:`BilevelLogisticRegression`.
 
     Examples
@@ -111,7 +111,8 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             encode=lambda y_val: check_targets(y_val, rows.X.dtype, rows.backend),
         )
         alpha = rows.backend.xp.exp(found.lam)
-        self.alpha_ = number(alpha[0], rows.backend) if self.groups is None else alpha
+        alpha = number(alpha[0], rows.backend) if self.groups is None else alpha
+        self.alpha_ = within(alpha, self.alpha_bounds, rows.backend)
         several = found.coef.ndim == 2
         self.coef_ = found.coef.T if several else found.coef
         self.intercept_ = found.intercept if several else number(found.intercept, rows.backend)

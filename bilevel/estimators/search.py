@@ -41,7 +41,7 @@ from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.stacked import stacked
 
-from ._base import BilevelEstimator, log_bounds, positive, start_within
+from ._base import BilevelEstimator, log_bounds, positive, start_within, within
 from ._linear import LinearSearch
 from ._rows import Rows
 from ._splits import Split, is_validation_set, split_rows
@@ -204,7 +204,7 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         Minus the mean held-out loss: ``neg_log_loss``, or ``neg_mean_squared_error``.
     n_splits_, n_iter_, n_passes_ : int
         Splits, steps of the search, and passes over the training rows of all splits.
-    path_, certificate_
+    at_bound_, path_, certificate_
         As in :class:`BilevelLogisticRegression`.
     classes_, n_features_in_, feature_names_in_
         Those of ``best_estimator_``.
@@ -317,7 +317,10 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         problems = [problem for problem, _ in parts]
         problem = problems[0] if len(problems) == 1 else stacked(problems)
         result = self._search(problem, lam0)
-        values = (math.exp(s * float(v)) for s, v in zip(signs, result.lam, strict=True))
+        values = [
+            within(math.exp(s * float(v)), self._pair(name), problem.backend)
+            for name, s, v in zip(names, signs, result.lam, strict=True)
+        ]
         self.best_params_ = {prefix + name: v for name, v in zip(names, values, strict=True)}
         per_row = 1 if classes is not None else 2  # our squared loss has a half
         self.best_score_ = -per_row * result.fun / sum(total for _, total in parts)
@@ -416,6 +419,10 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         if set(self.bounds) != set(names):
             raise ValueError(f"bounds must have the keys {list(names)}, got {list(self.bounds)}.")
         return [log_bounds(self.bounds[name], f"bounds[{name!r}]") for name in names]
+
+    def _pair(self, name: str) -> Any:
+        """The bounds of a parameter, as they were given."""
+        return self.bounds[name] if isinstance(self.bounds, Mapping) else self.bounds
 
     def _domain(self, tunable: Tunable) -> bilevel.Box:
         pairs = zip(self._log_bounds(tunable), tunable.signs, strict=True)

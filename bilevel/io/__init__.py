@@ -10,10 +10,10 @@ array([[1.5],
 
 from __future__ import annotations
 
-from ._read import Format, ReadOptions, read
+from ._read import Format, ReadOptions, format_of, read
 from ._table import BadFileError, Dataset, Table, same_features
 from .labels import BinaryLabels
-from .log import JSONLines
+from .log import JSONLines, write_log
 from .model import LinearClassifier, load_model, save_model
 from .split import split
 
@@ -26,9 +26,11 @@ __all__ = [
     "LinearClassifier",
     "ReadOptions",
     "Table",
+    "format_of",
     "load_model",
     "read",
     "same_features",
     "save_model",
     "split",
+    "write_log",
 ]

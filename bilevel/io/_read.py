@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
 from ._files import check_file, format_suffix, memory, told
-from ._table import Dataset, checked
+from ._table import BadFileError, Dataset, checked
 from .csv import read_csv
 from .libsvm import read_libsvm
 from .npz import read_npz
@@ -50,6 +50,30 @@ class ReadOptions:
     features: int | None = None
     zero_based: bool = False
 
+    def given(self) -> dict[str, Format]:
+        """Return the options that say something, and the one format that each is of."""
+        return {
+            field.name: _FORMAT_OF[field.name]
+            for field in fields(self)
+            if field.name in _FORMAT_OF and getattr(self, field.name) != field.default
+        }
+
+    def only(self, kind: Format) -> ReadOptions:
+        """Return those of a format."""
+        others = [name for name, of in self.given().items() if of is not kind]
+        defaults = {field.name: field.default for field in fields(self) if field.name in others}
+        return replace(self, **defaults)  # type: ignore[arg-type]
+
+
+_FORMAT_OF = MappingProxyType(
+    {
+        "label": Format.CSV,
+        "header": Format.CSV,
+        "features": Format.LIBSVM,
+        "zero_based": Format.LIBSVM,
+    }
+)
+
 
 _SUFFIXES = MappingProxyType({".npz": Format.NPZ, ".csv": Format.CSV, ".tsv": Format.CSV})
 
@@ -62,6 +86,17 @@ _READERS: Mapping[Format, Callable[[Path, ReadOptions], Dataset]] = MappingProxy
         Format.CSV: lambda path, o: Dataset(read_csv(path, label=o.label, header=o.header)),
     }
 )
+
+
+def format_of(path: str | Path, options: ReadOptions) -> Format:
+    """Return the format that a file is read as.
+
+    Examples
+    --------
+    >>> format_of("a.csv.gz", ReadOptions())
+    <Format.CSV: 'csv'>
+    """
+    return options.format or _SUFFIXES.get(format_suffix(Path(path)), Format.LIBSVM)
 
 
 def read(path: str | Path, options: ReadOptions | None = None) -> Dataset:
@@ -82,12 +117,19 @@ def read(path: str | Path, options: ReadOptions | None = None) -> Dataset:
     Raises
     ------
     BadFileError
-        If the file is missing or unusable; the message names the file, the line where there is
-        one, and the cure.
+        If the file is missing or unusable, or an option is of another format; the message names
+        the file, the line where there is one, and the cure.
     """
     path, options = Path(path), options or ReadOptions()
     check_file(path)
-    kind = options.format or _SUFFIXES.get(format_suffix(path), Format.LIBSVM)
+    kind = format_of(path, options)
+    for name, of in options.given().items():
+        if of is not kind:
+            raise BadFileError(
+                path,
+                f"it is read as {kind.value}, but {name} is an option of {of.value}",
+                "Leave it out, or state the format.",
+            )
     with told(path):
         found = _READERS[kind](path, options)
         for part in (found.train, found.val, found.test):

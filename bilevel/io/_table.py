@@ -149,6 +149,16 @@ def _refuse_not_finite(table: Table) -> None:
     )
 
 
+def too_long(source: str | Path, label: str, line: int) -> BadFileError:
+    """The error for a label that a float64 takes for another one."""
+    return BadFileError(
+        source,
+        f"the label {label} has more digits than are told apart",
+        "Write integers between -2^63 and 2^64 alone, numbers of 15 digits, or names.",
+        line=line,
+    )
+
+
 def distinct_names(source: str | Path, names: Sequence[str], line: int | None = None) -> None:
     """Refuse columns that have no name, or one name twice: nothing could be matched with them."""
     for i, name in enumerate(names):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._exact import exact_labels, is_long
 from ._files import lines, shown
-from ._table import BadFileError, Table, distinct_names
+from ._table import BadFileError, Table, distinct_names, too_long
 
 #: Names that a label's column has, when nothing else is said.
 LABEL_NAMES = ("y", "label", "target", "class")
@@ -99,8 +100,8 @@ def read_csv(path: Path, *, label: str | None = None, header: bool | None = None
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    """Yield the rows that are not blank."""
-    source = ((number, line) for number, line in lines(path) if line.strip())
+    """Yield the rows that are not blank; one of separators alone is a row without values."""
+    source = ((number, line) for number, line in lines(path) if line.strip(" \r\n"))
     head = list(itertools.islice(source, 1))
     stated = (
         re.fullmatch(r'\s*"?sep=([^\w"\r\n])"?[\r\n]*', head[0][1], re.IGNORECASE) if head else None
@@ -129,7 +130,7 @@ def _rows(path: Path) -> Iterator[_Row]:
                     line=start,
                 )
             cells = [cell.strip() for cell in cells]
-            if any(cells):
+            if any(cells) or len(cells) > 1:
                 yield _Row(start, cells)
     except csv.Error as error:
         raise BadFileError(
@@ -196,7 +197,9 @@ def _label_column(
         return names.index(label), True
     if re.fullmatch(r"-?\d{1,9}", label, re.ASCII) and -width <= int(label) < width:
         return int(label) % width, False
-    named = header or not any(_number(cell) is not None for cell in first.cells)
+    named = header is not False and (
+        header or not any(_number(cell) is not None for cell in first.cells)
+    )
     have = ", ".join(names) if named else f"numbers 0 to {width - 1} (there is no header)"
     raise BadFileError(
         path,
@@ -369,4 +372,8 @@ def _labels(
     values = [_number(cell) for cell in cells]
     if None in values:
         return np.asarray(cells)
-    return np.asarray(values, dtype=np.float64)
+    long = {row: cell for row, cell in enumerate(cells) if is_long(cell)}
+    exact = exact_labels(np.asarray(values, dtype=np.float64), long)
+    if isinstance(exact, int):
+        raise too_long(path, cells[exact], numbers[exact])
+    return exact

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._exact import equal, is_this
 from ._table import BadFileError, Table
 
 #: Pairs whose order is plain: (-1, +1), (0, 1) and (1, 2).
@@ -97,9 +98,9 @@ class BinaryLabels:
     def apply(self, table: Table) -> npt.NDArray[np.float64]:
         """Return -1 or +1 for each row; raise for a label that the training rows do not have."""
         self._refuse_another_kind(table)
-        is_positive = table.y == self.positive
+        is_positive = equal(table.y, self.positive)
         if self.negative is not None:
-            unknown = np.flatnonzero(~is_positive & (table.y != self.negative))
+            unknown = np.flatnonzero(~is_positive & ~equal(table.y, self.negative))
             if len(unknown):
                 row = int(unknown[0])
                 raise BadFileError(
@@ -116,7 +117,7 @@ class BinaryLabels:
         is_text = table.y.dtype.kind in "US"
         if is_text == isinstance(self.positive, str):
             return
-        odd = next((i for i, label in enumerate(table.y) if not _is_number(label, None)), 0)
+        odd = next((i for i, label in enumerate(table.y) if not _is_number(label)), 0)
         raise BadFileError(
             table.source,
             f"its labels are {'text' if is_text else 'numbers'}, as {_show(table.y[odd])}, but the "
@@ -129,7 +130,7 @@ class BinaryLabels:
 def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     matching = [value for value in values if _show(value) == positive]
     if not matching and values.dtype.kind not in "US":
-        matching = [value for value in values if _is_number(positive, float(value))]
+        matching = [value for value in values if is_this(positive, value)]
     if not matching:
         raise BadFileError(
             table.source,
@@ -141,18 +142,19 @@ def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
     return matching[0]
 
 
-def _is_number(text: Any, value: float | None) -> bool:
-    """Tell whether this is a number, and that one if there is one."""
+def _is_number(text: Any) -> bool:
     try:
-        found = float(text)
+        float(text)
     except ValueError:
         return False
-    return value is None or found == value
+    return True
 
 
 def _show(value: Any) -> str:
     """Write a label as its file does: 2, not 2.0; two labels never in the same way."""
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, (int, np.integer, np.bool_)):
+        return str(int(value))
     number = float(value)
     return str(int(value)) if number.is_integer() and abs(number) < 1e15 else repr(number)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ._exact import exact_labels, is_long
 from ._files import lines, shown
-from ._table import BadFileError, Table
+from ._table import BadFileError, Table, too_long
 
 _NUMBER = r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?"
 
@@ -60,7 +61,10 @@ def read_libsvm(path: Path, *, n_features: int | None = None, zero_based: bool =
     if n_features is None:
         rows.refuse_features_that_are_none(X.nnz)
     numbers = np.asarray(rows.numbers, dtype=np.int64)
-    return Table(X, y, str(path), numbers, "the first number of each line")
+    labels = exact_labels(y, rows.long)
+    if isinstance(labels, int):
+        raise too_long(path, rows.long[labels], rows.numbers[labels])
+    return Table(X, labels, str(path), numbers, "the first number of each line")
 
 
 class _Rows:
@@ -72,12 +76,15 @@ class _Rows:
         The line of each row.
     largest, at : int
         The largest number of a feature, and its line.
+    long : dict
+        The labels of many digits, by row.
     """
 
     def __init__(self, path: Path, n_features: int | None, zero_based: bool) -> None:
         self._path, self._n_features, self._first = path, n_features, 0 if zero_based else 1
         self.numbers = array("q")
         self.largest, self.at = -1, 0
+        self.long: dict[int, str] = {}
 
     def read(self, size: int = -1) -> bytes:
         """What makes it a file for the parser, which does not call it."""
@@ -93,6 +100,9 @@ class _Rows:
                     cure or "Write it as: label index:value index:value ...",
                     line=number,
                 )
+            label = row.split(None, 1)[0]
+            if is_long(label):
+                self.long[len(self.numbers)] = label
             self.numbers.append(number)
             last = row.rpartition(":")[0].split()[-1:]
             if last and last[0] != "qid" and int(last[0]) > self.largest:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
+
+from .._replacing import replacing
 
 
 def plain(value: Any, to_numpy: Any = None) -> Any:
@@ -24,6 +27,28 @@ def plain(value: Any, to_numpy: Any = None) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v, to_numpy) for v in value]
     return plain((to_numpy(value) if to_numpy else value).tolist())
+
+
+def line(record: Any, backend: Any) -> str:
+    """Return a record as one line of JSON, with its end."""
+    return json.dumps(plain(record, backend.to_numpy)) + "\n"
+
+
+def write_log(path: str | Path, records: Iterable[Any], backend: Any) -> None:
+    """Write the records of a run, a line each; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        A regular file, or none yet.
+    records : iterable of Record
+        ``result.history``.
+    backend : Backend
+        Where their arrays live.
+    """
+    with replacing(path) as stream:
+        for record in records:
+            stream.write(line(record, backend).encode())
 
 
 class JSONLines:
@@ -55,7 +80,7 @@ class JSONLines:
         self._stream: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115
 
     def __call__(self, record: Any) -> None:
-        self._stream.write(json.dumps(plain(record, self._backend.to_numpy)) + "\n")
+        self._stream.write(line(record, self._backend))
         self._stream.flush()
 
     def close(self) -> None:

@@ -124,8 +124,17 @@ def _named(
         raise BadFileError(
             path, f"{label} has the dtype {y.dtype}", "Store the labels as numbers or as text."
         )
+    if y.dtype.kind == "f" and y.dtype.itemsize > 8:
+        raise BadFileError(
+            path, f"{label} has the dtype {y.dtype}", "Store the labels as float64, or as integers."
+        )
     if y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8")
+        try:
+            y = np.char.decode(y, "utf-8")
+        except UnicodeDecodeError:
+            raise BadFileError(
+                path, f"{label} holds bytes that are no UTF-8", "Store the labels as text (str)."
+            ) from None
     names = None
     if _NAMES in arrays:
         found = arrays[_NAMES]
