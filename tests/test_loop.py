@@ -72,8 +72,9 @@ def test_costs_add_up_to_the_counters_of_the_data(problem):
     assert all(before < after for before, after in itertools.pairwise(passes))
     assert result.passes == passes[-1] == problem.inner.passes
     assert result.column_passes == problem.inner.column_passes
-    # Two an iteration: value and gradient. The constants belong to the data, off the counter.
-    assert result.outer_passes == problem.outer.passes == 2 * 5
+    # Four an iteration: value and gradient, and with so few coefficients two for the bounds. The
+    # constants belong to the data, off the counter.
+    assert result.outer_passes == problem.outer.passes == 4 * 5
     assert 0 < result.seconds == result.history[-1].seconds
 
 

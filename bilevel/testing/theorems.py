@@ -488,7 +488,7 @@ def theorem_2(
     for record in found.records:
         # The record's bound counts the rounding of ∂_x h at its worst, n u in place of the √n u
         # that is usual.
-        slack = known.solution_rounding * (math.sqrt(known.inner_terms) + 4)
+        slack = 2 * known.solution_rounding * (math.sqrt(known.inner_terms) + 4)
         require(record.tol == schedule(record.k), "the tolerance asked is ε_k", k=record.k)
         require(
             record.inner_error is not None and record.inner_error <= record.tol + slack,
@@ -498,7 +498,8 @@ def theorem_2(
             tol=record.tol,
         )
         require(
-            record.cg_residual is not None and record.cg_residual <= record.tol,
+            record.cg_residual is not None
+            and record.cg_residual <= record.tol + 2 * known.adjoint_rounding,
             "condition (ii), ‖H q_k - ∂_x g‖ ≤ ε_k",
             k=record.k,
             residual=math.inf if record.cg_residual is None else record.cg_residual,
