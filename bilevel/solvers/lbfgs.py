@@ -42,7 +42,8 @@ class LBFGS:
         pairs: deque[Pair] = deque(maxlen=self.history)
         gamma: Array | float = 1.0
         value, square = backend.scalars(point.value, dot(point.grad, point.grad, backend))
-        progress = Progress(float(backend.xp.finfo(point.x.dtype).eps))
+        limits = backend.xp.finfo(point.x.dtype)
+        progress, tiny = Progress(float(limits.eps)), float(limits.smallest_normal)
         yield Step(point, math.sqrt(square))
         while square > 0 and not progress.ended(value, math.sqrt(square)):
             d = two_loops(pairs, gamma, -point.grad, backend)
@@ -62,7 +63,7 @@ class LBFGS:
             value, square, sy_host = backend.scalars(
                 found.value, dot(found.grad, found.grad, backend), sy
             )
-            if sy_host > 0:
+            if sy_host > tiny:  # below it 1 / sᵀy overflows
                 pairs.append((s, y, 1 / sy))
                 gamma = sy / yy
             point = found

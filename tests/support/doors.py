@@ -629,7 +629,7 @@ def parameters() -> list[Door]:
                 "operator": [None, *NO_FUNCTION],
                 "b": [None, 3.0, [1.0], "b"],
                 "tol": [None, "1", np.ones(2), True, NAN, INF, {}, -1.0, [0.1, 0.1], [-1.0]],
-                "max_iter": NO_COUNT,
+                "max_iter": [*NO_INTEGER, -3, np.int64(-1)],
                 "columns": NO_FLAG,
             },
         ),
