@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
-from ..inner import InnerPoint, Pushable
+from ..inner import InnerPoint, Pushable, grad_rounding
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -335,7 +335,9 @@ class PathFollowing:
             return False
         left, rule = self._left(problem, work)
         work.verdict = replace(work.verdict, rule=rule, gap=left)
-        if left <= state.tol * abs(estimate.value):
+        if left <= state.tol * abs(estimate.value) and _lost(problem, work.look, estimate.value):
+            work.status = Status.STALLED
+        elif left <= state.tol * abs(estimate.value):
             down = bends_down(problem, work.look.point)
             work.status = Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
         return True
@@ -745,6 +747,24 @@ def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
         if residual <= _ROUNDED * size:
             found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
     return tuple(found)
+
+
+#: The share of f that the rounding of h may move before an end is no longer one.
+_LOST = 0.1
+
+
+def _lost(problem: Problem, look: Look, value: float) -> bool:
+    """Whether h is rounded so much, by its own account, that f at its minimum is not known.
+
+    A kernel matrix in single precision with a small ridge is: what is left of the gradient then
+    says nothing of the distance to X(λ).
+    """
+    mu, backend = look.constants.mu, problem.backend
+    lost = grad_rounding(look.point, backend)
+    if lost == 0 or mu is None:
+        return False
+    (slope,) = backend.scalars(norm(look.outer.grad_x, backend))
+    return not slope * lost <= _LOST * mu * abs(value)
 
 
 def _grown(error: float, energy: float, old: float, new: float, size: float) -> float:
