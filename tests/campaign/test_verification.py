@@ -7,12 +7,16 @@ from typing import Any
 
 import faulty
 import numpy as np
+import pytest
 from drawn import drawn
 from tampered import TAMPERINGS, missed
 
 import bilevel
 from bilevel.methods import HOAG, FixedStep
 from bilevel.testing import certify, check_problem
+
+#: Draws start outside of their domain, too, and are told so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*lies outside:UserWarning")
 
 Draws = Callable[[int], list[int]]
 
