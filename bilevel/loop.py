@@ -29,6 +29,17 @@ class Snapshot:
     best_x: Array | None
     costs: Costs
 
+    def followed(self, state: State, record: Record, x: Array) -> Snapshot:
+        """The run after one more record, whose model is x."""
+        better = self.best is None or record.at_most <= self.best.at_most
+        return Snapshot(
+            state,
+            (*self.history, record),
+            record if better else self.best,
+            x if better else self.best_x,
+            record.costs,
+        )
+
 
 def iterate(
     problem: Problem,
@@ -119,14 +130,7 @@ def _snapshots(
         costs = before + metered(problem, meter)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
-        better = snapshot.best is None or record.at_most <= snapshot.best.at_most
-        snapshot = Snapshot(
-            state,
-            (*snapshot.history, record),
-            record if better else snapshot.best,
-            state.x if better else snapshot.best_x,
-            costs,
-        )
+        snapshot = snapshot.followed(state, record, state.x)
         yield snapshot
 
 
@@ -283,15 +287,7 @@ def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status
     if meter.offered is None:
         return replace(snapshot, costs=costs)
     offered, x = meter.offered
-    record = replace(offered, costs=costs, status=status)
-    better = snapshot.best is None or record.at_most <= snapshot.best.at_most
-    return Snapshot(
-        snapshot.state,
-        (*snapshot.history, record),
-        record if better else snapshot.best,
-        x if better else snapshot.best_x,
-        costs,
-    )
+    return snapshot.followed(snapshot.state, replace(offered, costs=costs, status=status), x)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,10 @@ no λ but the last is an iterate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ..backends import Array
 from ..problem import Problem
-from .looks import Look
-
-#: What one correction makes of a look: the look after it.
-Correct = Callable[[Look, Array], tuple[Look, Array]]
 
 
 def well_conditioned(problem: Problem, lam: Array, condition: float) -> Array:

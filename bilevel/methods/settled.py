@@ -12,18 +12,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array
 from ..problem import Problem
 from .looks import Look, ahead, look_at
 
 
 @dataclass(frozen=True)
 class Beside:
-    """p at λ + step e_j, as far as the look at λ predicts it."""
+    """The change of p from λ to λ + step e_j, as far as the look at λ predicts it."""
 
     axis: int
     step: float
-    p: Array
     change: tuple[float, ...]
 
 
@@ -43,9 +41,7 @@ def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | Non
     point = ahead(problem, look.point, look.vectors, look.pushed, target, delta)
     there, _ = look_at(problem, point, look.vectors, look.pushed)
     change = there.p - look.p
-    return Beside(
-        axis, moved, there.p, backend.scalars(*(change[j] for j in range(change.shape[0])))
-    )
+    return Beside(axis, moved, backend.scalars(*(change[j] for j in range(change.shape[0]))))
 
 
 def decrease_left(p: tuple[float, ...], error: float, looks: list[Beside]) -> float:

@@ -72,7 +72,7 @@ def _next_trial(low: float, low_slope: float, high: float, high_slope: float, fa
     """Secant step on the slope, kept inside the bracket; doubling while there is none.
 
     Where a loss has saturated its slope is the same at every trial, and so is the secant's share:
-    after two failures in a row a trial goes ten times nearer.
+    after more than two failures in a row a trial goes ten times nearer.
     """
     if math.isinf(high):
         return 4 * low if low > 0 else 1.0
