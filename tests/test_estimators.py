@@ -62,7 +62,9 @@ def iris():
         BilevelKernelRidge(cv=3),
         HyperparameterSearchCV(LogisticRegression(), cv=3),
         HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), cv=3),
-        HyperparameterSearchCV(KernelRidge(kernel="rbf"), cv=3),
+        pytest.param(
+            HyperparameterSearchCV(KernelRidge(kernel="rbf"), cv=3), marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )

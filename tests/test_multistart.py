@@ -82,6 +82,7 @@ def _leaves_no_thread():
 # -- each search is that search alone -------------------------------------------------------------
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
 @pytest.mark.parametrize("method", ["path", "hoag", "maid"])
 def test_each_search_is_that_search_alone(backend, csr, method):

@@ -342,6 +342,7 @@ def test_integer_targets_and_those_of_a_validation_set_are_centred_too(ridge_est
     np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-5)
 
 
+@pytest.mark.slow_on("jax")
 def test_targets_of_other_libraries_are_centred(backend, ridge_estimator):
     one_of_each_kind(backend, True)
     if backend.name == "array_api_strict":

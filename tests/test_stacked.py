@@ -57,6 +57,7 @@ def test_problems_that_differ_are_not_stacked():
         stacked([])
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize(
     ("loss", "y"), [(Logistic(), SIGNS), (Squared(), Y), (Multinomial(3), CLASSES)], ids=str
 )
