@@ -340,13 +340,25 @@ def _remarks(problem: Problem, snapshot: Snapshot, lam: Array) -> dict[str, str]
     return {where: sentence for where, sentence in found.items() if sentence}
 
 
+def _beyond(problem: Problem, snapshot: Snapshot, value: float) -> float:
+    """How much two values of f have to differ to be told apart."""
+    eps = float(problem.backend.xp.finfo(problem.dtype).eps)
+    return max(10 * getattr(snapshot.state, "tol", 0.0), 100 * eps) * abs(value)
+
+
 def _worse(problem: Problem, snapshot: Snapshot) -> bool:
     """Whether the last iterate is worse than the best one by more than tolerance and errors."""
     best, last = snapshot.best, snapshot.history[-1]
     assert best is not None
-    eps = float(problem.backend.xp.finfo(problem.dtype).eps)
-    tol = max(10 * getattr(snapshot.state, "tol", 0.0), 100 * eps)
-    return best.at_most + tol * abs(last.value) < last.at_least
+    return best.at_most + _beyond(problem, snapshot, last.value) < last.at_least
+
+
+def _unranked(problem: Problem, snapshot: Snapshot, best: Record) -> tuple[str, ...]:
+    """Name the iterate that looks better than the best but is known too loosely to be it."""
+    rival = min(snapshot.history, key=lambda record: record.likely)
+    if not rival.likely < best.likely - _beyond(problem, snapshot, best.likely):
+        return ()
+    return (f"Iterate {rival.k} may be better: its f is not known well enough to tell.",)
 
 
 def _result(
@@ -364,6 +376,8 @@ def _result(
             notes = (*notes, f"It ended in a minimum worse than iterate {best.k}, which is this.")
         assert snapshot.best_x is not None
         x = snapshot.best_x
+    if best is not None:
+        notes = (*notes, *_unranked(problem, snapshot, best))
     lam = snapshot.state.lam if best is None else best.lam
     contact = None
     if best is not None and isinstance(problem.domain, Touches):

@@ -144,6 +144,11 @@ class Record(Costed):
         return known or ((self.value, 0.0),)
 
     @property
+    def likely(self) -> float:
+        """What f(λ_k) is taken for: the value of the least error, whatever that is."""
+        return min(self._known(), key=lambda pair: pair[1] if pair[1] == pair[1] else math.inf)[0]
+
+    @property
     def at_most(self) -> float:
         """What f(λ_k) is at most, as far as is known; inf where the value is NaN.
 

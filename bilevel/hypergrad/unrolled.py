@@ -16,7 +16,7 @@ The start x_0 is the point that is handed over, and a constant: dx_0/dλ = 0. On
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backends import COUNT, POSITIVE, Array, Maybe, Number, check_fields
 from ..inner import InnerPoint, Rounded
@@ -28,7 +28,7 @@ from ..solvers import InnerResult, distance_bound, point_error
 from ..status import Status
 from ._protocol import HypergradResult
 from .neumann import step_length
-from .surrogate import MEANINGLESS, Walk, certified, tangent_bound, transient
+from .surrogate import MEANINGLESS, Walk, certified, tangent_bound, transient, value_error
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,15 @@ class ForwardUnrolled(Unrolled):
         )
         if not math.isfinite(residual + length):
             status = Status.NON_FINITE
-        meaningless = status in MEANINGLESS
-        bound = None if meaningless else _tangent_bound(problem, last, outer, tangent, rest)
-        return HypergradResult(value, bound, None, None, self.n_differentiated, status, outer)
+        found = HypergradResult(value, None, None, None, self.n_differentiated, status, outer)
+        if status in MEANINGLESS:
+            return found
+        distance = point_error(last, constants.mu, backend)
+        return replace(
+            found,
+            error_bound=_tangent_bound(problem, last, outer, tangent, rest),
+            value_error=value_error(problem, outer, distance, last),
+        )
 
 
 def _tangent_bound(
