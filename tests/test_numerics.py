@@ -64,6 +64,23 @@ def test_a_product_serves_rows_of_many_features(monkeypatch):
     assert np.max(np.abs(found - expected)) <= distance_rounding(50, 2.3e-16) * expected.max()
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e9])
+@pytest.mark.parametrize("apart", [0.0, 1e-3])
+def test_a_product_serves_rows_that_come_twice(backend, monkeypatch, offset, apart):
+    """Equal rows sent the whole block to the differences, ten times slower; so did near ones."""
+    from bilevel.inner import distances
+
+    one_of_each_kind(backend, apart == 0.0)
+    rng = np.random.default_rng(0)
+    X = np.tile(rng.standard_normal((15, 50)) + offset, (3, 1))
+    X += apart * rng.standard_normal(X.shape)
+    X = X[rng.permutation(45)]
+    exact = exact_squares(X[:20], X)
+    monkeypatch.setattr(distances, "_by_differences", None)
+    found = backend.to_numpy(square_distances(backend.asarray(X[:20]), backend.asarray(X), backend))
+    assert np.all(np.abs(found - exact) <= distance_rounding(50, 2.3e-16) * exact)
+
+
 @pytest.mark.parametrize("kernel", STATIONARY)
 def test_kernels_far_out_are_zero_and_their_derivatives_too(backend, kernel):
     """γ d² overflows in float32: ∞ · 0 is no derivative."""

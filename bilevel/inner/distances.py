@@ -7,8 +7,8 @@ features go by a product of centred features, wherever that is as good:
 
     centred: the error is that of a sum of s = ‖x - c‖² + ‖z - c‖², so small beside ‖x - z‖² ≥ s/64.
 
-A row's nearest neighbour, itself as a rule, is taken by differences in any case; where another
-pair is nearer than s/64, so is the whole block.
+A pair that is nearer, a row and itself as a rule, is taken by its differences; where a row has many
+such neighbours, so is the whole block. Rows that are equal are taken once.
 """
 
 from __future__ import annotations
@@ -64,8 +64,12 @@ def square_distances(X: Array, Z: Array, backend: Backend) -> Array:
     """
     if X.shape[1] <= _FEW:
         return _by_differences(X, Z, backend)
-    found = _by_product(X, Z, backend)
-    return _by_differences(X, Z, backend) if found is None else found
+    (rows, row_of), (columns, column_of) = _distinct(X, backend), _distinct(Z, backend)
+    found = _by_product(rows, columns, backend)
+    if found is None:
+        found = _by_differences(rows, columns, backend)
+    found = found if row_of is None else backend.xp.take(found, row_of, axis=0)
+    return found if column_of is None else backend.xp.take(found, column_of, axis=1)
 
 
 def _by_differences(X: Array, Z: Array, backend: Backend) -> Array:
@@ -85,16 +89,43 @@ def _squares(X: Array, Z: Array) -> Iterator[Array]:
         yield difference * difference
 
 
+def _distinct(X: Array, backend: Backend) -> tuple[Array, Array | None]:
+    """The rows of X without those that equal another, and which of them each row is.
+
+    Equal rows have equal sums, so that they are neighbours in the order of these, as a rule.
+    """
+    xp = backend.xp
+    order = xp.argsort(xp.sum(X, axis=1))
+    ordered = xp.take(X, order, axis=0)
+    again = xp.all(ordered[1:, :] == ordered[:-1, :], axis=1)
+    if not bool(xp.any(again)):
+        return X, None
+    new = xp.concat([xp.ones_like(again[:1]), ~again])
+    (first,) = xp.nonzero(new)
+    label = xp.cumulative_sum(xp.astype(new, order.dtype)) - 1
+    return xp.take(ordered, first, axis=0), xp.take(label, xp.argsort(order), axis=0)
+
+
+#: Near neighbours of a row at most, as a share of the features: with more, differences cost less.
+_NEAR = 1 / 4
+
+
 def _by_product(X: Array, Z: Array, backend: Backend) -> Array | None:
-    """‖x‖² + ‖z‖² - 2 xᵀz of centred features; None where a pair is too near for that."""
+    """‖x‖² + ‖z‖² - 2 xᵀz of centred features; None where too many pairs are too near for that."""
     xp = backend.xp
     centre = xp.mean(Z, axis=0)
     A, B = X - centre, Z - centre
     size = xp.sum(A * A, axis=1)[:, None] + xp.sum(B * B, axis=1)[None, :]
     found = size - 2 * xp.matmul(A, B.T)
-    nearest = xp.argmin(found, axis=1)
-    own = nearest[:, None] == xp.arange(Z.shape[0], device=backend.device)[None, :]
-    if not bool(xp.all((found >= _APART * size) | own)):
+    near = ~(found >= _APART * size)
+    most = int(xp.max(xp.sum(xp.astype(near, xp.int32), axis=1)))
+    if most > max(1, _NEAR * X.shape[1]):
         return None
-    gap = X - xp.take(Z, nearest, axis=0)
-    return xp.where(own, xp.sum(gap * gap, axis=1)[:, None], found)
+    count = xp.arange(Z.shape[0], device=backend.device)[None, :]
+    for _ in range(most):  # a pair of each row at a time
+        column = xp.argmax(xp.astype(near, xp.int32), axis=1)
+        own = near & (column[:, None] == count)
+        gap = X - xp.take(Z, column, axis=0)
+        found = xp.where(own, xp.sum(gap * gap, axis=1)[:, None], found)
+        near = near & ~own
+    return found
