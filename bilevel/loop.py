@@ -88,7 +88,8 @@ def iterate(
         yield snapshot.history[-1]
 
 
-_BUDGET = Number(above=0, finite=False)
+#: Passes or seconds that may be spent.
+BUDGET = Number(above=0, finite=False)
 
 
 def _check(problem: Any) -> None:
@@ -218,8 +219,8 @@ def minimize(
     """
     _check(problem)
     max_iter = COUNT(max_iter, "max_iter")
-    max_passes = Maybe(_BUDGET)(max_passes, "max_passes")
-    max_seconds = Maybe(_BUDGET)(max_seconds, "max_seconds")
+    max_passes = Maybe(BUDGET)(max_passes, "max_passes")
+    max_seconds = Maybe(BUDGET)(max_seconds, "max_seconds")
     Maybe(function)(callback, "callback")
     Maybe(function)(progress, "progress")
     checkpoint = Maybe(_file)(checkpoint, "checkpoint")

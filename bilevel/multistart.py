@@ -22,8 +22,8 @@ from .design.shared import Product, Shared, map_designs, serve
 from .domains import Unfolds
 from .inner.linear import LinearModel
 from .lockstep import Ask, Task, stopping
-from .loop import metered, minimize
-from .meter import Meter
+from .loop import BUDGET, metered, minimize
+from .meter import BudgetSpent, Meter
 from .methods import Method
 from .problem import Problem
 from .record import Costed, Costs, Record, Result, aligned
@@ -87,6 +87,8 @@ def multistart(
     tol: float | None = None,
     max_passes: int | None = None,
     max_seconds: float | None = None,
+    max_total_passes: int | None = None,
+    max_total_seconds: float | None = None,
     callback: Callable[[int, Record], Any] | None = None,
 ) -> MultistartResult:
     """Minimise f from several starts at once, for problems with several local minima.
@@ -114,9 +116,13 @@ def multistart(
     max_iter, tol, max_passes, max_seconds
         Of each search, as in :func:`bilevel.minimize`, not of the whole. Its passes are those that
         it would have cost alone, its seconds count the waiting for the others, from its own start.
-        Drawing and starting the searches, some milliseconds for each, is in no budget, and where
-        they run one after the other each has the whole of it. Ctrl-C, or a true answer of
-        ``callback``, ends them all.
+        Drawing the searches, some milliseconds for each, is in no budget, and where they run one
+        after the other each has the whole of it. Ctrl-C, or a true answer of ``callback``, ends
+        them all.
+    max_total_passes, max_total_seconds
+        The same of the whole: of the passes of ``costs``, those that the searches share counted
+        once, and of its seconds. All that still go on then end in mid-iteration with what they
+        have; where they run one after the other, the later ones have nothing left.
     callback : callable, optional
         Called with the number of the search and each of its records; a true answer ends the whole
         run.
@@ -164,11 +170,15 @@ def multistart(
         "max_passes": max_passes,
         "max_seconds": max_seconds,
     }
+    meter = Meter(
+        passes=lambda: problem.inner.passes,
+        max_passes=Maybe(BUDGET)(max_total_passes, "max_total_passes"),
+        max_seconds=Maybe(BUDGET)(max_total_seconds, "max_total_seconds"),
+    )
     run = _together if _shares(problem.inner) else _in_turn
     if run is _together:
         # Norms of the rows belong to the data: taken once for all searches, off the counters.
         _ = problem.inner.constants(lams[0]), problem.outer_constants
-    meter = Meter()
     with meter.running():
         found = run(problem, lams, options, callback)
     costs = metered(problem, meter)
@@ -302,12 +312,20 @@ def _together(
                 keep(s, advance(s, task.start()))
             while waiting:
                 chosen = _next_served(waiting)
-                answers = serve([waiting.pop(s) for s in chosen])
+                answers = _served([waiting.pop(s) for s in chosen])
                 for s, answer in zip(chosen, answers, strict=True):
                     keep(s, advance(s, tasks[s].answer(answer)))
     except KeyboardInterrupt:
         pass  # as minimize does: what has been found is returned
     return [task.result for task in tasks]
+
+
+def _served(products: Sequence[Product]) -> Sequence[Array | BudgetSpent]:
+    """The products, or the end of the budget of the whole for each who waits for them."""
+    try:
+        return serve(products)
+    except BudgetSpent as end:
+        return [end] * len(products)
 
 
 def _interrupted(task: Task[Result]) -> bool:
@@ -333,13 +351,19 @@ def _search(
     problem: Problem, lam: Array, options: Mapping[str, Any], heard: bool
 ) -> Callable[[Ask], Result]:
     def search(ask: Ask) -> Result:
-        own = _with_shared_designs(problem, ask)
+        def product(wanted: Product) -> Array:
+            found = ask(wanted)
+            if isinstance(found, BudgetSpent):
+                raise BudgetSpent(found.status)
+            return found
+
+        own = _with_shared_designs(problem, product)
         return minimize(own, lam, callback=ask if heard else None, **options)
 
     return search
 
 
-def _with_shared_designs(problem: Problem, ask: Ask) -> Problem:
+def _with_shared_designs(problem: Problem, ask: Callable[[Product], Array]) -> Problem:
     """The same problem, whose products are asked for, and counted apart."""
     views: dict[int, Shared] = {}
 

@@ -392,6 +392,44 @@ def test_budgets_are_each_searchs_own(problem):
     assert {r.status for r in found.results} <= {Status.MAX_SECONDS, Status.STALLED}
 
 
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("most", [1, 60, 90])
+def test_a_budget_of_the_whole_is_kept_by_all_together(method, most):
+    options = {"tol": 0.0, "method": method, "max_iter": 1000}
+    problem = bilevel.logistic_regression(*data())
+    found = multistart(problem, STARTS, max_total_passes=most, **options)
+    assert found.passes == problem.inner.passes <= most
+    assert found.passes > most - 5  # what is left is too little for the next pass of any
+    assert {result.status for result in found.results} == {Status.MAX_PASSES}
+    best = [result.best.at_most for result in found.results if result.best is not None]
+    assert not best or found.best.best.at_most == min(best)
+    assert bool(best) == (most > 1)
+
+
+def test_the_time_of_the_whole_is_kept_by_all_together(problem):
+    begun = time.monotonic()
+    options = {"tol": 0.0, "max_iter": 10**6, "method": "hoag"}
+    found = multistart(problem, STARTS, max_total_seconds=0.2, **options)
+    assert time.monotonic() - begun < 5
+    assert Status.MAX_SECONDS in {result.status for result in found.results}
+    assert np.isfinite(found.best.fun)
+
+
+def test_a_budget_of_the_whole_is_kept_in_turn():
+    """The first search spends it, and the others find nothing left."""
+    X, y, X_val, y_val = data(20, 3)
+    inner = kernel_ridge(X, y, RBF())
+    problem = Problem(inner, held_out_kernel(inner, X_val, y_val, Squared()), Box(-4.0, 4.0))
+    options = {"max_iter": 1000, "method": "hoag", "tol": 0.0}
+    found = multistart(problem, [[0.0, 0.0], [1.0, -1.0]], max_total_passes=40, **options)
+    assert found.passes <= 40
+    assert [result.status for result in found.results] == [Status.MAX_PASSES] * 2
+    assert [result.nit > 0 for result in found.results] == [True, False]
+    assert found.best is found.results[0]
+    with pytest.raises(ValueError, match="max_total_seconds"):
+        multistart(problem, 2, max_total_seconds=0)
+
+
 @pytest.fixture
 def listening():
     """Ctrl-C raises here, however the tests were started."""

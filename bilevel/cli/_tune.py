@@ -433,8 +433,8 @@ def _solve_from(
             method=o.method,
             max_iter=o.max_iter,
             tol=o.tol,
-            max_passes=o.max_passes,
-            max_seconds=o.max_seconds,
+            max_total_passes=o.max_passes,
+            max_total_seconds=o.max_seconds,
         )
     for s, result in enumerate(found.results):
         first = result.history[0].lam if result.history else result.lam
