@@ -279,6 +279,45 @@ def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m.npz").coef.shape == (30,)
 
 
+#: Ctrl-C at the moment at which a module is to be imported.
+INTERRUPTS = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("module", ["numpy", "click"])
+def test_ctrl_c_while_the_command_loads_is_a_line(tmp_path: Path, module: str) -> None:
+    """It was a traceback of forty lines: this package comes before any code of the command."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTS)
+    paths = [str(tmp_path), str(Path(bilevel.__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-m", "bilevel", "info"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "INTERRUPT_AT": module},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+def test_ctrl_c_in_another_program_is_its_own(tmp_path: Path) -> None:
+    script = "import signal, bilevel; assert signal.getsignal(2) is signal.default_int_handler"
+    (tmp_path / "bilevel").write_text(script)
+    subprocess.run(
+        [sys.executable, tmp_path / "bilevel"],
+        env={**os.environ, "PYTHONPATH": str(Path(bilevel.__file__).parents[1])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        check=True,
+    )
+
+
 def test_an_end_before_the_first_model_writes_none(tmp_path: Path) -> None:
     """Ctrl-C in the first iteration once saved a model of zeros with a loss of nan."""
     model, picture, report = tmp_path / "m.npz", tmp_path / "p.svg", tmp_path / "r.html"

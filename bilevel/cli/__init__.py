@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from bilevel._loading import INTERRUPTED
+
 
 def main() -> None:
     """Run ``bilevel``; without the packages it needs, say what to install."""
@@ -12,5 +14,6 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f'The command line needs {error.name}: run pip install "bilevel[cli]".')
     except KeyboardInterrupt:  # while it loads
-        sys.exit(130)
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(INTERRUPTED)
     app()

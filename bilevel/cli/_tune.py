@@ -16,6 +16,7 @@ from rich.console import Console
 
 import bilevel
 from bilevel import io
+from bilevel._loading import INTERRUPTED
 from bilevel.design import Design, MixedPrecision, Standardized, from_host
 from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
@@ -40,7 +41,6 @@ _OK = frozenset(
         bilevel.Status.MAX_SECONDS,
     }
 )
-_EXIT_INTERRUPTED = 130
 
 #: Options that name a file to write.
 _OUTPUTS = ("report", "plot", "save", "log", "checkpoint")
@@ -220,10 +220,10 @@ def tune(context: click.Context, /, **options: Any) -> None:
         status, is_whole = _run(_Options(**options), console)
     except KeyboardInterrupt:  # before or after the search, which ends well by itself
         click.echo("Interrupted.", err=True)
-        context.exit(_EXIT_INTERRUPTED)
+        context.exit(INTERRUPTED)
     is_whole = was_printed(console) and is_whole
     if status is bilevel.Status.INTERRUPTED and is_whole:
-        context.exit(_EXIT_INTERRUPTED)
+        context.exit(INTERRUPTED)
     if status is not bilevel.Status.INTERRUPTED and status not in _OK:
         click.echo(f"Error: the solve failed: {status.message}", err=True)
         is_whole = False
