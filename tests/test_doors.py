@@ -55,6 +55,20 @@ def test_two_libraries_do_not_mix(other):
             bilevel.minimize(problem(), **{name: elsewhere(value)})
 
 
+def test_tensors_without_numbers_are_refused():
+    """Torch said that Tensor.item() cannot be called, from deep inside."""
+    torch = pytest.importorskip("torch")
+    void = torch.zeros((N, P), device="meta")
+    for door in (
+        lambda: get_backend("torch", device="meta"),
+        lambda: bilevel.as_design(void),
+        lambda: bilevel.Box(void[0, :], 1.0),
+        lambda: bilevel.minimize(problem(), void[0, 0]),
+    ):
+        with pytest.raises(ValueError, match="'meta' hold no numbers"):
+            door()
+
+
 def test_a_sparse_matrix_is_no_dense_array():
     matrix = sparse.csr_array(X)
     squared = losses.Squared()

@@ -27,6 +27,14 @@ class TorchBackend(ArrayAPIBackend):
     module = "array_api_compat.torch"
     install = "pip install 'bilevel[torch]'"
 
+    def _probe(self, device: Any) -> Any:
+        found = super()._probe(device)
+        if found.type == "meta":  # by name, of a tensor, or torch's default
+            raise ValueError(
+                "Tensors on torch's device 'meta' hold no numbers: give ones on another device."
+            )
+        return found
+
     def _import(self) -> Any:
         _one_thread_after_a_fork()
         return super()._import()
