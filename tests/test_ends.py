@@ -25,8 +25,8 @@ def problem_of(dense: DenseModel, domain=None):
     )
 
 
-def curve(g, dg):
-    """f = g: X(λ) = λ, so that a function of one number is the whole problem."""
+def surface(g, dg, m):
+    """f = g: X(λ) = λ, so that a function of m numbers is the whole problem."""
 
     def value_and_grad(x, lam):
         return 0.5 * float((x - lam) @ (x - lam)), x - lam
@@ -34,19 +34,23 @@ def curve(g, dg):
     h = inner.from_functions(
         value_and_grad,
         like=np.zeros(1),
-        x_shape=(1,),
-        n_hyperparameters=1,
+        x_shape=(m,),
+        n_hyperparameters=m,
         hvp=lambda x, lam, v: v,
         cross_vjp=lambda x, lam, q: -q,
         cross_jvp=lambda x, lam, d: -d,
         constants=InnerConstants(mu=1.0, smoothness=1.0, hessian_lipschitz=0.0),
     )
     criterion = outer.from_functions(
-        lambda x, lam: (float(g(x[0])), np.asarray([dg(x[0])])),
+        lambda x, lam: (float(g(x)), np.asarray(dg(x))),
         like=np.zeros(1),
         grad_lam=lambda x, lam: 0 * lam,
     )
     return bilevel.Problem(h, criterion)
+
+
+def curve(g, dg):
+    return surface(lambda x: g(x[0]), lambda x: [dg(x[0])], 1)
 
 
 def sigmoid(t):
@@ -85,6 +89,33 @@ def test_scipy_gains_nothing_from_a_converged_end(name, lam0):
     )
     assert result.fun - further.fun <= 2e-5 * abs(result.fun)
     assert result.fun <= g(lam0) * (1 + 1e-12), "no worse than where it began"
+
+
+#: Functions of two numbers with their derivatives, and a start from which SciPy gets on.
+SURFACES = {
+    # On the ridge between two narrow valleys: a look far beside it sees the wall behind one.
+    "ridge": (
+        lambda x: 1 + x[0] ** 2 / 2 + 0.01 * ((x[1] / 0.03) ** 2 - 1) ** 2,
+        lambda x: [x[0], 0.04 * x[1] / 0.03**2 * ((x[1] / 0.03) ** 2 - 1)],
+        [1.0, 1e-7],
+    ),
+    # All but flat, and bent as if it ended two units from here, where it falls into the depth.
+    "plateau": (
+        lambda x: 3 - np.tanh(3 * x[0] - 27) + 2e-6 * ((x[0] - 7) ** 2 + x[1] ** 2),
+        lambda x: [4e-6 * (x[0] - 7) - 3 / np.cosh(3 * x[0] - 27) ** 2, 4e-6 * x[1]],
+        [1.0, 0.5],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_scipy_gains_nothing_from_a_converged_end_in_two(name):
+    g, dg, start = SURFACES[name]
+    result = bilevel.minimize(surface(g, dg, 2), start, max_iter=200)
+    options = {"bounds": [(-12, 12)] * 2, "options": {"gtol": 1e-12, "ftol": 1e-15}}
+    further = optimize.minimize(g, result.lam, jac=dg, method="L-BFGS-B", **options)
+    assert result.success
+    assert result.fun - further.fun <= 2e-5 * result.fun
 
 
 def test_a_kink_is_no_end_before_the_solves_are_precise():

@@ -360,13 +360,13 @@ class PathFollowing:
         p, axes = host[:m], [j for j in range(m) if flat or host[m + j] != 0]
         looks = []
         for j in axes:
-            found = beside(problem, look, j, math.copysign(_probe(estimate, rule, p[j]), -p[j]))
+            found = beside(problem, look, j, math.copysign(_probe(estimate, gap, p[j]), -p[j]))
             if found is None:
                 return gap, rule
             looks.append(found)
         if flat and all(abs(c) <= 4 * estimate.noise for b in looks for c in b.change):
             return 0.0, rule  # beside it too: f does not depend on λ here
-        left = decrease_left(p, estimate.error, looks)
+        left = decrease_left(problem, look.point.lam, p, estimate.error, looks)
         if isinstance(rule, SecantState):
             curvature = looks[0].change[0] / looks[0].step
             rule = replace(rule, curvature=curvature if curvature > 0 else None, bend=0.0)
@@ -574,12 +574,15 @@ class PathFollowing:
         )
 
 
-def _probe(estimate: _Estimate, rule: SecantState | ProjectedState, p: float) -> float:
-    """How far beside λ to look: twice the Newton step, and so far that p changes by its error."""
-    curvature = rule.curvature if isinstance(rule, SecantState) else None
-    if not curvature:
+def _probe(estimate: _Estimate, gap: float, p: float) -> float:
+    """How far beside λ to look: twice the Newton step, and so far that p changes by its error.
+
+    The curvature is the one by which the decrease ``gap`` is left.
+    """
+    size = estimate.free_norm + estimate.error
+    if not gap > 0 or not size > 0:
         return 0.05
-    return min(max(2 * (abs(p) + 4 * estimate.error) / curvature, 1e-3), 0.5)
+    return min(max(4 * gap * (abs(p) + 4 * estimate.error) / size**2, 1e-3), 0.5)
 
 
 @dataclass

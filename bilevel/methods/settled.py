@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..backends import Array
+from ..linalg import norm
 from ..problem import Problem
 from .looks import Look, ahead, look_at
 
@@ -44,10 +46,17 @@ def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | Non
     return Beside(axis, moved, backend.scalars(*(change[j] for j in range(change.shape[0]))))
 
 
-def decrease_left(p: tuple[float, ...], error: float, looks: list[Beside]) -> float:
+#: Of a Newton step longer than this the curvature at its beginning says nothing.
+_REACH = 1.5
+
+
+def decrease_left(
+    problem: Problem, lam: Array, p: tuple[float, ...], error: float, looks: list[Beside]
+) -> float:
     """½ (‖p‖ + error)² / curvature along the Newton step of the coordinates that were looked at.
 
-    The error of p is counted against it; inf where the Hessian is not positive definite.
+    The error of p is counted against it; inf where the Hessian is not positive definite, and where
+    the step, as far as D lets it, is so long that f may bend before its end: on a plateau.
     """
     axes = [b.axis for b in looks]
     rows = [[b.change[j] / b.step for j in axes] for b in looks]
@@ -55,26 +64,38 @@ def decrease_left(p: tuple[float, ...], error: float, looks: list[Beside]) -> fl
     hessian = [[(rows[i][j] + rows[j][i]) / 2 for j in range(n)] for i in range(n)]
     right = [p[j] for j in axes]
     size = math.hypot(*right)
-    decrement = _quadratic(hessian, right)
-    if decrement is None:
+    step = _solved(hessian, right if size > 0 else [1.0] * n)
+    if step is None:
         return math.inf
     if size == 0:
-        least = _quadratic(hessian, [1.0] * n)
-        return math.inf if least is None else error**2 * least / 2
-    return decrement / 2 * (1 + error / size) ** 2
+        return error**2 * sum(step) / 2
+    if _reach(problem, lam, dict(zip(axes, step, strict=True))) > _REACH:
+        return math.inf
+    return sum(r * s for r, s in zip(right, step, strict=True)) / 2 * (1 + error / size) ** 2
 
 
-def _quadratic(matrix: list[list[float]], right: list[float]) -> float | None:
-    """Bᵀ A⁻¹ b by elimination, None where A is not positive definite: A is of very few rows."""
-    a, b, total = [row[:] for row in matrix], right[:], 0.0
-    for k in range(len(b)):
+def _reach(problem: Problem, lam: Array, step: dict[int, float]) -> float:
+    """‖P_D(λ - step) - λ‖."""
+    backend, xp = problem.backend, problem.backend.xp
+    whole = [step.get(j, 0.0) for j in range(int(lam.shape[0]))]
+    target = lam - xp.asarray(whole, dtype=lam.dtype, device=backend.device)
+    (length,) = backend.scalars(norm(problem.domain.project(target, backend) - lam, backend))
+    return length
+
+
+def _solved(matrix: list[list[float]], right: list[float]) -> list[float] | None:
+    """A⁻¹ b by elimination, None where A is not positive definite: A is of very few rows."""
+    a, b = [row[:] for row in matrix], right[:]
+    n = len(b)
+    for k in range(n):
         pivot = a[k][k]
         if not pivot > 0 or not math.isfinite(pivot):
             return None
-        total += b[k] ** 2 / pivot
-        for i in range(k + 1, len(b)):
+        for i in range(k + 1, n):
             factor = a[i][k] / pivot
             b[i] -= factor * b[k]
-            for j in range(k, len(b)):
+            for j in range(k, n):
                 a[i][j] -= factor * a[k][j]
-    return total
+    for k in reversed(range(n)):
+        b[k] = (b[k] - sum(a[k][j] * b[j] for j in range(k + 1, n))) / a[k][k]
+    return b
