@@ -234,36 +234,62 @@ def minimize(
         keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
         snapshot = (keeper.load() if resume else None) or snapshot
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
-    theirs: list[BaseException] = []
-    meter = budgets.meter(problem, _heard(progress, theirs))
-    callback = _heard(callback, theirs)
-    status = Status.MAX_ITER
-    notes: tuple[str, ...] = ()
-    try:
-        ended = budgets.verdict(snapshot.history[-1]) if snapshot.history else None
-        if ended is not None:
-            return _result(problem, snapshot, ended)
-        for snapshot in _snapshots(problem, chosen, snapshot, meter):
+    ended = budgets.verdict(snapshot.history[-1]) if snapshot.history else None
+    if ended is not None:
+        return _result(problem, snapshot, ended)
+    run = _Run(problem, chosen, snapshot, budgets, keeper)
+    del snapshot  # its vectors may be large
+    return run.go(callback, progress)
+
+
+@dataclass
+class _Run:
+    """A run under way; ``snapshot`` is where it has come to."""
+
+    problem: Problem
+    method: Method
+    snapshot: Snapshot
+    budgets: _Budgets
+    keeper: checkpoints.Keeper | None
+
+    def go(
+        self,
+        callback: Callable[[Record], Any] | None,
+        progress: Callable[[Costs], Any] | None,
+    ) -> Result:
+        """Go on to the end, whatever it is."""
+        theirs: list[BaseException] = []
+        meter = self.budgets.meter(self.problem, _heard(progress, theirs))
+        notes: tuple[str, ...] = ()
+        try:
+            status = self._drain(meter, _heard(callback, theirs))
+        except KeyboardInterrupt:
+            status = Status.INTERRUPTED
+        except BudgetSpent as end:
+            status = end.status
+        except ArithmeticError as error:
+            if self.snapshot.best is None or any(error is one for one in theirs):
+                raise
+            status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
+        costs = self.budgets.spent + metered(self.problem, meter)
+        snapshot = _with_offered(self.snapshot, meter, costs, status)
+        if self.keeper is not None and self.keeper.trouble:
+            notes = (*notes, self.keeper.trouble)
+        return _result(self.problem, snapshot, status, notes)
+
+    def _drain(self, meter: Meter, callback: Callable[[Record], Any] | None) -> Status:
+        """Take the iterations in until one is the last, and say why."""
+        for snapshot in _snapshots(self.problem, self.method, self.snapshot, meter):
+            self.snapshot = snapshot
+            if self.keeper is not None:
+                self.keeper.save(snapshot)
             record = snapshot.history[-1]
-            if keeper is not None:
-                keeper.save(snapshot)
-            asked = callback is not None and callback(record)
-            ended = Status.INTERRUPTED if asked else budgets.verdict(record)
+            if callback is not None and callback(record):
+                return Status.INTERRUPTED
+            ended = self.budgets.verdict(record)
             if ended is not None:
-                status = ended
-                break
-    except KeyboardInterrupt:
-        status = Status.INTERRUPTED
-    except BudgetSpent as end:
-        status = end.status
-    except ArithmeticError as error:
-        if snapshot.best is None or any(error is one for one in theirs):
-            raise
-        status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
-    snapshot = _with_offered(snapshot, meter, budgets.spent + metered(problem, meter), status)
-    if keeper is not None and keeper.trouble:
-        notes = (*notes, keeper.trouble)
-    return _result(problem, snapshot, status, notes)
+                return ended
+        return Status.MAX_ITER
 
 
 def _heard(

@@ -20,7 +20,7 @@ it is where the projection does nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Maybe, Number, check_fields, function
 from ..hypergrad import HypergradResult, Implicit, value_error
@@ -149,76 +149,137 @@ class MAID:
         )
 
     def step(self, problem: Problem, state: MAIDState) -> MAIDState:
-        backend, domain = problem.backend, problem.domain
-        epsilon, delta, alpha = state.epsilon, state.delta, state.alpha
-        x, carry, adjoint = state.start, state.carry, state.adjoint
-        n_inner = n_cg = 0
-        status = Status.STALLED
+        work = _Work(
+            state.start, state.carry, state.adjoint, state.alpha, state.epsilon, state.delta
+        )
+        status, move = Status.STALLED, None
         for attempt in range(self.max_tightenings):
-            inner = solve(problem.inner, state.lam, x, solver=self.solver, tol=epsilon, carry=carry)
-            found = self.hypergradient(problem, inner, tol=delta, start=adjoint)
-            x, carry, adjoint = inner.x, inner.point.carry, found.adjoint
-            n_inner, n_cg = n_inner + inner.n_iter, n_cg + found.n_iter
-            z = found.value
-            assert found.adjoint is not None
-            value, size, stationarity, correction = backend.scalars(
-                found.outer.value,
-                norm(z, backend),
-                optimality(domain, backend, state.lam, z),
-                dot(found.adjoint, inner.point.grad, backend),
-            )
-            if not math.isfinite(size + value) or inner.status is Status.NON_FINITE:
-                status, uncertain = Status.NON_FINITE, math.inf
+            at = self._look(problem, state.lam, work)
+            if not at.finite:
+                status = Status.NON_FINITE
                 break
-            error = _needed(found.error_bound, "the error of the hypergradient")
-            uncertain = _needed(found.value_error, "the value of the criterion")
-            if state.tol > 0 and stationarity + error <= state.tol * abs(value):
+            if state.tol > 0 and at.stationarity + at.error <= state.tol * abs(at.value):
                 status = Status.CONVERGED
                 break
-            certain = error <= (1 - self.eta) * size
-            if certain:
-                if math.isnan(alpha):
-                    alpha = math.sqrt(state.lam.shape[0]) / size
-                for i in range(self.max_backtracks + attempt):
-                    tried = alpha * self.shrink**i
-                    lam = domain.project(state.lam - tried * z, backend)
-                    ahead = solve(
-                        problem.inner, lam, x, solver=self.solver, tol=epsilon, carry=carry
-                    )
-                    n_inner += ahead.n_iter
-                    outer = problem.outer.at(ahead.x, lam)
-                    value_next, moved = backend.scalars(outer.value, norm(lam - state.lam, backend))
-                    worst = value_next + _uncertainty(problem, ahead, outer)
-                    if moved == 0 or worst <= value - uncertain - self.eta * moved**2 / tried:
-                        status = Status.RUNNING if moved > 0 else Status.STALLED
-                        break
-            if status is Status.RUNNING:
-                alpha = tried
-                break
+            if at.error <= (1 - self.eta) * at.norm:
+                move = self._backtrack(problem, state.lam, at, work, self.max_backtracks + attempt)
+                if move is not None:
+                    status = Status.RUNNING
+                    break
             # From what was reached, where that is more precise than what was asked for.
-            epsilon = self.tighten * _reached(epsilon, inner.error_bound)
-            delta = self.tighten * _reached(delta, found.residual)
-        if status is not Status.RUNNING:
-            lam, ahead, moved = state.lam, inner, 0.0
-        record = _record(
-            state, inner, found, value, uncertain, stationarity, moved, epsilon, n_inner, n_cg
+            work.epsilon = self.tighten * _reached(work.epsilon, at.inner.error_bound)
+            work.delta = self.tighten * _reached(work.delta, at.found.residual)
+        return self._next(state, work, at, move or _Move(state.lam, at.inner, 0.0), status)
+
+    def _look(self, problem: Problem, lam: Array, work: _Work) -> _Iterate:
+        """Solve for x and q to the tolerances at hand, from where the last solves have led."""
+        inner = solve(
+            problem.inner, lam, work.x, solver=self.solver, tol=work.epsilon, carry=work.carry
         )
-        estimate, estimate_error = estimated(problem, value, correction)
-        record = replace(record, estimate=estimate, estimate_error=estimate_error)
+        found = self.hypergradient(problem, inner, tol=work.delta, start=work.adjoint)
+        work.x, work.carry, work.adjoint = inner.x, inner.point.carry, found.adjoint
+        work.n_inner, work.n_cg = work.n_inner + inner.n_iter, work.n_cg + found.n_iter
+        return _Iterate.of(problem, inner, found)
+
+    def _backtrack(
+        self, problem: Problem, lam: Array, at: _Iterate, work: _Work, trials: int
+    ) -> _Move | None:
+        """Find a step that lowers f for certain, None where no step of these lengths does."""
+        backend = problem.backend
+        if math.isnan(work.alpha):
+            work.alpha = math.sqrt(lam.shape[0]) / at.norm
+        for i in range(trials):
+            alpha = work.alpha * self.shrink**i
+            tried = problem.domain.project(lam - alpha * at.found.value, backend)
+            ahead = solve(
+                problem.inner, tried, work.x, solver=self.solver, tol=work.epsilon, carry=work.carry
+            )
+            work.n_inner += ahead.n_iter
+            outer = problem.outer.at(ahead.x, tried)
+            value, moved = backend.scalars(outer.value, norm(tried - lam, backend))
+            worst = value + _uncertainty(problem, ahead, outer)
+            if moved == 0:
+                return None
+            if worst <= at.value - at.uncertain - self.eta * moved**2 / alpha:
+                work.alpha = alpha
+                return _Move(tried, ahead, moved)
+        return None
+
+    def _next(
+        self, state: MAIDState, work: _Work, at: _Iterate, move: _Move, status: Status
+    ) -> MAIDState:
         return MAIDState(
             k=state.k + 1,
-            lam=lam,
-            x=inner.x,
-            start=ahead.x,
-            carry=ahead.point.carry,
-            adjoint=adjoint,
-            alpha=self.grow * alpha,
-            epsilon=self.loosen * epsilon,
-            delta=self.loosen * delta,
+            lam=move.lam,
+            x=at.inner.x,
+            start=move.inner.x,
+            carry=move.inner.point.carry,
+            adjoint=work.adjoint,
+            alpha=self.grow * work.alpha,
+            epsilon=self.loosen * work.epsilon,
+            delta=self.loosen * work.delta,
             tol=state.tol,
-            record=record,
+            record=_record(state, work, at, move.length),
             status=status,
         )
+
+
+@dataclass
+class _Work:
+    """What an iteration has in hand: where solves begin, how precise they are, what they took."""
+
+    x: Array
+    carry: Array | None
+    adjoint: Array | None
+    alpha: float
+    epsilon: float
+    delta: float
+    n_inner: int = 0
+    n_cg: int = 0
+
+
+@dataclass(frozen=True)
+class _Move:
+    """The next λ, the model there, and how far it is."""
+
+    lam: Array
+    inner: InnerResult
+    length: float
+
+
+@dataclass(frozen=True)
+class _Iterate:
+    """The two solves at one λ, and their numbers on the host."""
+
+    inner: InnerResult
+    found: HypergradResult
+    finite: bool
+    value: float
+    norm: float  # of z
+    stationarity: float
+    error: float
+    uncertain: float  # of the value
+    estimate: float
+    estimate_error: float
+
+    @classmethod
+    def of(cls, problem: Problem, inner: InnerResult, found: HypergradResult) -> _Iterate:
+        backend, z = problem.backend, found.value
+        assert found.adjoint is not None
+        value, size, stationarity, correction = backend.scalars(
+            found.outer.value,
+            norm(z, backend),
+            optimality(problem.domain, backend, inner.point.lam, z),
+            dot(found.adjoint, inner.point.grad, backend),
+        )
+        error = uncertain = math.inf
+        finite = math.isfinite(size + value) and inner.status is not Status.NON_FINITE
+        if finite:
+            error = _needed(found.error_bound, "the error of the hypergradient")
+            uncertain = _needed(found.value_error, "the value of the criterion")
+        estimate, estimate_error = estimated(problem, value, correction)
+        numbers = (value, size, stationarity, error, uncertain, estimate, estimate_error)
+        return cls(inner, found, finite, *numbers)
 
 
 def _reached(asked: float, found: float | None) -> float:
@@ -240,32 +301,23 @@ def _uncertainty(problem: Problem, inner: InnerResult, outer: OuterPoint) -> flo
     return _needed(bound, "the value of the criterion")
 
 
-def _record(
-    state: MAIDState,
-    inner: InnerResult,
-    found: HypergradResult,
-    value: float,
-    uncertain: float,
-    stationarity: float,
-    moved: float,
-    epsilon: float,
-    n_inner: int,
-    n_cg: int,
-) -> Record:
+def _record(state: MAIDState, work: _Work, at: _Iterate, moved: float) -> Record:
     return Record(
         k=state.k + 1,
         lam=state.lam,
-        value=value,
-        value_error=uncertain,
-        hypergrad=found.value,
-        hypergrad_error=found.error_bound,
-        tol=epsilon,
-        inner_error=found.inner_error,
-        cg_residual=found.residual,
-        optimality=stationarity,
+        value=at.value,
+        value_error=at.uncertain,
+        hypergrad=at.found.value,
+        hypergrad_error=at.found.error_bound,
+        tol=work.epsilon,
+        inner_error=at.found.inner_error,
+        cg_residual=at.found.residual,
+        optimality=at.stationarity,
         step=moved,
-        n_inner=n_inner,
-        n_cg=n_cg,
-        inner_status=inner.status,
-        cg_status=found.status,
+        n_inner=work.n_inner,
+        n_cg=work.n_cg,
+        inner_status=at.inner.status,
+        cg_status=at.found.status,
+        estimate=at.estimate,
+        estimate_error=at.estimate_error,
     )
