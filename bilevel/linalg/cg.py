@@ -137,14 +137,12 @@ def cg(
         max_iter = 10 * math.prod(b.shape) // n_columns
     max_iter = Whole(at_least=0)(max_iter, "max_iter")
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
-    x = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True)
     if overwrite_b and verify:
         raise ValueError("overwrite_b needs verify=False: the true residual takes b.")
-    r = b
-    if x0 is not None:
-        x, r = _start(backend, x, b, b - operator(x), columns)
-    if x0 is None and not overwrite_b:
-        r = xp.asarray(b, copy=True)
+    if x0 is None:
+        x, r = xp.zeros_like(b), b if overwrite_b else xp.asarray(b, copy=True)
+    else:
+        x, r = _start(backend, operator, b, x0, columns)
     if not verify:
         del b  # blocks are large: nothing below keeps one that it does not need
     rounding = _ROUNDINGS * float(xp.finfo(r.dtype).eps)
@@ -153,9 +151,9 @@ def cg(
     while True:
         blocks = [x, r]
         del x, r
-        x, r, progress, used, status = _descend(
-            operator, preconditioner, blocks, progress, columns, max_iter - n_iter
-        )
+        x, r, progress, used, status = _Descent(
+            operator, preconditioner, blocks, progress, columns
+        ).run(max_iter - n_iter)
         n_iter += used
         norms = tuple(math.sqrt(max(p.rr, 0.0)) if p.rr == p.rr else p.rr for p in progress)
         if not verify:
@@ -171,6 +169,17 @@ def cg(
             break
         previous = excess
         progress = tuple(replace(p, gamma=p.gamma0) for p in progress)
+    return _result(x, status, n_iter, r, norms, progress)
+
+
+def _result(
+    x: Array,
+    status: Status,
+    n_iter: int,
+    r: Array,
+    norms: tuple[float, ...],
+    progress: tuple[Progress, ...],
+) -> CGResult:
     return CGResult(
         x,
         status,
@@ -187,12 +196,16 @@ def cg(
 _ROUNDINGS = 64
 
 
-def _start(backend: Backend, x: Array, b: Array, r: Array, columns: bool) -> tuple[Array, Array]:
-    """X and its residual; zero and b for each column that zero serves better.
+def _start(
+    backend: Backend, operator: Callable[[Array], Array], b: Array, x0: Array, columns: bool
+) -> tuple[Array, Array]:
+    """A copy of x0 and its residual; zero and b for each column that zero serves better.
 
     A start that is far too large leaves a residual of rounding, and no solve makes up for that.
     """
     xp = backend.xp
+    x = xp.asarray(x0, copy=True)
+    r = b - operator(x)
     worse = _dot(backend, r, r, columns) > _dot(backend, b, b, columns)  # NaN is to be seen
     return xp.where(worse, xp.zeros_like(x), x), xp.where(worse, b, r)
 
@@ -231,108 +244,144 @@ def _read(backend: Backend, columns: bool, *values: Array) -> tuple[float, ...]:
     return backend.scalars(*(v[j] for v in values for j in range(v.shape[0])))
 
 
-def _descend(
-    operator: Callable[[Array], Array],
-    preconditioner: Preconditioner | None,
-    blocks: list[Array],
-    progress: tuple[Progress, ...],
-    columns: bool,
-    max_iter: int,
-) -> tuple[Array, Array, tuple[Progress, ...], int, Status]:
-    """Run the recursion until every column has reached its goal or left the game.
+class _Descent:
+    """The recursion, until every column has reached its goal or left the game.
 
-    ``blocks``, x and r, is emptied: the caller keeps neither alive.
+    ``blocks``, x and r, is emptied: the caller keeps neither alive. ``block`` are the columns that
+    go on, ``done`` what those have that have left it.
     """
-    r, x = blocks.pop(), blocks.pop()
-    backend = get_backend(r)
-    xp = backend.xp
 
-    def apply(r: Array) -> tuple[Array, Array, Array]:
+    def __init__(
+        self,
+        operator: Callable[[Array], Array],
+        preconditioner: Preconditioner | None,
+        blocks: list[Array],
+        progress: tuple[Progress, ...],
+        columns: bool,
+    ) -> None:
+        self._operator, self._preconditioner, self._columns = operator, preconditioner, columns
+        self._r, self._x = blocks.pop(), blocks.pop()
+        self._backend = get_backend(self._r)
+        self._now = list(progress)
+        self._block = list(range(len(progress)))
+        self._done: dict[int, tuple[Array, Array]] = {}
+        self._n_iter, self._status = 0, Status.CONVERGED
+
+    def run(self, max_iter: int) -> tuple[Array, Array, tuple[Progress, ...], int, Status]:
+        """Return x, r, the progress of the columns, the steps made and how they ended."""
+        if self._begin():
+            while self._block and self._n_iter < max_iter and self._step():
+                pass
+            self._gather()
+        return self._x, self._r, tuple(self._now), self._n_iter, self._status
+
+    def _begin(self) -> bool:
+        """Look at the residuals; whether there is a step to make."""
+        xp = self._backend.xp
+        self._p, self._rz, rr = self._apply()
+        host = _read(self._backend, self._columns, self._rz, rr)
+        k = len(self._now)
+        self._now = [p.begin(host[j], host[k + j]) for j, p in enumerate(self._now)]
+        if not all(math.isfinite(p.rr) for p in self._now):
+            self._status = Status.NON_FINITE
+            return False
+        if _underflown(self._backend, self._r, self._now, self._columns):
+            self._status = Status.STALLED
+            return False
+        eps = float(xp.finfo(self._x.dtype).eps)
+        self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz), xp)
+        self._keep([j for j in range(k) if not self._now[j].reached])
+        self._p = xp.asarray(self._p, copy=True)  # it may be r itself
+        return bool(self._block)
+
+    def _apply(self) -> tuple[Array, Array, Array]:
         """M⁻¹ r, rᵀ M⁻¹ r and rᵀ r, which are the same two without M."""
-        rr = _dot(backend, r, r, columns)
-        if preconditioner is None:
+        r = self._r
+        rr = _dot(self._backend, r, r, self._columns)
+        if self._preconditioner is None:
             return r, rr, rr
-        z = preconditioner(r)
-        return z, _dot(backend, r, z, columns), rr
+        z = self._preconditioner(r)
+        return z, _dot(self._backend, r, z, self._columns), rr
 
-    done: dict[int, tuple[Array, Array]] = {}  # the columns that have left the block below
-    z, rz, rr = apply(r)
-    host = _read(backend, columns, rz, rr)
-    k = len(progress)
-    now = [p.begin(host[j], host[k + j]) for j, p in enumerate(progress)]
-    if not all(math.isfinite(p.rr) for p in now):
-        return x, r, tuple(now), 0, Status.NON_FINITE
-    if _underflown(backend, r, now, columns):
-        return x, r, tuple(now), 0, Status.STALLED
-    block = [j for j in range(k) if not now[j].reached]
-    status = Status.CONVERGED
-    if len(block) < k:
-        done = _leave(backend, x, r, [j for j in range(k) if j not in block], list(range(k)))
-        if not block:
-            return x, r, tuple(now), 0, status
-        x, r, z, rz = (_take(backend, a, block) for a in (x, r, z, rz))
-    p = xp.asarray(z, copy=True)
-    del z
-    flatness = _Flatness(float(xp.finfo(x.dtype).eps), rz, xp.zeros_like(rz), xp)
-    n_iter = 0
-    while block and n_iter < max_iter:
+    def _step(self) -> bool:
+        """One product, and what follows from it; whether the numbers are finite."""
         tick()
-        ap = operator(p)
-        if ap is p:  # the identity; what follows writes into A p
-            ap = xp.asarray(p, copy=True)
-        curvature = _dot(backend, p, ap, columns)
-        share = flatness.share(curvature)
-        bent = share <= flatness.eps**2
+        backend, xp, rz = self._backend, self._backend.xp, self._rz
+        ap = self._operator(self._p)
+        if ap is self._p:  # the identity; what follows writes into A p
+            ap = xp.asarray(ap, copy=True)
+        curvature = _dot(backend, self._p, ap, self._columns)
+        share = self._flatness.share(curvature)
+        bent = share <= self._flatness.eps**2
         alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, xp.ones_like(rz), curvature))
-        r = backend.axpy(-alpha, ap, r, ap)
-        x = backend.axpy(alpha, p, x, ap)
+        self._r = backend.axpy(-alpha, ap, self._r, ap)
+        self._x = backend.axpy(alpha, self._p, self._x, ap)
         del ap
-        z, rz_next, rr = apply(r)
-        beta = rz_next / xp.where(rz > 0, rz, xp.ones_like(rz))
-        n_iter += 1
-        flatness.turn(rz_next, beta)
-        host = _read(backend, columns, alpha, rz_next, rr, share)
+        z, self._rz, rr = self._apply()
+        beta = self._rz / xp.where(rz > 0, rz, xp.ones_like(rz))
+        self._n_iter += 1
+        self._flatness.turn(self._rz, beta)
+        host = _read(backend, self._columns, alpha, self._rz, rr, share)
         if not all(math.isfinite(v) for v in host):
-            status = Status.NON_FINITE
-            break
-        width, kept = len(block), []
-        for i, j in enumerate(block):
-            a, next_rz, next_rr = host[i], host[width + i], host[2 * width + i]
-            flatness.note(j, host[3 * width + i])
-            if a == 0:
-                status = _worse(status, flatness.status(j))
-                continue
-            now[j] = now[j].advance(a, next_rz, next_rr)
-            if not now[j].reached:
-                kept.append(i)
-        p = backend.xpay(z, beta, p)
+            self._status = Status.NON_FINITE
+            return False
+        kept = self._advance(host)
+        self._p = backend.xpay(z, beta, self._p)
         del z
-        rz = rz_next
-        if len(kept) < width:
-            gone = [i for i in range(width) if i not in kept]
-            if not kept and not done:  # all at once
-                return x, r, tuple(now), n_iter, status
-            done |= _leave(backend, x, r, gone, block)
-            block = [block[i] for i in kept]
-            if kept:
-                # One after the other: each old block is free before the next new one is made.
-                x = _take(backend, x, kept)
-                r = _take(backend, r, kept)
-                p = _take(backend, p, kept)
-                rz = _take(backend, rz, kept)
-                flatness.keep(backend, kept)
-    if block:
-        # Fewer steps than unknowns may leave a system unsolved that has a solution.
-        unknowns = math.prod(x.shape) // len(block)
-        flat = n_iter >= unknowns and any(flatness.flat(j) for j in block)
-        if status is Status.CONVERGED:
-            status = Status.SINGULAR if flat else Status.MAX_ITER
-        if not done:
-            return x, r, tuple(now), n_iter, status
-        done |= _leave(backend, x, r, list(range(len(block))), block)
-    del x, r, p
-    x, r = (xp.concat([done[j][i] for j in range(k)], axis=-1) for i in (0, 1))
-    return x, r, tuple(now), n_iter, status
+        self._keep(kept)
+        return True
+
+    def _advance(self, host: tuple[float, ...]) -> list[int]:
+        """Take the numbers of a step in; the places in the block of the columns that go on."""
+        width, kept = len(self._block), []
+        for i, j in enumerate(self._block):
+            alpha, rz, rr, share = host[i::width]
+            self._flatness.note(j, share)
+            if alpha == 0:
+                self._status = _worse(self._status, self._flatness.status(j))
+                continue
+            self._now[j] = self._now[j].advance(alpha, rz, rr)
+            if not self._now[j].reached:
+                kept.append(i)
+        return kept
+
+    def _keep(self, kept: list[int]) -> None:
+        """Let the other columns leave the block."""
+        backend, block = self._backend, self._block
+        if len(kept) == len(block):
+            return
+        self._block = [block[i] for i in kept]
+        if not kept and not self._done:  # all at once
+            return
+        gone = [i for i in range(len(block)) if i not in kept]
+        self._done |= _leave(backend, self._x, self._r, gone, block)
+        if kept:
+            # One after the other: each old block is free before the next new one is made.
+            self._x = _take(backend, self._x, kept)
+            self._r = _take(backend, self._r, kept)
+            self._p = _take(backend, self._p, kept)
+            self._rz = _take(backend, self._rz, kept)
+            self._flatness.keep(backend, kept)
+
+    def _gather(self) -> None:
+        """Say how those ended that are still in the block, and put all columns together again."""
+        block = self._block
+        if block and self._status is Status.CONVERGED:
+            # Fewer steps than unknowns may leave a system unsolved that has a solution.
+            unknowns = math.prod(self._x.shape) // len(block)
+            flat = self._n_iter >= unknowns and any(self._flatness.flat(j) for j in block)
+            self._status = Status.SINGULAR if flat else Status.MAX_ITER
+        del self._p
+        if not self._done:
+            return
+        if block:
+            rest = range(len(block))
+            self._done |= _leave(self._backend, self._x, self._r, list(rest), block)
+        del self._x, self._r
+        columns = [self._done[j] for j in range(len(self._now))]
+        self._x, self._r = (
+            self._backend.xp.concat([column[i] for column in columns], axis=-1) for i in (0, 1)
+        )
 
 
 class _Flatness:
