@@ -100,7 +100,7 @@ class RowRounding:
     def grad(self) -> Array:
         """To be multiplied by ‖κ‖, or by the norm of κ times a scale."""
         reach, slopes = self.reach, upper_norm(self.slopes, self.backend)
-        moved = self._heaviest * (self._steepest * self.drift)
+        moved = self._heaviest * self._times(self._steepest, self.drift)
         own = reach.unit * upper_norm(self._errors[1], self.backend)
         return 1.01 * (moved + own + reach.backward * slopes) + self._floor
 
@@ -108,7 +108,7 @@ class RowRounding:
         """Of Σ ``losses``, which are s ℓ."""
         xp, drift = self.backend.xp, self.drift
         moved = upper_norm(self.slopes, self.backend) * drift
-        bent = self._heaviest * (self._steepest * (drift * drift))
+        bent = self._heaviest * self._times(self._steepest, drift * drift)
         own = self.reach.unit * xp.sum(self._errors[0])
         # The sum has the rows for its length, and the predictions of each.
         sums = 2 * self.reach.backward * xp.sum(xp.abs(losses)) * _length(self.t)
@@ -119,10 +119,11 @@ class RowRounding:
 
         To be multiplied by ‖κ‖, as :attr:`grad`.
         """
-        steepest, turned = self._steepest, self._turning * self.drift
+        steepest, turned = self._steepest, self._times(self._turning, self.drift)
         units = (ELEMENTARY + 2 * _length(self.t)) * self.reach.unit
         lost = (units + self.reach.backward) * steepest + turned
-        bent = self._heaviest * (steepest * drifts + 2 * lost * (sizes + drifts))
+        moved = self._times(steepest, drifts)
+        bent = self._heaviest * (moved + 2 * self._times(lost, sizes + drifts))
         return 1.01 * bent + self._floor
 
     def bent(self, drifts: Array, sizes: Array) -> tuple[Array, Array]:
@@ -134,9 +135,14 @@ class RowRounding:
         """
         root = (self._heaviest * self._steepest) ** 0.5
         units = (ELEMENTARY + 2 * _length(self.t)) * self.reach.unit + self.reach.backward
-        turned = self._heaviest * (self._turning * self.drift)
-        lost = (units**0.5 * root + turned**0.5) * (sizes + drifts)
-        return root * (sizes + drifts), root * drifts + lost
+        turned = self._heaviest * self._times(self._turning, self.drift)
+        lost = self._times(units**0.5 * root + turned**0.5, sizes + drifts)
+        return self._times(root, sizes + drifts), self._times(root, drifts) + lost
+
+    def _times(self, bound: Array | float, size: Array) -> Array:
+        """A bound, which may be infinite, times a size: of nothing it is nothing, not NaN."""
+        xp = self.backend.xp
+        return xp.where(size > 0, bound * xp.ones_like(size), xp.zeros_like(size)) * size
 
 
 def _length(t: Array) -> int:

@@ -74,8 +74,9 @@ def _lost(A: Array, factor: Array, backend: Backend) -> bool:
 class RidgeSmoother:
     """S = X (XᵀX + W)⁻¹ Xᵀ with W = diag e^{λ_g(j)}; the covariance is I + X W⁻¹ Xᵀ.
 
-    With C = (XᵀX + W)⁻¹: tr S = p - Σ_j w_j C_jj, ∂ tr S/∂λ_g = -Σ_{j∈g} w_j (C - C W C)_jj,
-    log det (I + X W⁻¹ Xᵀ) = -log det C - Σ_j λ_g(j), with the gradient Σ_{j∈g} (w_j C_jj - 1).
+    With G = XᵀX and C = (G + W)⁻¹: tr S = tr C G, ∂ tr S/∂λ_g = -Σ_{j∈g} w_j (C G C)_jj,
+    log det (I + X W⁻¹ Xᵀ) = -log det C - Σ_j λ_g(j), with the gradient -Σ_{j∈g} (C G)_jj. In terms
+    of p - Σ_j w_j C_jj, which is the same, all digits are lost where W is far above G.
 
     Parameters
     ----------
@@ -133,23 +134,22 @@ class RidgeSmootherPoint:
         return _inverse(self.gram + self._weights[:, None] * eye, self.backend)
 
     @cached_property
-    def _shrinkage(self) -> Array:
-        """w_j C_jj."""
-        return self._weights * self.backend.xp.linalg.diagonal(self._solved[0])
+    def _kept(self) -> tuple[Array, Array]:
+        """C G, and its diagonal 1 - w_j C_jj."""
+        product = self.backend.xp.matmul(self._solved[0], self.gram)
+        return product, self.backend.xp.linalg.diagonal(product)
 
     def _gather(self, a: Array) -> Array:
         return self.penalty.gather(a, self.backend.xp.ones_like(a), self.backend)
 
     @cached_property
     def trace(self) -> Array:
-        xp = self.backend.xp
-        return xp.sum(1 - self._shrinkage)
+        return self.backend.xp.sum(self._kept[1])
 
     @cached_property
     def trace_grad(self) -> Array:
-        C, w = self._solved[0], self._weights
-        bent = self.backend.xp.matmul(C * C, w)  # diag(C W C)
-        return -self._gather(self._shrinkage - w * bent)
+        bent = self.backend.xp.sum(self._kept[0] * self._solved[0], axis=1)  # diag(C G C)
+        return -self._gather(self._weights * bent)
 
     @cached_property
     def log_det(self) -> Array:
@@ -158,7 +158,7 @@ class RidgeSmootherPoint:
 
     @cached_property
     def log_det_grad(self) -> Array:
-        return self._gather(self._shrinkage - 1)
+        return -self._gather(self._kept[1])
 
 
 @dataclass(frozen=True)

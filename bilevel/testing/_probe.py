@@ -100,8 +100,15 @@ class Probe:
 
 
 def length(v: Vector) -> float:
-    """Euclidean norm."""
-    return float(np.linalg.norm(v))
+    """Euclidean norm, of all that float64 holds: squares underflow from 1e-154 on.
+
+    Examples
+    --------
+    >>> length(np.array([3e-200, 4e-200]))
+    5e-200
+    """
+    top = float(np.max(np.abs(v), initial=0.0))
+    return top * float(np.linalg.norm(v / top)) if 0 < top < math.inf else top
 
 
 @dataclass(frozen=True)
@@ -140,8 +147,10 @@ def derivative(
     *,
     noise: float = 0.0,
     jitter: float = 0.0,
-) -> tuple[Vector, float]:
-    """f'(0) and an estimate of its error: Ridders (1982), central differences extrapolated.
+) -> tuple[Vector, float, float]:
+    """f'(0), an estimate of its error, and the longest step that it was taken from.
+
+    By Ridders (1982), central differences extrapolated.
 
     Steps run from scale/4 down by factors of 3; of all entries of the tableau the one counts whose
     neighbours agree with it best, rounding included: eps of the values, or ``noise`` where that is
@@ -149,13 +158,13 @@ def derivative(
 
     Examples
     --------
-    >>> value, error = derivative(lambda t: np.array([np.exp(t)]), 1.0, 2e-16)
+    >>> value, error, _ = derivative(lambda t: np.array([np.exp(t)]), 1.0, 2e-16)
     >>> bool(abs(value[0] - 1) < 1e-9)
     True
     """
     shrink = 3.0
     step = scale / 4
-    best, error = np.zeros(0), math.inf
+    best, error, longest = np.zeros(0), math.inf, step
     previous: list[Vector] = []
     for _ in range(levels):
         ahead, behind = f(step), f(-step)
@@ -167,14 +176,14 @@ def derivative(
             factor *= shrink**2
             found = rounding / step + max(length(row[-1] - row[j]), length(row[-1] - coarse))
             if found < error:
-                best, error = row[-1], found
+                best, error, longest = row[-1], found, step * shrink ** (j + 1)
         if not previous:
             best = row[0]
         previous = row
         step /= shrink
         if rounding / step > error:
             break  # shorter steps are all rounding
-    return best, error
+    return best, error, longest
 
 
 def lanczos(probe: Probe, rng: np.random.Generator, steps: int = 40) -> tuple[float, float]:

@@ -25,6 +25,11 @@ Draws = Callable[[int], list[int]]
 _BY_RIGHT = frozenset({"stationary", "summable", "value"})
 
 
+def by_right(clause: Any) -> bool:
+    """Whether a violation is one: of the run by what it was asked for, or by a solver's own word."""
+    return clause.name in _BY_RIGHT or "the solver ended" in clause.reason
+
+
 def start_of(seed: int) -> float:
     return float(np.random.default_rng(seed).uniform(-2, 2))
 
@@ -83,7 +88,7 @@ def test_honest_runs_raise_no_alarm(draws: Draws) -> None:
         wrong = [
             clause
             for clause in certificate.clauses
-            if clause.mark.name == "VIOLATED" and clause.name not in _BY_RIGHT
+            if clause.mark.name == "VIOLATED" and not by_right(clause)
         ]
         alarms += [f"{name}\n  {clause.name}: {clause.reason} {clause.figures}" for clause in wrong]
     assert certified > 0
@@ -103,7 +108,8 @@ def test_tamperings_are_seen(draws: Draws) -> None:
         for what, tampering in TAMPERINGS.items():
             asked += 1
             changed = tampering.change(result)
-            found = missed(tampering, certify(changed, problem, method=method, delta=10.0))
+            certificate = certify(changed, problem, method=method, delta=10.0)
+            found = missed(tampering, certificate, narrow="float32" in str(problem.dtype))
             if found is not None:
                 missing.append(f"{name}, {what}: {found}")
     assert asked > 0

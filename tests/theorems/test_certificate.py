@@ -382,3 +382,79 @@ def test_a_bound_that_is_true_of_everything_proves_nothing(status: Status) -> No
     assert mark(certificate, "model") == expected
     assert mark(certificate, "value") in ("ASSUMED", "VIOLATED")
     assert mark(certificate, "inner solutions") in ("ASSUMED", "VIOLATED")
+
+
+# -- rounding is no violation, and a bound is a proof of no more than it says -------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(Status.CONVERGED, "ASSUMED"), (Status.MAX_ITER, "VIOLATED")]
+)
+def test_a_bound_above_the_tolerance_refutes_no_solver_that_met_it(
+    status: Status, expected: str
+) -> None:
+    """An upper bound of the error, mostly rounding in float32, is no error."""
+    records = [replace(q, inner_error=2 * q.tol, inner_status=status) for q in RESULT.history]
+    result = replace(RESULT, history=tuple(records))
+    assert mark(certify(result, KNOWN.problem, method=METHOD), "inner solutions") == expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.05, "PROVED"), (0.5, "VIOLATED")])
+def test_a_true_distance_far_below_the_bound_by_mu_is_no_violation(
+    factor: float, expected: str
+) -> None:
+    """Folds of ridge with an error along the steepest direction: ‖∂_x h‖ / μ is 10⁶ times it."""
+    rng = np.random.default_rng(4)
+    A, y = rng.standard_normal((30, 2)) * [1e3, 1.0], rng.standard_normal(30)
+    folds = np.arange(30) % 3
+    problem = bilevel.cross_validation.cross_validation(A, y, losses.Squared(), folds=folds)
+    result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=3)
+    w = float(np.exp(result.lam[0]))
+    exact = np.stack(
+        [
+            np.linalg.solve(
+                A[folds != k].T @ A[folds != k] + w * np.eye(2), A[k != folds].T @ y[k != folds]
+            )
+            for k in range(3)
+        ],
+        axis=1,
+    )
+    x = exact + np.array([[1e-9], [0.0]])
+    stated = factor * float(np.linalg.norm(x - exact))
+    value = float(problem.outer.at(x, result.lam).value)
+    end = next(i for i, q in enumerate(result.history) if q.value == result.fun)
+    history = list(result.history)
+    history[end] = replace(history[end], inner_error=stated, value=value)
+    changed = replace(result, x=x, fun=value, history=tuple(history), best=history[end])
+    assert mark(certify(changed, problem, method="hoag"), "model") == expected
+
+
+def test_a_bound_above_what_it_bounds_proves_nothing() -> None:
+    """1e30 is above the error of any p: nothing that is said of ∇f follows from it."""
+    loose = [replace(q, hypergrad_error=1e30) for q in RESULT.history]
+    certificate = certify(replace(RESULT, history=tuple(loose)), KNOWN.problem, method=METHOD)
+    assert mark(certificate, "hypergradients") == "ASSUMED"
+    assert certificate["hypergradients"].figures["loose"] == len(loose)
+
+
+def test_no_error_is_not_proven_in_single_precision() -> None:
+    """The truth is no float32, and no fit in float32 can tell: not violated, but not proved."""
+    known = linear(1, n=20, p=4, m=1, dtype="float32")
+    result = bilevel.minimize(known.problem, 0.5, method="hoag", max_iter=5)
+    exact = [replace(q, hypergrad_error=0.0, inner_error=0.0) for q in result.history]
+    certificate = certify(replace(result, history=tuple(exact)), known.problem, method="hoag")
+    for name in ("hypergradients", "model", "inner solutions"):
+        assert mark(certificate, name) in ("ASSUMED", "VIOLATED")
+
+
+def test_a_run_that_returns_to_a_lam_has_one_end() -> None:
+    """Two records of one λ and one value, of which the earlier is the best, with its own p."""
+    last = RESULT.history[-1]
+    again = replace(last, k=last.k + 1, hypergrad=last.hypergrad * (1 + 1e-12), step=0.0)
+    before = replace(last, status=Status.RUNNING, step=0.0)
+    history = (*RESULT.history[:-1], before, again)
+    result = replace(
+        RESULT, lam=last.lam, fun=last.value, jac=last.hypergrad, history=history, best=before
+    )
+    certificate = certify(replace(result, nit=len(history)), KNOWN.problem)
+    assert mark(certificate, "history") == "BOUNDED", certificate["history"].reason

@@ -19,6 +19,7 @@ from bilevel import outer as outers
 from bilevel.cross_validation import cross_validation
 from bilevel.domains import Box
 from bilevel.inner import InnerConstants
+from bilevel.outer.effective import RidgeSmoother
 from bilevel.problem import Problem
 from bilevel.testing import KnownProblem, linear, quadratic
 from bilevel.testing.check import check_problem
@@ -575,3 +576,74 @@ def test_names_of_causes() -> None:
     assert likely_factor(np.array([3.0, 6.0]) * (1 + 1e-5), np.array([3.0, 6.0])) is not None
     assert likely_mu(2.0, -1.0, np.zeros(1), 0.1) is not None
     assert "λ is used" in str(likely_mu(1.5, 0.9, np.array([1.5]), 0.1))
+
+
+# -- rounding, kinks and underflow are no faults ------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_that_change_sides_between_the_steps_are_no_fault(seed: int) -> None:
+    """Huber losses of columns of mixed scales, in float32: no short step is above rounding."""
+    rng = np.random.default_rng(seed)
+    A = (rng.standard_normal((24, 4)) * 10.0 ** rng.uniform(0, 5, 4)).astype(np.float32)
+    y = (30 * rng.standard_normal(24)).astype(np.float32)
+    inner = inners.linear_model(A[:14], y[:14], losses.Huber(0.3))
+    problem = Problem(inner, outers.held_out(A[14:], y[14:], losses.Huber(0.3)), Box(-12.0, -2.0))
+    report = check_problem(problem, -7.0, seed=seed)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1e-160), ("float32", 1e-19)])
+def test_numbers_whose_squares_underflow_are_no_fault(dtype: str, size: float) -> None:
+    rng = np.random.default_rng(2)
+    A, y = (
+        rng.standard_normal((20, 3)).astype(dtype),
+        (size * rng.standard_normal(20)).astype(dtype),
+    )
+    inner = inners.linear_model(A[:12], y[:12], losses.Squared())
+    problem = Problem(inner, outers.held_out(A[12:], y[12:], losses.Squared()))
+    x = (size * rng.standard_normal(3)).astype(dtype)
+    report = check_problem(problem, 0.5, x)
+    assert report.ok, str(report)
+
+
+def test_a_fault_that_shows_at_a_kink_alone_is_found() -> None:
+    """Squared hinge with the curvature of all rows, beside right values and gradients."""
+
+    def h(x: Any, lam: Any) -> Any:
+        left = np.maximum(1 - SIGNS * (X @ x), 0)
+        w = np.exp(lam[0])
+        return left @ left / 2 + w * (x @ x) / 2, w * x - X.T @ (SIGNS * left)
+
+    inner = inners.from_functions(
+        h,
+        like=X,
+        x_shape=(P,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: X.T @ (X @ v) + np.exp(lam[0]) * v,
+        cross_jvp=lambda x, lam, d: np.exp(lam[0]) * x * d[0],
+        cross_vjp=lambda x, lam, q: np.exp(lam[0]) * np.array([x @ q]),
+    )
+    outer = outers.from_functions(lambda x, lam: (x @ x / 2, x), like=X)
+    report = check_problem(Problem(inner, outer, Box(-3.0, 3.0)))
+    assert any(finding.what == "inner.hvp" for finding in report.findings), str(report)
+
+
+def test_traces_of_a_heavy_penalty_keep_their_digits() -> None:
+    """p = 1: tr S = s = G / (G + w), and its slope -s (1 - s), in long double."""
+    A, y = 1e-6 * RNG.standard_normal((9, 1)), RNG.standard_normal(9)
+    inner = inners.linear_model(A, y, losses.Squared())
+    gram = np.sum(A.astype(np.longdouble) ** 2)
+    s = gram / (gram + np.exp(np.longdouble(1.0)))
+    found = RidgeSmoother(inner).at(np.array([1.0]))
+    assert float(found.trace) == pytest.approx(float(s), rel=1e-13)
+    assert float(found.trace_grad[0]) == pytest.approx(float(-s * (1 - s)), rel=1e-13)
+    assert float(found.log_det_grad[0]) == pytest.approx(float(-s), rel=1e-13)
+
+
+def test_the_rounding_of_nothing_is_nothing() -> None:
+    """At x = 0 the hinge, whose curvature jumps, has turned by nothing: 0 times ∞ was NaN."""
+    inner = inners.linear_model(X, SIGNS, losses.SquaredHinge())
+    lost = inner.at(np.zeros(P), np.zeros(1)).rounding(np.zeros((P, 1)))
+    assert lost is not None
+    assert 0 <= float(lost.products[0]) < 1e-10

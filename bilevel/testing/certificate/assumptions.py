@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ... import schedules
 from ...domains import Ball, Box
-from ...inner import FunctionInner
+from ...inner import FunctionInner, InnerConstants
 from ...methods.hoag import FixedStep
-from ...outer import FunctionOuter
-from ...record import Record
+from ...outer import FunctionOuter, OuterConstants
 from ...status import Status
 from .._probe import Probe, lanczos, length
 from ..check.report import CheckReport
@@ -69,17 +67,56 @@ def _slow(schedule: Any) -> bool:
     return min(terms[1:]) >= 0.999 * terms[0]
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """One of conditions (i) and (ii): what a record says of it.
+
+    Attributes
+    ----------
+    name, statement, how : str
+        Of the clause, and why it holds.
+    error, status : str
+        Fields of a record.
+    hidden : tuple of Status
+        Ends of the solver at which an error above ε_k is rounding: the solver went as far as can
+        be told.
+    best : Mark
+        How well it may be known.
+    """
+
+    name: str
+    statement: str
+    error: str
+    status: str
+    hidden: tuple[Status, ...]
+    best: Mark
+    how: str
+
+
+#: The error is an upper bound: above ε_k it says nothing of a solver that has met ε_k.
+_INNER = _Condition(
+    "inner solutions",
+    "‖x_k - X(λ_k)‖ ≤ ε_k at every iteration",
+    "inner_error",
+    "inner_status",
+    (Status.CONVERGED, Status.STALLED),
+    Mark.PROVED,
+    "by ‖∂_x h‖ / μ",
+)
+_ADJOINT = _Condition(
+    "adjoint solutions",
+    "‖H q_k - ∂_x g‖ ≤ ε_k at every iteration",
+    "cg_residual",
+    "cg_status",
+    (Status.STALLED,),
+    Mark.BOUNDED,
+    "by the residual of the recursion",
+)
+
+
 def inner_condition(run: Run, model: Clause) -> Clause:
     """Condition (i) at every iteration; at the end the model is there to see."""
-    clause = _condition(
-        run,
-        "inner solutions",
-        "‖x_k - X(λ_k)‖ ≤ ε_k at every iteration",
-        lambda record: record.inner_error,
-        lambda record: record.inner_status,
-        Mark.PROVED,
-        "by ‖∂_x h‖ / μ",
-    )
+    clause = _condition(run, _INNER)
     if clause.mark is Mark.PROVED and model.mark is Mark.VIOLATED:
         return replace(clause, mark=Mark.VIOLATED, reason=model.reason)
     if clause.mark is Mark.PROVED and model.mark is Mark.ASSUMED:
@@ -89,100 +126,87 @@ def inner_condition(run: Run, model: Clause) -> Clause:
 
 def adjoint_condition(run: Run) -> Clause:
     """Condition (ii) at every iteration."""
-    return _condition(
-        run,
-        "adjoint solutions",
-        "‖H q_k - ∂_x g‖ ≤ ε_k at every iteration",
-        lambda record: record.cg_residual,
-        lambda record: record.cg_status,
-        Mark.BOUNDED,
-        "by the residual of the recursion",
-    )
+    return _condition(run, _ADJOINT)
 
 
-def _condition(
-    run: Run,
-    name: str,
-    statement: str,
-    error: Callable[[Record], float | None],
-    status: Callable[[Record], Status],
-    best: Mark,
-    how: str,
-) -> Clause:
-    errors = [(record, error(record)) for record in run.records]
+def _condition(run: Run, asked: _Condition) -> Clause:
+    errors = [(record, getattr(record, asked.error)) for record in run.records]
     known = [(r, e) for r, e in errors if e is not None and not math.isnan(e + r.tol)]
     above = [(record, e) for record, e in known if e > record.tol * (1 + 1e-9)]
     figures = {"iterations": float(len(errors)), "above": float(len(above))}
+
+    def clause(mark: Mark, reason: str) -> Clause:
+        return Clause(asked.name, asked.statement, mark, reason, figures)
+
     if above:
         record, e = max(above, key=lambda pair: pair[1] / max(pair[0].tol, 1e-300))
         figures |= {"worst k": float(record.k), "error": e, "ε_k": record.tol}
         if getattr(run.method, "tolerances", None) is None:
             reason = "the run is not known to follow a schedule that this could be held to"
-            return Clause(name, statement, Mark.ASSUMED, reason, figures)
-        if all(status(record) is Status.STALLED for record, _ in above):
-            reason = "the tolerance is below what this precision can show"
-            return Clause(name, statement, Mark.ASSUMED, reason, figures)
-        return Clause(name, statement, Mark.VIOLATED, "the tolerance was not met", figures)
+            return clause(Mark.ASSUMED, reason)
+        ends = [getattr(record, asked.status) for record, _ in above]
+        failed = [end for end in ends if end not in asked.hidden]
+        if not failed:
+            return clause(Mark.ASSUMED, "the tolerance is below what this precision can show")
+        reason = f"the tolerance was not met: the solver ended {failed[0].value}"
+        return clause(Mark.VIOLATED, reason)
     if len(known) < len(errors):
         reason = "not every record states an error, or NaN, which proves nothing"
-        return Clause(name, statement, Mark.ASSUMED, reason, figures)
-    return Clause(name, statement, best, how, figures)
+        return clause(Mark.ASSUMED, reason)
+    return clause(asked.best, asked.how)
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """Constants of one side, with who derived them: this package, or a user."""
+
+    side: str
+    constants: InnerConstants | OuterConstants
+    by_user: bool
+
+    @classmethod
+    def of(cls, value: Any, constants: InnerConstants | OuterConstants) -> _Declared:
+        user = isinstance(value, (FunctionInner, FunctionOuter))
+        side = "outer" if isinstance(constants, OuterConstants) else "inner"
+        return cls(side, constants, user or not type(value).__module__.startswith("bilevel."))
 
 
 def _constants(
-    name: str,
-    statement: str,
-    figures: dict[str, float | None],
-    report: CheckReport,
-    members: tuple[str, ...],
-    *,
-    ours: bool,
+    name: str, statement: str, declared: _Declared, symbols: dict[str, str], report: CheckReport
 ) -> Clause:
     """A clause about declared constants: refuted, missing, or stated by whom."""
-    stated = {key: value for key, value in figures.items() if value is not None}
+    figures = {symbol: getattr(declared.constants, key) for symbol, key in symbols.items()}
+    stated = {symbol: value for symbol, value in figures.items() if value is not None}
+    members = [f"{declared.side}.constants().{key}" for key in symbols.values()]
     wrong = [finding for finding in report.findings if finding.what in members]
     if wrong:
         return Clause(name, statement, Mark.VIOLATED, str(wrong[0]), stated)
     if len(stated) < len(figures):
-        missing = ", ".join(key for key, value in figures.items() if value is None)
+        missing = ", ".join(symbol for symbol, value in figures.items() if value is None)
         return Clause(name, statement, Mark.ASSUMED, f"not stated: {missing}", stated)
     if not all(math.isfinite(value) for value in stated.values()):
         return Clause(name, statement, Mark.ASSUMED, "a constant is not finite", stated)
-    if not ours:
+    if declared.by_user:
         reason = "declared by the user; no sample refutes it"
         return Clause(name, statement, Mark.BOUNDED, reason, stated)
     return Clause(name, statement, Mark.PROVED, "by the constants of the model", stated)
 
 
-def _ours(value: Any, functions: type) -> bool:
-    """Whether constants are derived in this package rather than declared by a user."""
-    return type(value).__module__.startswith("bilevel.") and not isinstance(value, functions)
-
-
 def smooth_criterion(run: Run, report: CheckReport) -> Clause:
     """The criterion g has Lipschitz first derivatives."""
-    constants = run.problem.outer_constants
-    return _constants(
-        "smooth criterion",
-        "g has Lipschitz first derivatives",
-        {"L_g": constants.grad_x_lipschitz, "L_λ": constants.grad_lam_lipschitz},
-        report,
-        ("outer.constants().grad_x_lipschitz", "outer.constants().grad_lam_lipschitz"),
-        ours=_ours(run.problem.outer, FunctionOuter),
-    )
+    declared = _Declared.of(run.problem.outer, run.problem.outer_constants)
+    symbols = {"L_g": "grad_x_lipschitz", "L_λ": "grad_lam_lipschitz"}
+    statement = "g has Lipschitz first derivatives"
+    return _constants("smooth criterion", statement, declared, symbols, report)
 
 
 def smooth_objective(run: Run, report: CheckReport) -> Clause:
     """The objective h has Lipschitz second derivatives."""
-    constants = run.problem.inner.constants(run.result.lam)
-    return _constants(
-        "smooth objective",
-        "h has Lipschitz second derivatives",
-        {"L_H": constants.hessian_lipschitz, "L_B": constants.cross_lipschitz},
-        report,
-        ("inner.constants().hessian_lipschitz", "inner.constants().cross_lipschitz"),
-        ours=_ours(run.problem.inner, FunctionInner),
-    )
+    inner = run.problem.inner
+    declared = _Declared.of(inner, inner.constants(run.result.lam))
+    symbols = {"L_H": "hessian_lipschitz", "L_B": "cross_lipschitz"}
+    statement = "h has Lipschitz second derivatives"
+    return _constants("smooth objective", statement, declared, symbols, report)
 
 
 def regular(run: Run, report: CheckReport) -> Clause:
@@ -190,16 +214,10 @@ def regular(run: Run, report: CheckReport) -> Clause:
     name, statement = "regular Hessian", "∂²_{xx} h is non-singular at X(λ_k)"
     inner = run.problem.inner
     along = [inner.constants(record.lam).mu for record in run.records]
-    if all(mu is not None and mu > 0 for mu in along):
-        figures: dict[str, float | None] = {"μ": min(mu for mu in along if mu is not None)}
-        return _constants(
-            name,
-            statement,
-            figures,
-            report,
-            ("inner.constants().mu",),
-            ours=_ours(inner, FunctionInner),
-        )
+    known = [mu for mu in along if mu is not None and mu > 0]
+    if len(known) == len(along):
+        declared = _Declared.of(inner, InnerConstants(mu=min(known)))
+        return _constants(name, statement, declared, {"μ": "mu"}, report)
     probe = Probe(run.problem, run.host(run.tight.inner.x).reshape(-1), run.host(run.result.lam))
     low, high = lanczos(probe, np.random.default_rng(run.seed))
     stated = {"smallest Ritz value": low, "largest": high}

@@ -12,14 +12,16 @@ import numpy as np
 from ..._cached import cached_property
 from ...backends import Array
 from ...domains import Ball, Box, Domain
-from ...hypergrad import HypergradResult, Implicit
+from ...hypergrad import HypergradResult, Implicit, smaller
 from ...inner import InnerPoint
 from ...linalg import norm
 from ...methods import Method
 from ...problem import Problem
 from ...record import Record, Result
 from ...solvers import InnerResult, NewtonCG, solve
-from .._probe import Probe, Vector, length, ritz
+from ...solvers.distance import certain_slope, point_error
+from ...status import Status
+from .._probe import Vector, length
 
 #: So many records at most are held against solves of our own.
 _SAMPLED = 5
@@ -39,6 +41,8 @@ class Tight:
         f and ∇f on the host.
     error_x, error_fun, error_p : float
         Of X(λ), f and ∇f; ``proven`` says whether these are bounds.
+    near : float or None
+        A proven bound of the distance to X(λ), which takes fewer constants.
     proven : bool
         Whether all constants for a bound are stated.
     """
@@ -50,6 +54,7 @@ class Tight:
     error_x: float
     error_fun: float
     error_p: float
+    near: float | None
     proven: bool
 
 
@@ -87,15 +92,24 @@ class Run:
     @cached_property
     def end(self) -> Record | None:
         """The record that the result is, None where there is none."""
-        lam = self.host(self.result.lam)
+        result, lam = self.result, self.host(self.result.lam)
         equal = [
             record
             for record, there in zip(self.records, self.lams, strict=True)
             if np.array_equal(there, lam)
         ]
-        exact = [record for record in equal if record.value == self.result.fun]
-        found = exact or equal
-        return found[-1] if found else None
+
+        def agreement(record: Record) -> tuple[bool, bool, bool, int]:
+            """A run may return to a λ: then f, the best and p say which of its records it is."""
+            best = result.best is not None and result.best.k == record.k
+            return record.value == result.fun, best, self.same_slope(record), record.k
+
+        return max(equal, key=agreement, default=None)
+
+    def same_slope(self, record: Record) -> bool:
+        """Whether the p of the result is that of a record."""
+        jac, p = self.result.jac, self.host(record.hypergrad)
+        return jac is not None and np.array_equal(self.host(jac), p, equal_nan=True)
 
     @cached_property
     def x(self) -> Array | None:
@@ -109,6 +123,15 @@ class Run:
     def point(self) -> InnerPoint | None:
         """H at the model of the result."""
         return None if self.x is None else self.problem.inner.at(self.x, self.result.lam)
+
+    @cached_property
+    def apart(self) -> float:
+        """What ‖x - X(λ*)‖ is at least: ‖∂_x h‖, less its rounding, over a bound of ‖∂²_{xx} h‖."""
+        top = self.problem.inner.constants(self.result.lam).smoothness
+        found = None if self.point is None else certain_slope(self.point, self.problem.backend)
+        if not top or found is None:
+            return 0.0
+        return max(found[0] - 2 * found[1], 0.0) / top * (1 - 1e-6)
 
     @cached_property
     def tight(self) -> Tight:
@@ -126,20 +149,18 @@ class Run:
             pairs.append((self.end, fit(self, self.end.lam)))
         return tuple(pairs)
 
-    def rounding_x(self, at: InnerResult) -> float:
-        """What rounding of ∂_x h does to the distance to X(λ), as ‖∂_x h‖ / μ measures it."""
-        constants = self.problem.inner.constants(at.point.lam)
-        mu = constants.mu
-        if not mu:
-            return 0.0
-        x = length(self.host(at.point.x).reshape(-1))
-        top = constants.smoothness
-        if top is None:
-            probe = Probe(self.problem, self.host(at.point.x).reshape(-1), self.host(at.point.lam))
-            start = np.random.default_rng(self.seed).standard_normal(probe.p)
-            found = ritz(probe.hvp, start, 8)
-            top = 0.0 if found is None else found[1][0]
-        return 100 * self.eps * (top * x + at.grad_norm) / mu
+    @cached_property
+    def distance(self) -> float | None:
+        """A proven bound of ‖x - X(λ*)‖ by the model of the result itself, None without one."""
+        if self.point is None:
+            return None
+        backend, problem = self.problem.backend, self.problem
+        (slope,) = backend.scalars(norm(self.point.grad, backend))
+        mu = problem.inner.constants(self.result.lam).mu
+        bound = point_error(self.point, mu, backend)
+        there = InnerResult(self.point, Status.CONVERGED, 0, slope, bound)
+        found = Implicit()(problem, there, tol=1e-9)
+        return smaller(bound, found.inner_error)
 
 
 def fit(run: Run, lam: Array, *, decide: bool = False) -> Tight:
@@ -150,8 +171,15 @@ def fit(run: Run, lam: Array, *, decide: bool = False) -> Tight:
     tol = (1e-4 if decide else 1e-9) * size
     before: Tight | None = None
     for _ in range(5):
+        # One step at least: the run's own x would be held against itself.
         inner = solve(
-            problem.inner, lam, x, solver=NewtonCG(precondition=True), tol=tol, max_iter=200
+            problem.inner,
+            lam,
+            x,
+            solver=NewtonCG(precondition=True),
+            tol=tol,
+            min_iter=1,
+            max_iter=200,
         )
         found = Implicit()(problem, inner, tol=tol)
         at = _tight(run, inner, found, before)
@@ -177,27 +205,25 @@ def _tight(run: Run, inner: InnerResult, found: HypergradResult, before: Tight |
     p = run.host(found.value)
     x = run.host(inner.x).reshape(-1)
     bound = found.value_error
-    proven = found.error_bound is not None and bound is not None
-    if found.error_bound is not None and bound is not None and inner.error_bound is not None:
-        near = inner.error_bound if found.inner_error is None else found.inner_error
-        errors = near, bound, found.error_bound
-    elif before is not None:  # what three more digits of x changed, and ten times that
+    near = smaller(inner.error_bound, found.inner_error)
+    if found.error_bound is not None and bound is not None and near is not None:
+        return Tight(inner, found, fun, p, near, bound, found.error_bound, near, True)
+    errors = math.inf, math.inf, math.inf
+    if before is not None:  # what three more digits of x changed, and ten times that
         moved = length(x - run.host(before.inner.x).reshape(-1))
         changed = length(p - before.hypergrad)
         errors = 10 * moved, 10 * abs(fun - before.fun), 10 * changed
-    else:
-        errors = math.inf, math.inf, math.inf
-    lost = run.rounding_x(inner)
     error_x, error_fun, error_p = errors
     return Tight(
         inner,
         found,
         fun,
         p,
-        error_x + lost,
-        error_fun + slope * lost + 100 * run.eps * (abs(fun) + slope * length(x)),
+        error_x,
+        error_fun + 100 * run.eps * (abs(fun) + slope * length(x)),
         error_p + run.share * (length(p) + length(run.host(found.outer.grad_lam))),
-        proven,
+        near,
+        False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,9 +15,7 @@ _KNOWN = 0.1
 
 def close(a: Vector, b: Vector, rtol: float = 0.02) -> bool:
     """Whether two arrays agree well enough to name a cause."""
-    return a.shape == b.shape and bool(
-        np.linalg.norm(a - b) <= rtol * max(np.linalg.norm(a), np.linalg.norm(b))
-    )
+    return a.shape == b.shape and bool(length(a - b) <= rtol * max(length(a), length(b)))
 
 
 def likely_factor(claimed: Vector, truth: Vector) -> str | None:
@@ -29,16 +28,16 @@ def likely_factor(claimed: Vector, truth: Vector) -> str | None:
     >>> likely_factor(np.array([1.01, 2.02]), np.array([1.0, 2.0]))
     'a factor 1.01'
     """
-    size = float(np.linalg.norm(truth))
+    size = length(truth)
     if not size > 0 or not math.isfinite(size):
         return None
-    if np.linalg.norm(claimed) <= 1e-8 * size:
+    if length(claimed) <= 1e-8 * size:
         return "it is zero: a term is missing"
-    ratio = float(claimed.reshape(-1) @ truth.reshape(-1)) / size**2
+    ratio = float((claimed.reshape(-1) / size) @ (truth.reshape(-1) / size))
     if claimed.size < 2 and not _simple(ratio):
         return None
     # What is left beside the factor has to be small beside what the factor explains.
-    left = float(np.linalg.norm(claimed - ratio * truth))
+    left = length(claimed - ratio * truth)
     if left > min(0.02 * abs(ratio), _KNOWN * abs(ratio - 1)) * size:
         return None
     return _named(ratio)
@@ -124,27 +123,33 @@ def _weights_of(off: Vector, v: Vector, lam: Vector) -> tuple[bool, bool]:
     return each(ratio), each(-ratio)
 
 
-def penalty_cause(off: Vector, x: Vector, lam: Vector) -> str | None:
-    """Name an error that is a multiple of x, as that of an ℓ2 penalty is."""
-    missing, double = _weights_of(off, x, lam)
-    if missing:
-        return "the gradient of the penalty, e^λ x, is missing"
-    if double:
-        return "the gradient of the penalty is counted twice: is a ½ missing?"
-    share = float(off @ x) / max(length(x) ** 2, 1e-300)
-    if not close(off, share * x, 0.05):
-        return None
-    return f"a multiple of x, {share:.4g} x, is missing: the gradient of a penalty?"
+@dataclass(frozen=True)
+class Penalty:
+    """What an error says that is e^λ v, -e^λ v, or another multiple of v: ``{}`` is the factor."""
+
+    missing: str
+    double: str
+    multiple: str
 
 
-def diagonal_cause(off: Vector, v: Vector, lam: Vector) -> str | None:
-    """Name an error of H v that is a multiple of v."""
+GRADIENT = Penalty(
+    "the gradient of the penalty, e^λ x, is missing",
+    "the gradient of the penalty is counted twice: is a ½ missing?",
+    "a multiple of x, {:.4g} x, is missing: the gradient of a penalty?",
+)
+CURVATURE = Penalty(
+    "the curvature of the penalty, e^λ I, is missing",
+    "the curvature of the penalty, e^λ I, is counted twice",
+    "a multiple of the identity, {:.4g} I, is missing: the curvature of a penalty?",
+)
+
+
+def penalty_cause(of: Penalty, off: Vector, v: Vector, lam: Vector) -> str | None:
+    """Name an error that is a multiple of v, x in a gradient, as that of an ℓ2 penalty is."""
     missing, double = _weights_of(off, v, lam)
     if missing:
-        return "the curvature of the penalty, e^λ I, is missing"
+        return of.missing
     if double:
-        return "the curvature of the penalty, e^λ I, is counted twice"
+        return of.double
     share = float(off @ v) / max(length(v) ** 2, 1e-300)
-    if not close(off, share * v, 0.05):
-        return None
-    return f"a multiple of the identity, {share:.4g} I, is missing: the curvature of a penalty?"
+    return of.multiple.format(share) if close(off, share * v, 0.05) else None

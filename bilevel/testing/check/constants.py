@@ -338,9 +338,11 @@ def _bending(place: Place, at: Probe, declared: float, book: Book) -> None:
 
 
 def _windows(place: Place, at: Probe, w: Vector, t: float, declared: float, book: Book) -> None:
-    slopes = [float(w @ at.moved(k * t * w).outer_grad_x) for k in range(-4, 5)]
-    rounding = 1e3 * place.eps * max(map(abs, slopes))
-    gains = np.diff(slopes)
+    gradients = [at.moved(k * t * w).outer_grad_x for k in range(-4, 5)]
+    gains = np.diff([float(w @ gradient) for gradient in gradients])
+    # All of a gradient is rounded, whatever part of it w sees, and x is with it.
+    rounding = 1e3 * place.eps * max(map(length, gradients))
+    rounding += 1e3 * place.eps * length(at.x) / t * max(map(abs, gains))
     for a, b in zip(gains, gains[1:], strict=False):
         if min(a, b) > 1e3 * rounding:
             book.constant(

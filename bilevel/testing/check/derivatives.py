@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
 
+from ...linalg.rounding import underflow
 from .._probe import Line, Probe, Vector, derivative, largest, length
-from .causes import chain_cause, close, cross_cause, diagonal_cause, likely_factor, penalty_cause
+from .causes import (
+    CURVATURE,
+    GRADIENT,
+    chain_cause,
+    close,
+    cross_cause,
+    likely_factor,
+    penalty_cause,
+)
 from .places import Place
 from .report import Book
 
@@ -42,20 +53,38 @@ def coordinates(v: Vector, rng: np.random.Generator, most: int = 64) -> Any:
 def differences(
     line: Line,
     value: Callable[[Probe], Vector],
+    claimed: Callable[[Probe], Vector],
     eps: float,
     noise: float,
     agrees: Callable[[Vector, float], bool],
 ) -> tuple[Vector, float]:
     """The derivative along a line and its error, with shorter steps where the first disagree.
 
-    Only what both refute is a fault: kinks and saturated functions may mislead one.
+    Only what both refute is a fault: saturated functions may mislead one. A difference over
+    [-t, t] is the mean of the derivative there, so it refutes none that varies as much between:
+    at a kink, or where rows of a piecewise loss change sides, every derivative between is right.
     """
-    found = np.zeros(0), math.inf
     for scale in (1.0, 0.04):
-        found = derivative(lambda t: value(line(t)), scale, eps, noise=noise, jitter=line.jitter)
-        if agrees(*found):
-            break
-    return found
+        truth, error, reach = derivative(
+            lambda t: value(line(t)), scale, eps, noise=noise, jitter=line.jitter
+        )
+        if agrees(truth, error):
+            return truth, error
+    return truth, error + _unsteady(lambda t: claimed(line(t)), reach) / 5
+
+
+def _unsteady(claimed: Callable[[float], Vector], reach: float) -> float:
+    """How far the means of a derivative at ±t, t ≤ ``reach``, stay from it when extrapolated to 0.
+
+    As the differences are: of a smooth one nothing is left, of a jump all.
+    """
+    here = claimed(0.0)
+    means = [(claimed(t) + claimed(-t)) / 2 - here for t in (reach / 3**k for k in range(8))]
+    left = math.inf
+    for order in range(1, 5):
+        left = min(left, max(map(length, means)))
+        means = [b + (b - a) / (9**order - 1) for a, b in zip(means, means[1:], strict=False)]
+    return left
 
 
 class Slopes:
@@ -64,7 +93,7 @@ class Slopes:
     def __init__(
         self,
         what: str,
-        claimed: Vector,
+        gradient: Callable[[Probe], Vector],
         metric: Vector,
         value: Callable[[Probe], Vector],
         line: Callable[[Vector], Line],
@@ -72,19 +101,23 @@ class Slopes:
         noise: float,
         eps: float,
     ) -> None:
-        self.what, self.claimed, self.metric, self.value = what, claimed, metric, value
+        self.what, self.gradient, self.metric, self.value = what, gradient, metric, value
         self.line, self.part, self.noise, self.eps = line, part, noise, eps
 
     def both(self, line: Line, direction: Vector) -> tuple[float, float, bool]:
         """The slope that is claimed, the true one, and whether they disagree."""
-        mine = float(self.claimed @ direction)
-        size = length(self.claimed * self.metric) / self.claimed.shape[0] ** 0.5
+        claimed = self.gradient(line.at)
+        mine = float(claimed @ direction)
+        size = length(claimed * self.metric) / claimed.shape[0] ** 0.5
 
         def agrees(found: Vector, error: float) -> bool:
             largest = max(size, abs(mine), abs(float(found[0])))
             return abs(mine - float(found[0])) <= share(self.eps) * largest + 10 * error
 
-        truth, error = differences(line, self.value, self.eps, self.noise, agrees)
+        def slope(at: Probe) -> Vector:
+            return np.array([self.gradient(at) @ direction])
+
+        truth, error = differences(line, self.value, slope, self.eps, self.noise, agrees)
         return mine, float(truth[0]), not agrees(truth, error)
 
     def check(self, book: Book, lines: list[Line], cause: Cause) -> bool:
@@ -96,8 +129,9 @@ class Slopes:
 
     def _locate(self, book: Book, cause: Cause) -> None:
         """Which components are wrong, and why."""
-        n = self.claimed.shape[0]
-        chosen = coordinates(self.claimed * self.metric, book.rng)
+        here = self.gradient(self.line(self.metric).at) * self.metric
+        n = here.shape[0]
+        chosen = coordinates(here, book.rng)
         pairs = []
         for j in chosen:
             unit = np.zeros(n)
@@ -124,11 +158,13 @@ def inner_gradient(place: Place, book: Book, noise: float, lines: list[Line]) ->
     def cause(mine: Vector, truth: Vector, chosen: Any) -> str | None:
         factor = likely_factor(mine, truth)
         # Both are in the metric, in which their errors are alike.
-        return factor or penalty_cause(truth - mine, probe.x[chosen] * metric[chosen], probe.lam)
+        return factor or penalty_cause(
+            GRADIENT, truth - mine, probe.x[chosen] * metric[chosen], probe.lam
+        )
 
     slopes = Slopes(
         "inner.grad",
-        probe.grad,
+        lambda at: at.grad,
         metric,
         lambda at: at.value,
         place.along,
@@ -146,7 +182,7 @@ def criterion(
     probe = place.probe
     Slopes(
         "outer.grad_x",
-        probe.outer_grad_x,
+        lambda at: at.outer_grad_x,
         place.metric,
         lambda at: at.outer_value,
         place.along,
@@ -161,7 +197,7 @@ def criterion(
 
     Slopes(
         "outer.grad_lam",
-        probe.outer_grad_lam,
+        lambda at: at.outer_grad_lam,
         place.span,
         lambda at: at.outer_value,
         place.along_lam,
@@ -171,43 +207,43 @@ def criterion(
     ).check(book, lam_lines, cause)
 
 
+@dataclass(frozen=True)
+class Product:
+    """A product with a derivative of a gradient, in the metric: as claimed, and by differences."""
+
+    mine: Vector
+    truth: Vector
+    error: float
+
+
 def of_gradient(
     place: Place,
     line: Line,
     gradient: Callable[[Probe], Vector],
+    product: Callable[[Probe], Vector],
     noise: float,
-    claimed: Vector,
     asked: float,
-) -> tuple[Vector, float]:
-    """The derivative of a gradient along a line, in the metric, and its error."""
-    metric, mine = place.metric, claimed * place.metric
-
-    def value(at: Probe) -> Vector:
-        return metric * gradient(at)
+) -> Product:
+    """``product`` at the place against the derivative of a gradient along a line."""
+    metric = place.metric
+    mine = metric * product(place.probe)
 
     def agrees(truth: Vector, error: float) -> bool:
         size = max(length(truth), length(mine))
         return length(mine - truth) <= asked * size + 10 * error
 
-    found = differences(line, value, place.eps, noise, agrees)
-    if agrees(*found):
-        return found
-    return found[0], found[1] + kink(line, value) / 10
+    truth, error = differences(
+        line,
+        lambda at: metric * gradient(at),
+        lambda at: metric * product(at),
+        place.eps,
+        noise,
+        agrees,
+    )
+    return Product(mine, truth, error)
 
 
-#: The step at which the two sides of a point are compared, and how much they differ at a kink.
-_SIDE, _KINKED = 1e-4, 1e-2
-
-
-def kink(line: Line, value: Callable[[Probe], Vector]) -> float:
-    """How far the slopes to both sides are apart where that is more than curvature makes; else 0.
-
-    At a kink, as the squared hinge has them, every second derivative between the two is right.
-    """
-    ahead, here, behind = (value(line(t)) for t in (_SIDE, 0.0, -_SIDE))
-    right, left = (ahead - here) / _SIDE, (here - behind) / _SIDE
-    apart = length(right - left)
-    return apart if apart > _KINKED * max(length(right), length(left)) else 0.0
+_GRAD = attrgetter("grad")
 
 
 def hessian(place: Place, book: Book, noise: float, lines: list[Line]) -> None:
@@ -216,18 +252,17 @@ def hessian(place: Place, book: Book, noise: float, lines: list[Line]) -> None:
     asked = product_share(probe.problem, "hvp", place.eps)
     for line in lines:
         v: Any = line.dx
-        claimed = probe.hvp(v)
 
         def cause(mine: Vector, right: Vector, v: Vector = v) -> str | None:
             factor = likely_factor(mine, right)
-            return factor or diagonal_cause(right - mine, v * metric, probe.lam)
+            return factor or penalty_cause(CURVATURE, right - mine, v * metric, probe.lam)
 
-        truth, error = of_gradient(place, line, lambda at: at.grad, noise, claimed, asked)
+        found = of_gradient(place, line, _GRAD, methodcaller("hvp", v), noise, asked)
         book.compare(
             "inner.hvp",
-            claimed,
-            truth / metric,
-            10 * error,
+            found.mine / metric,
+            found.truth / metric,
+            10 * found.error,
             share=asked,
             metric=metric,
             cause=cause,
@@ -235,63 +270,94 @@ def hessian(place: Place, book: Book, noise: float, lines: list[Line]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Columns of ∂²_{xλ} h (p, columns) in the metric of x and the span of λ, two ways.
+
+    Attributes
+    ----------
+    chosen : array of integers
+        Whose.
+    claimed, true : array
+        By ``cross_jvp``, and by differences of ``grad`` in λ.
+    error : float
+        Of all of ``true``.
+    asked : float
+        The relative agreement asked for beside it.
+    scales : array
+        e^λ of each.
+    """
+
+    chosen: Any
+    claimed: Vector
+    true: Vector
+    error: float
+    asked: float
+    scales: Vector
+
+    @classmethod
+    def of(cls, place: Place, book: Book, noise: float, most: int) -> Columns:
+        problem, m = place.probe.problem, place.probe.m
+        asked = max(product_share(problem, f"cross_{way}", place.eps) for way in ("jvp", "vjp"))
+        chosen = coordinates(np.zeros(m), book.rng, most)
+        found = []
+        for unit in (place.span[j] * (np.arange(m) == j) for j in chosen):
+            line, product = place.along_lam(unit), methodcaller("cross_jvp", unit)
+            found.append(of_gradient(place, line, _GRAD, product, noise, asked))
+        return cls(
+            chosen,
+            np.stack([column.mine for column in found], axis=1),
+            np.stack([column.truth for column in found], axis=1),
+            math.hypot(*(column.error for column in found)),
+            asked,
+            np.exp(np.clip(place.probe.lam[chosen], -700, 700)),
+        )
+
+
 def cross(place: Place, book: Book, noise: float, most: int = 8) -> None:
     """``cross_jvp`` and ``cross_vjp`` against differences of ``grad`` in λ."""
-    probe, metric, eps = place.probe, place.metric, place.eps
-    m, p = probe.m, probe.p
-    asked = max(product_share(probe.problem, member, eps) for member in ("cross_jvp", "cross_vjp"))
-    chosen = coordinates(np.zeros(m), book.rng, most)
-    units = [place.span[j] * (np.arange(m) == j) for j in chosen]
-    claimed_columns = [probe.cross_jvp(unit) for unit in units]
-    truths, errors = [], []
-    for unit, column in zip(units, claimed_columns, strict=True):
-        line = place.along_lam(unit)
-        truth, error = of_gradient(place, line, lambda at: at.grad, noise, column, asked)
-        truths.append(truth)
-        errors.append(error)
-    true = np.stack(truths, axis=1)  # (p, columns), in the metric
-    claimed = np.stack(claimed_columns, axis=1) * metric[:, None]
-    scales = np.exp(np.clip(probe.lam[chosen], -700, 700))
-
-    def cause(mine: Vector, right: Vector) -> str | None:
-        return cross_cause(mine.reshape(claimed.shape), right.reshape(claimed.shape), scales)
-
+    columns = Columns.of(place, book, noise, most)
+    chosen, shape = columns.chosen, columns.claimed.shape
     agrees = book.compare(
         "inner.cross_jvp",
-        claimed.reshape(-1),
-        true.reshape(-1),
-        10 * math.hypot(*errors),
-        share=asked,
+        columns.claimed.reshape(-1),
+        columns.true.reshape(-1),
+        10 * columns.error,
+        share=columns.asked,
         where=lambda k: f"x component {k // len(chosen)}, λ component {chosen[k % len(chosen)]}",
-        cause=cause,
+        cause=lambda a, b: cross_cause(a.reshape(shape), b.reshape(shape), columns.scales),
         reference="differences of grad in λ (per unit of the metric)",
     )
-    # The vjp against the true columns, so that one fault is not reported as two.
-    queries = book.rng.standard_normal((4, p)) / p**0.5
-    got = np.stack([probe.cross_vjp(metric * q) for q in queries])[:, chosen] * place.span[chosen]
-    right = queries @ true
+    transpose(place, book, columns)
+    if agrees:
+        adjoint(place, book, columns.asked)
 
-    def transposed(mine: Vector, other: Vector) -> str | None:
+
+def transpose(place: Place, book: Book, columns: Columns) -> None:
+    """``cross_vjp`` against the true columns, so that one fault is not reported as two."""
+    probe, metric, chosen = place.probe, place.metric, columns.chosen
+    span = place.span[chosen]
+    queries = book.rng.standard_normal((4, probe.p)) / probe.p**0.5
+    got = np.stack([probe.cross_vjp(metric * q) for q in queries])[:, chosen] * span
+
+    def cause(mine: Vector, other: Vector) -> str | None:
         a, b = mine.reshape(got.shape), other.reshape(got.shape)
-        if p == m == len(chosen):
-            plain = true / metric[:, None] / place.span[chosen]
-            other_way = (queries * metric) @ plain.T * place.span[chosen]
-            if close(a, other_way):
+        if probe.p == probe.m == len(chosen):
+            plain = columns.true / metric[:, None] / span
+            if close(a, (queries * metric) @ plain.T * span):
                 return "transposed: ∂²_{xλ} h is applied where its transpose is asked for"
-        return cross_cause(a, b, scales)
+        return cross_cause(a, b, columns.scales)
 
     book.compare(
         "inner.cross_vjp",
         got.reshape(-1),
-        right.reshape(-1),
-        10 * math.hypot(*errors) * length(queries.reshape(-1)),
-        share=asked,
+        (queries @ columns.true).reshape(-1),
+        10 * columns.error * length(queries.reshape(-1)),
+        share=columns.asked,
         where=lambda k: f"λ component {chosen[k % len(chosen)]}",
-        cause=transposed,
+        cause=cause,
         reference="differences of grad in λ",
     )
-    if agrees:
-        adjoint(place, book, asked)
 
 
 def adjoint(place: Place, book: Book, asked: float) -> None:
@@ -315,4 +381,6 @@ def adjoint(place: Place, book: Book, asked: float) -> None:
     if norm is not None:
         stated = float(probe.host(norm)[0])
         found = largest(probe.cross_jvp, probe.cross_vjp, rng.standard_normal(probe.m))
-        book.constant("inner.cross_norm", stated, found, 100 * share(place.eps), 0.0)
+        # A norm may have lost all its squares where these underflow.
+        lost = underflow(probe.problem.dtype, probe.p, probe.problem.backend)
+        book.constant("inner.cross_norm", stated, found, 100 * share(place.eps), lost)

@@ -358,25 +358,29 @@ def curved(place: Place, book: Book, noise: float) -> None:
         return
     shape = (*probe.problem.inner.x_shape, 1)
 
-    def product(v: Vector) -> Vector:
-        return probe.host(point.hvp(probe.send(v, shape)))
+    def product(v: Vector, at: Probe = probe) -> Vector:
+        return at.host(at.outer.hvp(at.send(v, shape)))
 
     line = place.along(place.direction(book.rng))
-    claimed = product(np.asarray(line.dx))
-    truth, error = of_gradient(
-        place, line, lambda at: at.outer_grad_x, noise, claimed, share(place.eps)
+    found = of_gradient(
+        place,
+        line,
+        lambda at: at.outer_grad_x,
+        lambda at: product(np.asarray(line.dx), at),
+        noise,
+        share(place.eps),
     )
     book.compare(
         "outer.hvp",
-        claimed,
-        truth / place.metric,
-        10 * error,
+        found.mine / place.metric,
+        found.truth / place.metric,
+        10 * found.error,
         share=share(place.eps),
         metric=place.metric,
         reference="differences of grad_x",
     )
     top = float(probe.host(point.top())[0])
-    found = ritz(product, book.rng.standard_normal(probe.p), 12)
-    if found is not None:
+    ends = ritz(product, book.rng.standard_normal(probe.p), 12)
+    if ends is not None:
         noise = 1e3 * place.eps * (probe.problem.outer_constants.grad_x_lipschitz or top)
-        book.constant("outer.top", top, found[1][0], 100 * share(place.eps), noise)
+        book.constant("outer.top", top, ends[1][0], 100 * share(place.eps), noise)
