@@ -2,12 +2,14 @@
 
 from ._protocol import Hypergradient, HypergradResult
 from .bound import (
+    Along,
     Bend,
     Inexact,
     Nearness,
     hypergradient_bound,
     self_concordant_adjoint_bound,
     self_concordant_bound,
+    self_concordant_bounds,
     self_concordant_value_bound,
     value_bound,
 )
@@ -18,10 +20,12 @@ from .reversible import InformationBuffer, Reversible
 from .surrogate import tangent_bound, value_error
 from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
 from .unrolled_lbfgs import ReverseLBFGS
-from .whitened import smaller, whitened_bounds
+from .whitened import Bounds, smaller, whitened_bounds
 
 __all__ = [
+    "Along",
     "Bend",
+    "Bounds",
     "Direct",
     "ForwardUnrolled",
     "HypergradResult",
@@ -37,6 +41,7 @@ __all__ = [
     "hypergradient_bound",
     "self_concordant_adjoint_bound",
     "self_concordant_bound",
+    "self_concordant_bounds",
     "self_concordant_value_bound",
     "smaller",
     "tangent_bound",

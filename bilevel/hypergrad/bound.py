@@ -17,6 +17,7 @@ Roberts (2023), theorem 10.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..inner import InnerConstants
@@ -229,21 +230,58 @@ def self_concordant_bound(
         + adjoint.error * near.swung(tangent, mu)
         + (near.swung(adjoint, mu) + near.grown * adjoint.error) * moved
     )
-    straight, change = math.inf, math.inf
-    if l_g is not None:
-        straight, change = l_g * tangent.norm * e, l_g * e
+    straight = math.inf if l_g is None else l_g * tangent.norm * e
     if R_g is not None:
-        grows = growth(R_g * e)
-        bent = bend.product * e + (grows - 1) * bend.energy * math.sqrt(bend.top) * e
-        straight, change = min(straight, bent), min(change, grows * bend.top * e)
+        grows = growth(R_g * e) - 1
+        bent = bend.product * e + grows * bend.energy * math.sqrt(bend.top) * e
+        straight = min(straight, bent)
     return known(
         adjoint.error * tangent.error
         + (l_lam + l_b * (adjoint.norm + adjoint.error / root)) * e
         + turned
         + straight
-        + moved / root * change
+        + moved / root * _slope_change(outer, e, bend.top)
         + rounding
     )
+
+
+@dataclass(frozen=True)
+class Along:
+    """What is known of one tangent: itself, what it swings with q, how g bends, its rounding.
+
+    The fields are the arguments of :func:`self_concordant_bound`.
+    """
+
+    tangent: Inexact
+    swing: float = math.inf
+    bend: Bend = Bend()
+    rounding: float = 0.0
+
+
+def self_concordant_bounds(
+    inner: InnerConstants,
+    outer: OuterConstants,
+    *,
+    decrement: float,
+    adjoint: Inexact,
+    tangents: Sequence[Along],
+) -> float | None:
+    """Bound ‖p - ∇f‖ by :func:`self_concordant_bound` of every component; None where one is."""
+    found = [
+        self_concordant_bound(
+            inner,
+            outer,
+            decrement=decrement,
+            adjoint=adjoint,
+            tangent=along.tangent,
+            swing=along.swing,
+            bend=along.bend,
+            rounding=along.rounding,
+        )
+        for along in tangents
+    ]
+    known = [bound for bound in found if bound is not None]
+    return math.hypot(*known) if len(known) == len(found) > 0 else None
 
 
 def self_concordant_adjoint_bound(
@@ -296,10 +334,7 @@ def self_concordant_adjoint_bound(
     if near is None:
         return math.inf
     root, e = math.sqrt(mu), near.distance
-    change = math.inf if l_g is None else l_g * e
-    if R_g is not None:
-        change = min(change, growth(R_g * e) * top * e)
-    apart = adjoint.error + near.swung(adjoint, mu) + change / root
+    apart = adjoint.error + near.swung(adjoint, mu) + _slope_change(outer, e, top) / root
     turned = (1 + near.grown) * (cross_norm + l_b * e) / root * apart
     return known((l_lam + l_b * adjoint.norm) * e + turned + rounding)
 
@@ -395,6 +430,15 @@ class Nearness:
         """c_v."""
         crude = self.grown * vector.data_energy(mu)
         return min(crude, vector.swing * growth(self.s) * self.energy)
+
+
+def _slope_change(outer: OuterConstants, e: float, top: float) -> float:
+    """‖Δ∂_x g‖ ≤ min(L_g, φ(R_g e) top) e; inf where neither constant is stated."""
+    l_g, R_g = outer.grad_x_lipschitz, outer.self_concordance
+    steepest = math.inf if l_g is None else l_g
+    if R_g is not None:
+        steepest = min(steepest, growth(R_g * e) * top)
+    return steepest * e
 
 
 def growth(s: float) -> float:

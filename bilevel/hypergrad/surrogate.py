@@ -155,19 +155,19 @@ def certified(
     bound = found.hypergradient_bound
     total = None if bound is None else bound + gap
     sharp = _sharp(problem, point, outer, adjoint, rest, pushed, found)
-    few = whitened_bounds(problem, point, outer, value) or Bounds(None, None, None)
     turned = None if sharp.hypergrad is None else sharp.hypergrad + gap
-    distance = smaller(sharp.distance, few.distance)
+    plain = Bounds(sharp.distance, smaller(found.value_bound, sharp.value), smaller(total, turned))
+    best = plain.and_of(whitened_bounds(problem, point, outer, value))
     return HypergradResult(
         value,
-        smaller(smaller(total, turned), few.hypergrad),
+        best.hypergrad,
         adjoint,
         residual,
         n_iter,
         status,
         outer,
-        smaller(smaller(found.value_bound, sharp.value), few.value),
-        None if inner_error is None else smaller(inner_error, distance),
+        best.value,
+        None if inner_error is None else smaller(inner_error, best.distance),
     )
 
 
@@ -183,7 +183,7 @@ def _sharp(
     """What self-concordance makes of the same numbers, no pass; nothing where it is not stated."""
     inner = found.inner
     if not inner.mu or inner.self_concordance is None or found.cross is None:
-        return Bounds(None, None, None)
+        return Bounds()
     adjoint, top, correction = _adjoint(problem, point, outer, q, rest, pushed, found)
     decrement = found.grad / math.sqrt(inner.mu)
     near = Nearness.of(decrement, inner.self_concordance, inner.mu)

@@ -24,11 +24,12 @@ from ..linalg.rounding import known, unit_roundoff, upper_norm
 from ..outer import Curved, CurvedRounded, OuterConstants, OuterPoint, RoundedOuter
 from ..problem import Problem
 from .bound import (
+    Along,
     Bend,
     Inexact,
     Nearness,
     growth,
-    self_concordant_bound,
+    self_concordant_bounds,
     self_concordant_value_bound,
 )
 
@@ -40,9 +41,19 @@ FEW = 16
 class Bounds:
     """Of ‖x - X(λ)‖, |g(x, λ) - f(λ)| and ‖p - ∇f(λ)‖; None where a constant is not stated."""
 
-    distance: float | None
-    value: float | None
-    hypergrad: float | None
+    distance: float | None = None
+    value: float | None = None
+    hypergrad: float | None = None
+
+    def and_of(self, other: Bounds | None) -> Bounds:
+        """The smaller ones."""
+        if other is None:
+            return self
+        return Bounds(
+            smaller(self.distance, other.distance),
+            smaller(self.value, other.value),
+            smaller(self.hypergrad, other.hypergrad),
+        )
 
 
 def smaller(a: float | None, b: float | None) -> float | None:
@@ -172,21 +183,15 @@ class _Small:
             top=host.top,
             rounding=host.lost_value,
         )
-        found = [
-            self_concordant_bound(
-                inner,
-                outer,
-                decrement=decrement,
-                adjoint=adjoint,
-                tangent=tangent,
-                swing=host.pairs[j],
-                bend=host.bends[j],
-                rounding=host.apart[j] + host.lost(j),
+        whole = None
+        if p is not None:
+            along = [
+                Along(tangent, host.pairs[j], host.bends[j], host.apart[j] + host.lost(j))
+                for j, tangent in enumerate(tangents)
+            ]
+            whole = self_concordant_bounds(
+                inner, outer, decrement=decrement, adjoint=adjoint, tangents=along
             )
-            for j, tangent in enumerate(tangents)
-        ]
-        sizes = [bound for bound in found if bound is not None]
-        whole = math.hypot(*sizes) if p is not None and len(sizes) == len(found) else None
         return Bounds(known(distance), value, whole)
 
     def _constants(self) -> tuple[InnerConstants, OuterConstants]:

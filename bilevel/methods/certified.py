@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from .._cached import cached_property
 from ..backends import Array, Backend
 from ..hypergrad import (
+    Along,
     Bend,
+    Bounds,
     Inexact,
     Nearness,
-    self_concordant_bound,
+    self_concordant_bounds,
     self_concordant_value_bound,
-    smaller,
     value_error,
-    whitened_bounds,
 )
 from ..inner import InnerConstants, Rounded, Rounding, Swinging
 from ..linalg import dot
@@ -42,7 +42,7 @@ class Wanted:
 
 
 def provable_at(problem: Problem, look: Look) -> bool:
-    """Whether the constants for :func:`self_concordant_bound` are stated, with tangents there."""
+    """Whether the constants for :func:`self_concordant_bounds` are stated, with tangents there."""
     inner, outer = look.constants, problem.outer_constants
     stated = (
         inner.mu,
@@ -62,45 +62,37 @@ class Proof:
     outer: OuterConstants
     decrement: float
     adjoint: Inexact
-    tangents: tuple[Inexact, ...]
-    swings: tuple[float, ...]
-    bends: tuple[Bend, ...]
+    tangents: tuple[Along, ...]
     correction: float
-    lost: tuple[float, ...]
     lost_value: float
     lost_residuals: tuple[float, ...]
 
-    def _bounds(self, decrement: float, adjoint: Inexact, tangents: tuple[Inexact, ...]) -> float:
-        found = [
-            self_concordant_bound(
-                self.inner,
-                self.outer,
-                decrement=decrement,
-                adjoint=adjoint,
-                tangent=tangent,
-                swing=swing,
-                bend=bend,
-                rounding=lost,
-            )
-            for tangent, swing, bend, lost in zip(
-                tangents, self.swings, self.bends, self.lost, strict=True
-            )
-        ]
-        return math.hypot(*(math.inf if bound is None else bound for bound in found))
+    def _bound(self, decrement: float, q_error: float, errors: Iterable[float]) -> float:
+        """What the bound is with other errors of x, q and the t_j."""
+        bound = self_concordant_bounds(
+            self.inner,
+            self.outer,
+            decrement=decrement,
+            adjoint=replace(self.adjoint, error=q_error),
+            tangents=[
+                replace(along, tangent=replace(along.tangent, error=error))
+                for along, error in zip(self.tangents, errors, strict=True)
+            ],
+        )
+        return math.inf if bound is None else bound
 
     @cached_property
     def bound(self) -> float:
-        """|p - ∇f| ≤ bound."""
-        return self._bounds(self.decrement, self.adjoint, self.tangents)
+        """‖p - ∇f‖ ≤ bound."""
+        errors = (along.tangent.error for along in self.tangents)
+        return self._bound(self.decrement, self.adjoint.error, errors)
 
     @cached_property
     def floor(self) -> float:
         """What rounding alone leaves of the bound here: no solve proves less."""
         root = math.sqrt(self.inner.mu or 0.0)
         decrement, q, *t = (lost / root for lost in self.lost_residuals)
-        tangents = zip(self.tangents, t, strict=True)
-        exact = tuple(replace(vector, error=error) for vector, error in tangents)
-        return self._bounds(decrement, replace(self.adjoint, error=q), exact)
+        return self._bound(decrement, q, t)
 
     @cached_property
     def distance(self) -> float:
@@ -119,7 +111,7 @@ class Proof:
             decrement=self.decrement,
             correction=self.correction,
             adjoint=self.adjoint,
-            top=self.bends[0].top,
+            top=self.tangents[0].bend.top,
             rounding=self.lost_value,
         )
         return math.inf if bound is None else bound
@@ -130,32 +122,22 @@ class Proof:
         Half is for the product of the errors of q and t, half for the model.
         """
         share = 0.4 * allowed
-        energies = self.adjoint.energy * math.hypot(*(t.energy for t in self.tangents))
-        if not energies > 0:
+        q, *t = (v.energy for v in (self.adjoint, *(along.tangent for along in self.tangents)))
+        if not q * math.hypot(*t) > 0:
             return None
-        relative = min(math.sqrt(share / energies), 0.3)
-        adjoint, *tangents = (
-            replace(v, error=relative * v.energy) for v in (self.adjoint, *self.tangents)
-        )
+        relative = min(math.sqrt(share / (q * math.hypot(*t))), 0.3)
         small = 1e-6 * math.sqrt(self.inner.mu or 0.0)
-        slope = self._bounds(small, adjoint, tuple(tangents)) - self._bounds(
-            0.0, adjoint, tuple(tangents)
+        there, here = (
+            self._bound(decrement, relative * q, [relative * energy for energy in t])
+            for decrement in (small, 0.0)
         )
+        slope = there - here
         if not 0 < slope < math.inf:
             return None
         return Wanted(1e-3, relative, share * small / slope)
 
 
-@dataclass(frozen=True)
-class Proven:
-    """Bounds of ‖x - X(λ)‖, |g(x, λ) - f(λ)| and ‖p - ∇f(λ)‖, None where nothing is proven."""
-
-    distance: float | None
-    value: float | None
-    hypergrad: float | None
-
-
-def proven(problem: Problem, look: Look, proof: Proof | None) -> Proven:
+def proven(problem: Problem, look: Look, proof: Proof | None) -> Bounds:
     """What is proven at an iterate: by a proof of p where there is one, and by the gradient."""
     distance = point_error(look.point, look.constants.mu, problem.backend)
     if distance is not None and proof is not None:
@@ -165,14 +147,7 @@ def proven(problem: Problem, look: Look, proof: Proof | None) -> Proven:
         value = min(value, proof.value_bound)
     known = proof is not None and math.isfinite(proof.bound)
     bound = proof.bound if proof is not None and known else None
-    few = whitened_bounds(problem, look.point, look.outer, look.p)
-    if few is None:
-        return Proven(distance, value, bound)
-    return Proven(
-        smaller(distance, few.distance),
-        smaller(value, few.value),
-        smaller(bound, few.hypergrad),
-    )
+    return Bounds(distance, value, bound)
 
 
 def prove(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Proof | None:
@@ -206,17 +181,14 @@ def prove(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Proof | 
         for numbers in zip(energies, seen.norms, known[1:], seen.single, strict=True)
     )
     bends = _bends(after, len(tangents), problem.backend)
-    outer = problem.outer_constants
+    each = zip(tangents, seen.pairs, bends, seen.hypergrad, strict=True)
     return Proof(
         inner,
-        outer,
+        problem.outer_constants,
         decrement,
         adjoint,
-        tuple(tangents),
-        seen.pairs,
-        bends,
+        tuple(Along(*numbers) for numbers in each),
         seen.correction,
-        seen.hypergrad,
         seen.value,
         tuple(seen.lost),
     )

@@ -26,6 +26,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
+from ..hypergrad import Bounds, whitened_bounds
 from ..inner import InnerPoint, Pushable, grad_rounding
 from ..linalg import (
     Accuracy,
@@ -262,7 +263,8 @@ class PathFollowing:
         work.look, work.rhs = look_at(problem, point, vectors, pushed)
         provable = work.provable and sound
         work.proof = prove(problem, solved, work.look, work.rhs) if provable else None
-        work.estimate = _estimate(problem, solved, work.look, work.rhs, work.proof)
+        work.bounds = proven(problem, work.look, work.proof)
+        work.estimate = _estimate(problem, solved, work.look, work.rhs)
 
     def _decided(self, problem: Problem, state: PathState, work: _Work) -> bool:
         """Whether λ may move, or the run end; where not, say what the next correction is to do."""
@@ -276,8 +278,8 @@ class PathFollowing:
             return False
         # x, q and p as they are: better than nothing where a budget ends this iteration.
         offer((self._record(state, work, 0.0), work.look.point.x))
-        if estimate.norm <= estimate.noise > state.tol * abs(estimate.value) and not work.moved:
-            work.status = Status.STALLED  # p is lost in rounding, which is more than tol allows
+        if estimate.lost(state.tol) and not work.moved:
+            work.status = Status.STALLED
             return True
         work.verdict = self._judge(problem, state, estimate)
         if work.proof is not None and work.verdict.allowed > 0:
@@ -305,10 +307,8 @@ class PathFollowing:
         """Whether the decrease that is left is within the tolerance, as far as the rule knows."""
         estimate, gap = work.estimate, work.verdict.gap
         enough = state.tol * abs(estimate.value)
-        if state.tol == 0 or gap is None or gap > enough:
+        if state.tol == 0 or gap is None or gap > enough or estimate.lost(state.tol):
             return False
-        if estimate.norm <= estimate.noise > enough:
-            return False  # f may well depend on λ: what of it is not rounding is not known
         # The model that is returned has to be as good as its λ: what the last correction of x
         # would do to g, to first order, is small too.
         if not abs(estimate.value - estimate.corrected) <= enough:
@@ -316,7 +316,7 @@ class PathFollowing:
         # Neither p nor the correction says anything of the model where g is flat: there it has to
         # be a minimum of h by itself.
         loose = estimate.decrement > 1e-3 * state.tol * estimate.inner_value
-        if estimate.norm <= estimate.noise and work.moved and loose:
+        if estimate.flat and work.moved and loose:
             return False
         if isinstance(state.rule, ProjectedState) and estimate.free_norm > 0:
             # The pairs see the curvature along the last steps alone: one more has to agree.
@@ -325,9 +325,11 @@ class PathFollowing:
 
     def _ended(self, problem: Problem, state: PathState, work: _Work) -> bool:
         """Prove that little is left, where it can be proven, and look whether it is so."""
-        estimate = work.estimate
-        proven = estimate.bound is not None and estimate.bound <= work.verdict.allowed
-        if work.provable and not proven and work.sweeps < self.max_sweeps:
+        estimate, look, allowed = work.estimate, work.look, work.verdict.allowed
+        if not work.proves(allowed):
+            few = whitened_bounds(problem, look.point, look.outer, look.p)
+            work.bounds = work.bounds.and_of(few)
+        if work.provable and not work.proves(allowed) and work.sweeps < self.max_sweeps:
             work.wanted = work.goal or Wanted(0.1, 0.5 * work.wanted.adjoint)
             work.rounded = False
             if work.proof is None and work.sketch is not None:
@@ -350,7 +352,7 @@ class PathFollowing:
         estimate, verdict, look = work.estimate, work.verdict, work.look
         rule, gap = verdict.rule, verdict.gap
         assert gap is not None
-        flat = estimate.norm <= estimate.noise
+        flat = estimate.flat
         if not look.has_tangents or (estimate.free_norm == 0 and not flat):
             return gap, rule
         backend = problem.backend
@@ -557,11 +559,11 @@ class PathFollowing:
             k=state.k + 1,
             lam=state.lam,
             value=estimate.value,
-            value_error=estimate.value_error,
+            value_error=work.bounds.value,
             hypergrad=estimate.hypergrad,
-            hypergrad_error=estimate.bound,
+            hypergrad_error=work.bounds.hypergrad,
             tol=estimate.error,
-            inner_error=estimate.inner_error,
+            inner_error=work.bounds.distance,
             cg_residual=estimate.cg_residual,
             optimality=estimate.stationarity,
             step=moved,
@@ -611,7 +613,12 @@ class _Work:
     rounded: bool = True
     status: Status = Status.RUNNING
     proof: Proof | None = None
+    bounds: Bounds = Bounds()
     estimate: _Estimate = field(init=False)
+
+    def proves(self, allowed: float) -> bool:
+        """Whether the proven error of p is no larger."""
+        return self.bounds.hypergrad is not None and self.bounds.hypergrad <= allowed
 
 
 @dataclass(frozen=True)
@@ -632,18 +639,15 @@ class _Verdict:
 
 @dataclass(frozen=True)
 class _Estimate:
-    """p after a correction, with the estimate of its error and, if any, the proven bound."""
+    """p after a correction, with the estimate of its error."""
 
     hypergrad: Array
     norm: float
     free_norm: float  # of the coordinates that D leaves free
     error: float
     linear_error: float
-    bound: float | None
-    inner_error: float | None
     stationarity: float
     value: float
-    value_error: float | None
     corrected: float
     corrected_error: float
     noise: float  # what rounding leaves of a p that is zero
@@ -652,86 +656,136 @@ class _Estimate:
     cg_residual: float
     cg_status: Status
 
+    @property
+    def flat(self) -> bool:
+        """Whether p may be zero, as far as rounding lets it be known."""
+        return self.norm <= self.noise
 
-def _estimate(
-    problem: Problem, solved: Solved, after: Look, rhs: Array, proof: Proof | None
-) -> _Estimate:
+    def lost(self, tol: float) -> bool:
+        """Whether p is lost in rounding that is more than tol allows: f may well depend on λ."""
+        return self.flat and self.noise > tol * abs(self.value)
+
+
+def _estimate(problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Estimate:
     """How far p is from ∇f, by what the last correction changed and how much of it is left."""
-    backend = problem.backend
-    width = solved.residual.shape[-1]
-    numbers = backend.scalars(
-        after.outer.value,
-        norm(after.p, backend),
-        norm(after.p - solved.healed, backend),
-        solved.grad_norm,
-        norm(after.grad, backend),
-        dot(after.vectors[..., 0], after.grad, backend),
-        norm(after.outer.grad_x, backend),
-        optimality(problem.domain, backend, after.point.lam, after.p),
-        norm(solved.p - solved.healed, backend),
-        norm(after.p - solved.p, backend),
-        norm(after.p * projected.free(after.point.lam, after.p, problem.domain, backend), backend),
-        *(norm(solved.residual[..., j], backend) for j in range(1, width)),
-        *(norm(rhs[..., j], backend) for j in range(1, width)),
-        norm(after.vectors[..., 1:], backend),
-        backend.xp.abs(after.point.value),
-        solved.fall,
-    )
-    value, size, change, grad, grad_after, correction, grad_x, stationarity, healed = numbers[:9]
-    moved_p, free = numbers[9:11]
-    old, new, tangents = numbers[11 : 10 + width], numbers[10 + width : -3], numbers[-3]
-    (inner_value, fall), eps = numbers[-2:], float(backend.xp.finfo(after.p.dtype).eps)
-    corrected_value, corrected_error = estimated(problem, value, correction)
-    ratio = min(grad_after / grad, 1.0) if grad > 0 else 0.0
-    decrement = solved.energies[0]
-    errors = _exact(solved, (grad, *after.sizes))
-    bent = _bend(decrement, fall, 8 * eps * inner_value)
-    left = errors[0] + max(ratio, bent) * decrement if solved.moved else decrement
-    lag = change * left / decrement if decrement > 0 else 0.0
+    seen = _Numbers.of(problem, solved, after, rhs)
+    eps = float(problem.backend.xp.finfo(after.p.dtype).eps)
+    corrected_value, corrected_error = estimated(problem, seen.value, seen.correction)
+    errors = _exact(solved, (seen.grad_before, *after.sizes))
+    left, decrement = seen.left(solved, errors[0], eps), solved.energies[0]
     grown = [
         _grown(*numbers)
-        for numbers in zip(errors[1:], after.energies, old, new, after.sizes, strict=True)
+        for numbers in zip(errors[1:], after.energies, seen.old, seen.new, after.sizes, strict=True)
     ]
-    if width > 2:
-        # The errors of q and t_j met at this angle before the solve; they rarely align. Where the
-        # solve was exact they are all new.
-        met = solved.energies[1] * math.hypot(*solved.energies[2:])
-        cosine = min(1.0, max(0.05, 3 * healed / met)) if met > 0 and solved.ready else 0.3
-        if any(a <= _ROUNDED * size for a, size in zip(old, after.sizes, strict=True)):
-            cosine = 1.0
-        linear = cosine * grown[0] * math.hypot(*grown[1:])
-    else:
-        # Without tangents p is in error by the error of q, and what the correction of x does to q
-        # shows in no residual: what this sweep left undone is taken in proportion to what it did.
-        shares = [e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0]
-        share = max(shares, default=0.0)
-        linear = size * grown[0] / after.energies[0] if after.energies[0] > 0 else math.inf
-        linear = max(linear, share * moved_p) if grad_x > 0 else 0.0
-    error = lag + linear
+    linear = _linear(solved, after, seen, errors, grown)
+    error = linear + (seen.change * left / decrement if decrement > 0 else 0.0)
     if corrected_error < math.inf:
         # The correction is of first order in what the model would still go, and made with an
         # inexact q: both times the norm of H measures what is left.
         corrected_error += left * (left + grown[0])
-    bounds = proven(problem, after, proof)
     return _Estimate(
         hypergrad=after.p,
-        norm=size,
-        free_norm=free,
+        norm=seen.size,
+        free_norm=seen.free,
         error=error if error == error else math.inf,
         linear_error=linear,
-        bound=bounds.hypergrad,
-        inner_error=bounds.distance,
-        stationarity=stationarity,
-        value=value,
-        value_error=bounds.value,
+        stationarity=seen.stationarity,
+        value=seen.value,
         corrected=corrected_value,
         corrected_error=corrected_error,
-        noise=8 * eps * grad_x * tangents,
+        noise=8 * eps * seen.grad_x * seen.tangents,
         decrement=left * left,
-        inner_value=inner_value,
+        inner_value=seen.inner_value,
         cg_residual=max(solved.residual_norms[1:]),
         cg_status=solved.status,
     )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What an estimate reads of a correction.
+
+    ``size`` and ``free`` are ‖p‖ and that of its free coordinates, ``change`` that of p by the
+    walk, ``healed`` by the solve, ``moved`` by both; ``old`` and ``new`` are the residuals of q and
+    the t_j after the solve, and at the new x.
+    """
+
+    value: float
+    correction: float
+    inner_value: float
+    fall: float
+    size: float
+    free: float
+    stationarity: float
+    change: float
+    healed: float
+    moved: float
+    grad_before: float
+    grad: float
+    grad_x: float
+    tangents: float
+    old: tuple[float, ...]
+    new: tuple[float, ...]
+
+    @classmethod
+    def of(cls, problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Numbers:
+        """Read all of them at once."""
+        backend, point, p = problem.backend, after.point, after.p
+        width = solved.residual.shape[-1]
+        host = backend.scalars(
+            after.outer.value,
+            dot(after.vectors[..., 0], after.grad, backend),
+            backend.xp.abs(point.value),
+            solved.fall,
+            norm(p, backend),
+            norm(p * projected.free(point.lam, p, problem.domain, backend), backend),
+            optimality(problem.domain, backend, point.lam, p),
+            norm(p - solved.healed, backend),
+            norm(solved.p - solved.healed, backend),
+            norm(p - solved.p, backend),
+            solved.grad_norm,
+            norm(after.grad, backend),
+            norm(after.outer.grad_x, backend),
+            norm(after.vectors[..., 1:], backend),
+            *(norm(solved.residual[..., j], backend) for j in range(1, width)),
+            *(norm(rhs[..., j], backend) for j in range(1, width)),
+        )
+        host, rest = host[: -2 * (width - 1)], host[-2 * (width - 1) :]
+        return cls(*host, rest[: width - 1], rest[width - 1 :])  # type: ignore[arg-type, call-arg]
+
+    def left(self, solved: Solved, error: float, eps: float) -> float:
+        """The Newton step that is still to be made, in the norm of H."""
+        decrement = solved.energies[0]
+        if not solved.moved:
+            return decrement
+        ratio = min(self.grad / self.grad_before, 1.0) if self.grad_before > 0 else 0.0
+        bent = _bend(decrement, self.fall, 8 * eps * self.inner_value)
+        return error + max(ratio, bent) * decrement
+
+
+def _linear(
+    solved: Solved,
+    after: Look,
+    seen: _Numbers,
+    errors: tuple[float, ...],
+    grown: list[float],
+) -> float:
+    """The error of p by those of q and of the t_j, ``grown`` at the new x."""
+    if after.has_tangents:
+        # The errors of q and t_j met at this angle before the solve; they rarely align. Where the
+        # solve was exact they are all new.
+        met = solved.energies[1] * math.hypot(*solved.energies[2:])
+        cosine = min(1.0, max(0.05, 3 * seen.healed / met)) if met > 0 and solved.ready else 0.3
+        if any(a <= _ROUNDED * size for a, size in zip(seen.old, after.sizes, strict=True)):
+            cosine = 1.0
+        return cosine * grown[0] * math.hypot(*grown[1:])
+    # Without tangents p is in error by the error of q, and what the correction of x does to q
+    # shows in no residual: what this sweep left undone is taken in proportion to what it did.
+    shares = [e / a for e, a in zip(errors, solved.energies, strict=True) if a > 0]
+    share = max(shares, default=0.0)
+    energy = after.energies[0]
+    linear = seen.size * grown[0] / energy if energy > 0 else math.inf
+    return max(linear, share * seen.moved) if seen.grad_x > 0 else 0.0
 
 
 #: A residual that is this share of its right-hand side is one of rounding.

@@ -388,7 +388,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
         attribute(certified, "value_error", scaled(0.0)),
     ),
     "self-concordant bound a thousandth": attribute(
-        certified, "self_concordant_bound", scaled(1e-3)
+        certified, "self_concordant_bounds", scaled(1e-3)
     ),
     "step twice too long": attribute(
         FixedStep,
