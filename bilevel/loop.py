@@ -13,7 +13,7 @@ from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag
 from .domains import Touches
 from .inner import Remarking
 from .meter import BudgetSpent, Meter
-from .methods import Method, State, get_method
+from .methods import Method, Reporting, State, get_method
 from .problem import Problem
 from .record import Costs, Record, Result
 from .status import Status
@@ -236,7 +236,8 @@ def minimize(
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
     ended = budgets.verdict(snapshot.history[-1]) if snapshot.history else None
     if ended is not None:
-        return _result(problem, snapshot, ended)
+        found = _result(problem, snapshot, ended)
+        return _bounded(chosen, problem, found, budgets.meter(problem, None), [])
     run = _Run(problem, chosen, snapshot, budgets, keeper)
     del snapshot  # its vectors may be large
     return run.go(callback, progress)
@@ -275,7 +276,8 @@ class _Run:
         snapshot = _with_offered(self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
             notes = (*notes, self.keeper.trouble)
-        return _result(self.problem, snapshot, status, notes)
+        found = _result(self.problem, snapshot, status, notes)
+        return _bounded(self.method, self.problem, found, meter, theirs)
 
     def _drain(self, meter: Meter, callback: Callable[[Record], Any] | None) -> Status:
         """Take the iterations in until one is the last, and say why."""
@@ -290,6 +292,28 @@ class _Run:
             if ended is not None:
                 return ended
         return Status.MAX_ITER
+
+
+#: Ends at which there is time to say more of what is returned.
+_QUIET = (Status.CONVERGED, Status.STALLED, Status.MAX_ITER)
+
+
+def _bounded(
+    method: Method, problem: Problem, result: Result, meter: Meter, theirs: list[BaseException]
+) -> Result:
+    """The result with what its method has to say of the iterate that is returned."""
+    if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
+        return result
+    best, before = result.best, metered(problem, meter)
+    try:
+        with meter.running():
+            best = method.reported(problem, best, result.x)
+    except (BudgetSpent, KeyboardInterrupt):
+        pass  # all the rest is there
+    except ArithmeticError as error:
+        if any(error is one for one in theirs):
+            raise
+    return replace(result, best=best, costs=result.costs + metered(problem, meter) - before)
 
 
 def _heard(

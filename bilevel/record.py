@@ -190,7 +190,8 @@ class Result(Costed):
     costs : Costs
         What the run has spent.
     best : Record or None
-        The iteration that is returned, with what is known of the errors there.
+        The iteration that is returned, with what is known of the errors there: more than when it
+        was made, where the method corrects it once more.
     notes : tuple of str
         Sentences about the end: λ at a bound of the domain, nothing fitted, a checkpoint that could
         not be written, and the like.

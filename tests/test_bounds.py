@@ -25,9 +25,9 @@ from bilevel.losses import (
     Squared,
     SquaredHinge,
 )
-from bilevel.methods import HOAG
+from bilevel.methods import HOAG, reported
 from bilevel.outer import held_out
-from bilevel.solvers import LBFGS, InnerResult, solve
+from bilevel.solvers import LBFGS, InnerResult, NewtonCG, solve
 from bilevel.status import Status
 
 LONG = np.longdouble
@@ -329,6 +329,34 @@ def test_bounds_in_the_norm_of_the_hessian_are_near_the_truth() -> None:
     assert np.all(np.array(ratios) >= 1 - 1e-9)
     assert np.all(np.median(ratios, axis=0) <= [1.1, 1.2, 20.0])
     assert UNIT < 1e-18, "long double is no longer than double here: the truths above are unsure"
+
+
+@pytest.mark.parametrize("formed", [100, 0], ids=["a matrix", "blocks"])
+@pytest.mark.parametrize("method", ["hoag", "maid", HOAG(tolerances="quadratic")])
+@pytest.mark.parametrize("m", [1, 2])
+def test_what_is_returned_is_known_about_as_well_as_it_is(
+    method: Any, m: int, formed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 24 coefficients of uneven scales the bounds of p lay 10³ to 10⁵ times above."""
+    monkeypatch.setattr(reported, "_FORMED", formed)
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((120, 24)) * 10 ** rng.uniform(-1, 1, 24)
+    margins = X @ rng.standard_normal(24)
+    y = np.where(margins / np.std(margins) + rng.standard_normal(120) > 0, 1.0, -1.0)
+    groups = None if m == 1 else np.arange(24) % m
+    problem = bilevel.logistic_regression(X[:60], y[:60], X[60:], y[60:], groups=groups)
+    found = bilevel.minimize(problem, method=method, max_iter=10)
+    tight = solve(problem.inner, found.lam, found.x, solver=NewtonCG(), tol=1e-12)
+    exact, best = Direct()(problem, tight, tol=0.0), found.best
+    assert best is not None and best.hypergrad_error is not None
+    for bound, error, most in (
+        (best.inner_error, norm(found.x - tight.x), 2),
+        (best.value_error, abs(found.fun - float(exact.outer.value)), 2),
+        (best.hypergrad_error, norm(found.jac - exact.value), 10),
+    ):
+        assert error > 1e-8, "too near for a ratio"
+        assert (1 - 1e-6) * error <= bound <= most * error
+    assert found.passes <= 1.12 * found.history[-1].passes + 12
 
 
 @pytest.mark.parametrize("seed", range(4))

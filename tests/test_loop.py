@@ -70,12 +70,14 @@ def test_costs_add_up_to_the_counters_of_the_data(problem):
     result = minimize(problem, 1.0, max_iter=5, tol=0.0, method="hoag")
     passes = [record.passes for record in result.history]
     assert all(before < after for before, after in itertools.pairwise(passes))
-    assert result.passes == passes[-1] == problem.inner.passes
+    # Once it has ended, what is returned is bounded more sharply: that costs a few more.
+    assert passes[-1] < result.passes <= passes[-1] + 12
+    assert result.passes == problem.inner.passes
     assert result.column_passes == problem.inner.column_passes
-    # Four an iteration: value and gradient, and with so few coefficients two for the bounds. The
-    # constants belong to the data, off the counter.
-    assert result.outer_passes == problem.outer.passes == 4 * 5
-    assert 0 < result.seconds == result.history[-1].seconds
+    # Four an iteration: value and gradient, and with so few coefficients two for the bounds; as many
+    # before and after a Newton step at the end. The constants belong to the data, off the counter.
+    assert result.outer_passes == problem.outer.passes == 4 * 5 + 4 * 2
+    assert 0 < result.history[-1].seconds < result.seconds
 
 
 def test_success_means_the_stated_optimality(problem):

@@ -20,7 +20,7 @@ from .reversible import InformationBuffer, Reversible
 from .surrogate import tangent_bound, value_error
 from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
 from .unrolled_lbfgs import ReverseLBFGS
-from .whitened import Bounds, smaller, whitened_bounds
+from .whitened import Bounds, Whitened, smaller, whitened_bounds
 
 __all__ = [
     "Along",
@@ -38,6 +38,7 @@ __all__ = [
     "ReverseLBFGS",
     "ReverseUnrolled",
     "Reversible",
+    "Whitened",
     "hypergradient_bound",
     "self_concordant_adjoint_bound",
     "self_concordant_bound",

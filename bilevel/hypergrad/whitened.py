@@ -70,14 +70,8 @@ def whitened_bounds(
 
     Two passes over the data, two over those of the criterion.
     """
-    constants = problem.inner.constants(point.lam)
-    small = math.prod(point.x.shape) <= FEW and problem.inner.n_hyperparameters <= FEW
-    if not small or not constants.mu or constants.self_concordance is None:
-        return None
-    if not isinstance(point, Rounded) or not isinstance(outer, RoundedOuter):
-        return None
-    metric = _Metric.at(problem, point, constants)
-    return None if metric is None else _Small(problem, point, outer, constants, metric).bounds(p)
+    here = Whitened.at(problem, point, outer, FEW)
+    return None if here is None else here.bounds(p)
 
 
 @dataclass(frozen=True)
@@ -151,14 +145,34 @@ def _leverage(point: InnerPoint, pushed: Array | None, W: Array, backend: Backen
 
 
 @dataclass(frozen=True)
-class _Small:
-    """The bounds of the module at one point."""
+class Whitened:
+    """H as a matrix at one point, and what the module makes of it."""
 
     problem: Problem
     point: InnerPoint
     outer: OuterPoint
     constants: InnerConstants
     metric: _Metric
+
+    @classmethod
+    def at(
+        cls, problem: Problem, point: InnerPoint, outer: OuterPoint, most: int
+    ) -> Whitened | None:
+        """None with more than so many coefficients, or where too little is known."""
+        constants = problem.inner.constants(point.lam)
+        small = math.prod(point.x.shape) <= most and problem.inner.n_hyperparameters <= most
+        if not small or not constants.mu or constants.self_concordance is None:
+            return None
+        if not isinstance(point, Rounded) or not isinstance(outer, RoundedOuter):
+            return None
+        metric = _Metric.at(problem, point, constants)
+        return None if metric is None else cls(problem, point, outer, constants, metric)
+
+    def newton(self) -> Array:
+        """The Newton step of h, of the shape of x."""
+        xp, W, shape = self.problem.backend.xp, self.metric.W, tuple(self.point.x.shape)
+        seen = xp.matmul(W.T, xp.reshape(self.point.grad, (W.shape[0],)))
+        return xp.reshape(-xp.matmul(W, seen), shape)
 
     def bounds(self, p: Array | None) -> Bounds | None:
         """All three; the last for p, where there is one."""
@@ -323,7 +337,7 @@ class _Host:
     @classmethod
     def of(
         cls,
-        small: _Small,
+        small: Whitened,
         numbers: tuple[float, ...],
         sizes: slice,
         lengths: slice,

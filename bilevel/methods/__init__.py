@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from . import certified, hoag, kept, maid, path, projected, secant
-from ._protocol import Method, State
+from ._protocol import Method, Reporting, State
 from .hoag import HOAG, AdaptiveStep, FixedStep
 from .maid import MAID
 from .path import PathFollowing
@@ -19,6 +19,7 @@ __all__ = [
     "FixedStep",
     "Method",
     "PathFollowing",
+    "Reporting",
     "State",
     "get_method",
     "state_modules",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 from ..domains import Domain
@@ -54,6 +54,15 @@ class Method(Protocol):
 
     def step(self, problem: Problem, state: Any) -> State:
         """One outer iteration; the status of the new state says whether it was the last."""
+        ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A method that has more to say of the iterate that is returned than of each on the way."""
+
+    def reported(self, problem: Problem, record: Record, x: Array) -> Record:
+        """The record of the iterate x, with sharper bounds where they are to be had."""
         ...
 
 

@@ -33,6 +33,7 @@ from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
 from ._protocol import bends_down, estimated, optimality
+from .reported import sharpened
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,9 @@ class HOAG:
             record=None,
             status=Status.RUNNING,
         )
+
+    def reported(self, problem: Problem, record: Record, x: Array) -> Record:
+        return sharpened(problem, record, x)
 
     def step(self, problem: Problem, state: HOAGState) -> HOAGState:
         assert not isinstance(self.tolerances, str)

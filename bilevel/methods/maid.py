@@ -31,6 +31,7 @@ from ..record import Record
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
 from ._protocol import estimated, optimality
+from .reported import sharpened
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ class MAID:
             record=None,
             status=Status.RUNNING,
         )
+
+    def reported(self, problem: Problem, record: Record, x: Array) -> Record:
+        return sharpened(problem, record, x)
 
     def step(self, problem: Problem, state: MAIDState) -> MAIDState:
         work = _Work(

@@ -49,6 +49,7 @@ from .certified import Proof, Wanted, provable_at, prove, proven
 from .kept import Pairs, Sketch, plain, preconditioner, rounded_point
 from .looks import Look, Solved, ahead, look_at, turned, walk
 from .projected import ProjectedState
+from .reported import sharpened
 from .secant import SecantState
 from .settled import beside, decrease_left
 
@@ -195,6 +196,11 @@ class PathFollowing:
             record=None,
             status=Status.RUNNING,
         )
+
+    def reported(self, problem: Problem, record: Record, x: Array) -> Record:
+        # An end of its own is proven as far as it takes.
+        ended = record.status is Status.CONVERGED or not self.certify
+        return record if ended else sharpened(problem, record, x)
 
     def step(self, problem: Problem, state: PathState) -> PathState:
         work = self._arrive(problem, state)
