@@ -181,7 +181,7 @@ def test_every_linear_problem_shares(kind):
 
 
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
-@pytest.mark.parametrize(("method", "factor"), [("path", 0.6), ("hoag", 0.5)])
+@pytest.mark.parametrize(("method", "factor"), [("path", 0.7), ("hoag", 0.5)])
 def test_searches_share_passes(method, factor, csr):
     problem = problem_on(bilevel.get_backend("numpy"), csr)
     found = multistart(problem, STARTS, method=method)

@@ -13,7 +13,7 @@ from bilevel.domains import Box
 from bilevel.inner import RBF, Tanh, kernel_ridge, linear_model, mlp
 from bilevel.linalg import EstimatedEnergy, cg
 from bilevel.losses import Huber, Logistic, Squared
-from bilevel.methods import PathFollowing, projected, secant
+from bilevel.methods import PathFollowing, path, projected, secant
 from bilevel.methods.projected import ProjectedState, Taken
 from bilevel.methods.secant import SecantState
 from bilevel.outer import held_out, held_out_kernel, held_out_mlp
@@ -197,6 +197,25 @@ def test_pairs_lower_the_passes_where_hyperparameters_are_several():
     assert on.fun == pytest.approx(off.fun, rel=1e-4)
     assert on.passes <= 0.9 * off.passes
     assert too_small.passes == off.passes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_coefficients_take_few_passes(seed, monkeypatch):
+    """H of 24 columns of uneven scales preconditions its own solves: a third of the passes."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((240, 24)) * 10 ** rng.uniform(-1, 1, 24)
+    margins = X @ rng.standard_normal(24)
+    y = np.where(margins / np.std(margins) + rng.standard_normal(240) > 0, 1.0, -1.0)
+    parts = X[:120], y[:120], X[120:], y[120:]
+    found = bilevel.minimize(bilevel.logistic_regression(*parts))
+    monkeypatch.setattr(path, "_FORMED", 0)
+    without = bilevel.minimize(bilevel.logistic_regression(*parts))
+    value, p = Dense(*parts, np.zeros(24, dtype=int))(found.lam)
+    assert found.success and found.passes <= 0.4 * without.passes
+    assert found.column_passes <= 1.5 * without.column_passes
+    assert found.fun == pytest.approx(value, rel=1e-6)
+    assert np.linalg.norm(found.jac - p) <= found.best.hypergrad_error * (1 + 1e-9) + 1e-9
+    assert value <= Dense(*parts, np.zeros(24, dtype=int))(without.lam)[0] * (1 + 2e-5)
 
 
 @pytest.mark.parametrize("m", [1, 3, 10])
@@ -395,4 +414,4 @@ def test_a_certificate_that_is_never_asked_for():
     found = bilevel.minimize(problem_of(data(), 1), method=PathFollowing(certify=False))
     proven = bilevel.minimize(problem_of(data(), 1), method=replace(PathFollowing(), certify=True))
     assert found.success
-    assert found.passes <= proven.passes
+    assert found.passes <= proven.passes + 2  # a proof may say that a step less will do

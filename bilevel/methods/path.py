@@ -332,7 +332,7 @@ class PathFollowing:
     def _ended(self, problem: Problem, state: PathState, work: _Work) -> bool:
         """Prove that little is left, where it can be proven, and look whether it is so."""
         estimate, look, allowed = work.estimate, work.look, work.verdict.allowed
-        if not work.proves(allowed):
+        if self.certify and not work.proves(allowed):
             few = whitened_bounds(problem, look.point, look.outer, look.p)
             work.bounds = work.bounds.and_of(few)
         if work.provable and not work.proves(allowed) and work.sweeps < self.max_sweeps:
@@ -400,6 +400,13 @@ class PathFollowing:
         """Whether there is a plain H, as a sketch needs it, and it pays; pairs do without."""
         return plain(problem, look) and self._pays(problem, self.rank)
 
+    def _forms(self, problem: Problem, look: Look) -> bool:
+        """Whether H is of few columns, and of numbers that its factors can hold."""
+        if math.prod(look.point.x.shape) > _FORMED or not self._sketches(problem, look):
+            return False
+        largest = (look.constants.smoothness or 0.0) + math.hypot(*look.sizes)
+        return largest < 1e-6 * math.sqrt(problem.backend.xp.finfo(problem.dtype).max)
+
     def _solve(
         self,
         problem: Problem,
@@ -412,8 +419,10 @@ class PathFollowing:
         """The three questions in one block, its pairs where they are to be kept, and its soundness.
 
         The block takes the memory of the residuals. It is sound where its bounds of the errors are
-        proven.
+        proven. With few coefficients H itself preconditions, formed anew: a sketch of full rank.
         """
+        if self._forms(problem, look):
+            sketch = Sketch.at(look, _FORMED)
         apply, bottom, sound = preconditioner(problem, look, sketch)
         point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
@@ -580,6 +589,11 @@ class PathFollowing:
             estimate=estimate.corrected,
             estimate_error=estimate.corrected_error,
         )
+
+
+#: Coefficients up to which H is formed for each correction: two passes with so many columns cost
+#: less than the ten to thirty with three that they save.
+_FORMED = 32
 
 
 def _probe(estimate: _Estimate, gap: float, p: float) -> float:

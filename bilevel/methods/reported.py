@@ -19,7 +19,7 @@ from ..backends import Array
 from ..hypergrad import Bounds, Whitened
 from ..inner import InnerPoint
 from ..linalg import CGResult, Energy, cg
-from ..linalg.rounding import upper_norm
+from ..linalg.rounding import known, upper_norm
 from ..problem import Problem
 from ..record import Record
 from .certified import Wanted, provable_at, prove, proven
@@ -61,14 +61,13 @@ def _by_newton(problem: Problem, point: InnerPoint, record: Record) -> Bounds | 
         outer = problem.outer.at(point.x, record.lam)
         here = Whitened.at(problem, point, outer, _FORMED)
         left = None if here is None else here.bounds(record.hypergrad)
-        if here is None:
+        if here is None or left is None:
+            break  # or so far away that a full step may lead anywhere
+        away, value = backend.scalars(upper_norm(point.x - x, backend), outer.value)
+        there = _farther(left, (away, abs(value - record.value), 0.0))
+        best = there if best is None else best.and_of(there)
+        if left.distance is not None and left.distance <= 0.1 * away:
             break
-        if left is not None:
-            away, value = backend.scalars(upper_norm(point.x - x, backend), outer.value)
-            there = _farther(left, (away, abs(value - record.value), 0.0))
-            best = there if best is None else best.and_of(there)
-            if left.distance is not None and left.distance <= 0.1 * away:
-                break
         point = problem.inner.at(point.x + here.newton(), record.lam)
     return best
 
@@ -110,7 +109,7 @@ def _by_blocks(problem: Problem, point: InnerPoint, record: Record) -> Bounds:
 def _farther(left: Bounds, away: tuple[float, ...]) -> Bounds:
     """The bounds at a point that is so far from where they are known."""
     sums = (
-        None if bound is None else bound + 1.0001 * apart  # differences are rounded
+        None if bound is None else known(bound + 1.0001 * apart)  # differences are rounded
         for bound, apart in zip((left.distance, left.value, left.hypergrad), away, strict=True)
     )
     return Bounds(*sums)
