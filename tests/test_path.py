@@ -13,7 +13,7 @@ from bilevel.domains import Box
 from bilevel.inner import RBF, Tanh, kernel_ridge, linear_model, mlp
 from bilevel.linalg import EstimatedEnergy, cg
 from bilevel.losses import Huber, Logistic, Squared
-from bilevel.methods import PathFollowing, path, projected, secant
+from bilevel.methods import PathFollowing, kept, projected, secant
 from bilevel.methods.projected import ProjectedState, Taken
 from bilevel.methods.secant import SecantState
 from bilevel.outer import held_out, held_out_kernel, held_out_mlp
@@ -208,7 +208,7 @@ def test_few_coefficients_take_few_passes(seed, monkeypatch):
     y = np.where(margins / np.std(margins) + rng.standard_normal(240) > 0, 1.0, -1.0)
     parts = X[:120], y[:120], X[120:], y[120:]
     found = bilevel.minimize(bilevel.logistic_regression(*parts))
-    monkeypatch.setattr(path, "_FORMED", 0)
+    monkeypatch.setattr(kept, "FORMED", 0)
     without = bilevel.minimize(bilevel.logistic_regression(*parts))
     value, p = Dense(*parts, np.zeros(24, dtype=int))(found.lam)
     assert found.success and found.passes <= 0.4 * without.passes

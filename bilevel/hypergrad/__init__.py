@@ -20,7 +20,7 @@ from .reversible import InformationBuffer, Reversible
 from .surrogate import tangent_bound, value_error
 from .unrolled import ForwardUnrolled, ReverseUnrolled, unsolved
 from .unrolled_lbfgs import ReverseLBFGS
-from .whitened import Bounds, Whitened, smaller, whitened_bounds
+from .whitened import Bounds, Metric, Whitened, smaller, whitened_bounds
 
 __all__ = [
     "Along",
@@ -33,6 +33,7 @@ __all__ = [
     "Implicit",
     "Inexact",
     "InformationBuffer",
+    "Metric",
     "Nearness",
     "Neumann",
     "ReverseLBFGS",

@@ -75,7 +75,7 @@ def whitened_bounds(
 
 
 @dataclass(frozen=True)
-class _Metric:
+class Metric:
     """W, and what is known with it; arrays of x are flat here.
 
     ``least`` is a lower bound of the spectrum of S H S, ``longest`` an upper bound of ‖H^{-1/2}‖,
@@ -92,7 +92,7 @@ class _Metric:
     pushed: Array | None
 
     @classmethod
-    def at(cls, problem: Problem, point: InnerPoint, constants: InnerConstants) -> _Metric | None:
+    def at(cls, problem: Problem, point: InnerPoint, constants: InnerConstants) -> Metric | None:
         assert isinstance(point, Rounded)
         backend = problem.backend
         xp, shape = backend.xp, tuple(point.x.shape)
@@ -152,7 +152,7 @@ class Whitened:
     point: InnerPoint
     outer: OuterPoint
     constants: InnerConstants
-    metric: _Metric
+    metric: Metric
 
     @classmethod
     def at(
@@ -165,7 +165,7 @@ class Whitened:
             return None
         if not isinstance(point, Rounded) or not isinstance(outer, RoundedOuter):
             return None
-        metric = _Metric.at(problem, point, constants)
+        metric = Metric.at(problem, point, constants)
         return None if metric is None else cls(problem, point, outer, constants, metric)
 
     def newton(self) -> Array:
@@ -412,7 +412,7 @@ class _Host:
 
 
 def _bends(
-    numbers: tuple[float, ...], metric: _Metric, sizes: list[float], lengths: tuple[float, ...]
+    numbers: tuple[float, ...], metric: Metric, sizes: list[float], lengths: tuple[float, ...]
 ) -> tuple[float, tuple[Bend, ...]]:
     """The largest eigenvalue of G in the metric of H, and what G makes of each tangent."""
     m = len(sizes)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array, Backend
-from ..inner import InnerPoint, Preconditioned, Roundable
+from ..hypergrad import Metric
+from ..inner import InnerPoint, Preconditioned, Roundable, Rounded
 from ..linalg import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi, norm
 from ..problem import Problem
 from .certified import Wanted
@@ -75,6 +76,46 @@ class Pairs:
         return _alike(look, self.x, self.lam, backend)
 
 
+#: Coefficients up to which H is formed for each correction: two passes with so many columns cost
+#: less than the ten to thirty with three that they save.
+FORMED = 32
+
+
+@dataclass(frozen=True)
+class Formed:
+    """H as a matrix at this very point; what rounding leaves unknown of it is in the bound."""
+
+    metric: Metric
+    bottom: float
+
+    @classmethod
+    def at(cls, problem: Problem, look: Look) -> Formed | None:
+        """None with many coefficients, or where H is not known well enough to be inverted.
+
+        Without tangents too: the error of p is then told from what a solve has left undone, and
+        this leaves nothing.
+        """
+        few = math.prod(look.point.x.shape) <= FORMED and look.has_tangents
+        smooth = look.constants.self_concordance is not None
+        if not few or not smooth or not isinstance(look.point, Rounded):
+            return None
+        largest = (look.constants.smoothness or 0.0) + math.hypot(*look.sizes)
+        if not largest < 1e-6 * math.sqrt(problem.backend.xp.finfo(problem.dtype).max):
+            return None  # its factors would overflow
+        metric = Metric.at(problem, look.point, look.constants)
+        return None if metric is None else cls(metric, 1 / metric.chi)
+
+    def inverse(self, backend: Backend) -> Preconditioner:
+        """r ↦ W Wᵀ r."""
+        xp, W = backend.xp, self.metric.W
+
+        def apply(r: Array) -> Array:
+            seen = xp.matmul(W.T, xp.reshape(r, (W.shape[0], -1)))
+            return xp.reshape(xp.matmul(W, seen), r.shape)
+
+        return apply
+
+
 def _alike(look: Look, x: Array, lam: Array, backend: Backend) -> float:
     """c with H here ⪰ c H(x, λ), 0 where none is proven or worth having."""
     point, constants = look.point, look.constants
@@ -86,13 +127,15 @@ def _alike(look: Look, x: Array, lam: Array, backend: Backend) -> float:
 
 
 def preconditioner(
-    problem: Problem, look: Look, sketch: Sketch | Pairs | None
+    problem: Problem, look: Look, sketch: Sketch | Pairs | Formed | None
 ) -> tuple[Preconditioner | None, float | None, bool]:
     """M⁻¹ by what is kept of H and what is known of it here, and a lower bound of M⁻¹H.
 
     None where none is proven (the last is False): the bound of an error by a number that is no
     lower bound collapses, to zero at the first step that is longer than its inverse.
     """
+    if isinstance(sketch, Formed):
+        return sketch.inverse(problem.backend), sketch.bottom, True
     if isinstance(sketch, Sketch):
         mu = look.constants.mu
         assert mu

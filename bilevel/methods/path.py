@@ -46,7 +46,7 @@ from . import projected, secant
 from ._protocol import bends_down, estimated, optimality
 from .approach import stations
 from .certified import Proof, Wanted, provable_at, prove, proven
-from .kept import Pairs, Sketch, plain, preconditioner, rounded_point
+from .kept import Formed, Pairs, Sketch, plain, preconditioner, rounded_point
 from .looks import Look, Solved, ahead, look_at, turned, walk
 from .projected import ProjectedState
 from .reported import sharpened
@@ -119,8 +119,9 @@ class PathFollowing:
         Elsewhere so many of the last conjugate directions of a correction precondition the next
         one (0: never).
     worth : float
-        Both only where the data have ``worth`` times the entries of the vectors that are read for
-        them, one for each of the rank and two for each pair (0: always).
+        Both, and H itself up to 32 coefficients (with a rank above 0), only where the data have
+        ``worth`` times the entries of the vectors that are read for them, one for each of the rank
+        and two for each pair (0: always).
 
     Examples
     --------
@@ -400,13 +401,6 @@ class PathFollowing:
         """Whether there is a plain H, as a sketch needs it, and it pays; pairs do without."""
         return plain(problem, look) and self._pays(problem, self.rank)
 
-    def _forms(self, problem: Problem, look: Look) -> bool:
-        """Whether H is of few columns, and of numbers that its factors can hold."""
-        if math.prod(look.point.x.shape) > _FORMED or not self._sketches(problem, look):
-            return False
-        largest = (look.constants.smoothness or 0.0) + math.hypot(*look.sizes)
-        return largest < 1e-6 * math.sqrt(problem.backend.xp.finfo(problem.dtype).max)
-
     def _solve(
         self,
         problem: Problem,
@@ -419,11 +413,10 @@ class PathFollowing:
         """The three questions in one block, its pairs where they are to be kept, and its soundness.
 
         The block takes the memory of the residuals. It is sound where its bounds of the errors are
-        proven. With few coefficients H itself preconditions, formed anew: a sketch of full rank.
+        proven. With few coefficients H itself preconditions, formed anew.
         """
-        if self._forms(problem, look):
-            sketch = Sketch.at(look, _FORMED)
-        apply, bottom, sound = preconditioner(problem, look, sketch)
+        formed = Formed.at(problem, look) if self._pays(problem, self.rank) else None
+        apply, bottom, sound = preconditioner(problem, look, formed or sketch)
         point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
         if bottom is not None:  # of this solve, or of the one whose pairs precondition it
@@ -436,7 +429,8 @@ class PathFollowing:
         else:
             accuracy = Energy(bottom, absolute, relative)
         seen = None
-        if self._pays(problem, 2 * self.pairs) and not self._sketches(problem, look):
+        plainly = formed is not None or self._sketches(problem, look)
+        if self._pays(problem, 2 * self.pairs) and not plainly:
             seen = Recorder(point.hvp, self.pairs, columns=True)
         found = cg(
             point.hvp if seen is None else seen,
@@ -589,11 +583,6 @@ class PathFollowing:
             estimate=estimate.corrected,
             estimate_error=estimate.corrected_error,
         )
-
-
-#: Coefficients up to which H is formed for each correction: two passes with so many columns cost
-#: less than the ten to thirty with three that they save.
-_FORMED = 32
 
 
 def _probe(estimate: _Estimate, gap: float, p: float) -> float:

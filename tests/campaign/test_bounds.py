@@ -199,11 +199,11 @@ def test_no_bound_lies_below_the_truth(
     assert not wrong, f"{len(wrong)} of {len(found)} bounds, the worst: {wrong[0]}"
     for source in ("path", "hoag", "maid", "quadratic"):
         for kind in ("x", "value", "hypergrad"):
-            # Of p the iterate that is returned is known best.
-            source = f"{source} end" if kind == "hypergrad" else source
-            own = [c for c in found if (c.source, c.kind) == (source, kind) and c.visible]
-            if len(own) >= 30:
-                assert np.median([c.bound / c.error for c in own]) <= 30, (source, kind)
+            # Those on the way are as good as the method needs them.
+            group = (f"{source} end", kind)
+            own = [c for c in found if (c.source, c.kind) == group and c.visible]
+            if len(own) >= 15:
+                assert np.median([c.bound / c.error for c in own]) <= 30, group
 
 
 def test_control_without_rounding_the_campaign_finds_bounds_below_the_truth(
