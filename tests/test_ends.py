@@ -217,6 +217,14 @@ def test_the_values_of_forward_mode_are_bounded():
         assert record.value_error > 0
 
 
+@pytest.mark.parametrize("engine", [hypergrad.ReverseUnrolled(20), hypergrad.ReverseLBFGS(5)])
+def test_the_x_that_is_returned_is_the_one_whose_value_is(engine):
+    """The steps that are differentiated lead away from the x of the inner solver."""
+    problem = problem_of(draw(1))
+    result = bilevel.minimize(problem, method=HOAG(hypergradient=engine), max_iter=4)
+    assert float(problem.outer.at(result.x, result.lam).value) == result.fun
+
+
 def test_a_loose_fit_does_not_win_by_its_early_stop():
     def record(k, value, estimate, error, bound=None):
         return bilevel.Record(

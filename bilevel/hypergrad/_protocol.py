@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import Array
+from ..inner import InnerPoint
 from ..outer import OuterPoint
 from ..problem import Problem
 from ..solvers import InnerResult
@@ -37,6 +38,9 @@ class HypergradResult:
         A proven upper bound of abs(g(x, λ) - f(λ)) for that criterion, where one is to be had.
     inner_error : float or None
         A proven upper bound of ‖x - X(λ)‖ for the x that was handed over, no larger than its own.
+    point : InnerPoint or None
+        Where ``outer`` was taken, of a method that makes steps of its own; None where that is the
+        x that was handed over.
     """
 
     value: Array
@@ -48,6 +52,7 @@ class HypergradResult:
     outer: OuterPoint
     value_error: float | None = None
     inner_error: float | None = None
+    point: InnerPoint | None = None
 
 
 class Hypergradient(Protocol):

@@ -18,7 +18,7 @@ from H(x*)(Z - Z*) = R + (H* - H) Z + (B* - B).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backends import Array
 from ..inner import InnerConstants, InnerPoint, Rounded, Swinging
@@ -144,30 +144,26 @@ def certified(
         norm(rest, backend), norm(apart, backend), upper_norm(apart, backend)
     )
     if not math.isfinite(residual + gap):
-        return HypergradResult(value, None, adjoint, residual, n_iter, Status.NON_FINITE, outer)
-    if walk is not None and status is Status.CONVERGED:
+        status = Status.NON_FINITE
+    elif walk is not None and status is Status.CONVERGED:
         status = walk.ended(point, outer, value, residual, seen)
+    plain = HypergradResult(value, None, adjoint, residual, n_iter, status, outer, point=point)
     if status in MEANINGLESS:
-        return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
+        return plain
     found = Evidence.of(problem, point, outer, adjoint, rest, implicit, inner_error)
     if found is None:
-        return HypergradResult(value, None, adjoint, residual, n_iter, status, outer)
+        return plain
     bound = found.hypergradient_bound
     total = None if bound is None else bound + gap
     sharp = _sharp(problem, point, outer, adjoint, rest, pushed, found)
     turned = None if sharp.hypergrad is None else sharp.hypergrad + gap
-    plain = Bounds(sharp.distance, smaller(found.value_bound, sharp.value), smaller(total, turned))
-    best = plain.and_of(whitened_bounds(problem, point, outer, value))
-    return HypergradResult(
-        value,
-        best.hypergrad,
-        adjoint,
-        residual,
-        n_iter,
-        status,
-        outer,
-        best.value,
-        None if inner_error is None else smaller(inner_error, best.distance),
+    first = Bounds(sharp.distance, smaller(found.value_bound, sharp.value), smaller(total, turned))
+    best = first.and_of(whitened_bounds(problem, point, outer, value))
+    return replace(
+        plain,
+        error_bound=best.hypergrad,
+        value_error=best.value,
+        inner_error=None if inner_error is None else smaller(inner_error, best.distance),
     )
 
 

@@ -167,7 +167,9 @@ class ForwardUnrolled(Unrolled):
         )
         if not math.isfinite(residual + length):
             status = Status.NON_FINITE
-        found = HypergradResult(value, None, None, None, self.n_differentiated, status, outer)
+        found = HypergradResult(
+            value, None, None, None, self.n_differentiated, status, outer, point=last
+        )
         if status in MEANINGLESS:
             return found
         distance = point_error(last, constants.mu, backend)

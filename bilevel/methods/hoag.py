@@ -30,7 +30,7 @@ from ..linalg import dot, norm
 from ..problem import Problem
 from ..record import Record
 from ..schedules import Exponential, Schedule, schedule_of
-from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
+from ..solvers import LBFGS, SOLVER, InnerResult, Solver, point_error, solve
 from ..status import Status
 from ._protocol import bends_down, estimated, optimality
 from .reported import sharpened
@@ -343,6 +343,7 @@ class _Iterate:
         before: _Iterate | None = None,
     ) -> _Iterate:
         backend, q = problem.backend, found.adjoint
+        inner = _moved(problem, inner, found)
         zero = backend.xp.zeros_like(found.outer.value)
         value, norm_p, norm_g, stationarity, correction = backend.scalars(
             found.outer.value,
@@ -395,6 +396,16 @@ class _Iterate:
 
 
 _TINY = 1e-300
+
+
+def _moved(problem: Problem, inner: InnerResult, found: HypergradResult) -> InnerResult:
+    """The x whose g and p were found: steps that are differentiated lead away from the solver's."""
+    point = found.point
+    if point is None or point is inner.point:
+        return inner
+    (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
+    bound = point_error(point, problem.inner.constants(point.lam).mu, problem.backend)
+    return replace(inner, point=point, grad_norm=slope, error_bound=bound)
 
 
 def _resolved(residual: float | None, norm_g: float) -> bool:
