@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import drawn
+from scipy import optimize
 from tampered import TAMPERINGS, missed
 
 import bilevel
 from bilevel import inner as inners
 from bilevel import losses
 from bilevel import outer as outers
+from bilevel.cross_validation import cross_validation
 from bilevel.domains import Ball, Box
 from bilevel.hypergrad import Implicit
 from bilevel.methods import HOAG, FixedStep
@@ -23,7 +25,8 @@ from bilevel.problem import Problem
 from bilevel.schedules import Constant, Custom
 from bilevel.status import Status
 from bilevel.testing import Mark, certify, linear, quadratic
-from bilevel.testing.theorems import gap
+from bilevel.testing.certificate.conclusions import _gap
+from bilevel.testing.certificate.run import Run
 
 KNOWN = linear(1, n=40, p=6, m=1)
 METHOD = HOAG(tolerances="cubic", step_rule=FixedStep(3.0))
@@ -66,7 +69,7 @@ def test_its_figures_are_true() -> None:
     truth = KNOWN.reference.value(lam)
     figures = certificate["value"].figures
     assert figures["f(λ*)"] == pytest.approx(truth, abs=figures["error of f(λ*)"] + 1e-10)
-    left = gap(KNOWN.problem.domain, lam, KNOWN.reference.hypergradient(lam))
+    left = unit_gap(KNOWN.problem.domain, lam, KNOWN.reference.hypergradient(lam))
     assert left <= certificate["stationary"].figures["gap at worst"] + 1e-9
 
 
@@ -142,6 +145,59 @@ def test_an_iterate_outside_the_domain() -> None:
     first = replace(RESULT.history[0], lam=np.array([7.0]))
     result = replace(RESULT, history=(first, *RESULT.history[1:]))
     assert mark(certify(result, KNOWN.problem), "feasible") == "VIOLATED"
+
+
+def unit_gap(domain, lam, p):
+    """max ⟨-p, α - λ⟩ over the α in D with ‖α - λ‖ ≤ 1, by SciPy."""
+    lam, p = np.asarray(lam, dtype=float), np.asarray(p, dtype=float)  # of long double, maybe
+    inside = [{"type": "ineq", "fun": lambda a: 1 - np.sum((a - lam) ** 2)}]
+    bounds = None
+    if isinstance(domain, Ball):
+        inside += [
+            {"type": "ineq", "fun": lambda a: domain.radius**2 - np.sum((a - domain.center) ** 2)}
+        ]
+    else:
+        bounds = optimize.Bounds(np.full(len(lam), domain.lower), np.full(len(lam), domain.upper))
+    found = optimize.minimize(
+        lambda a: p @ (a - lam),
+        lam,
+        jac=lambda a: p,
+        bounds=bounds,
+        constraints=inside,
+        method="SLSQP",
+    )
+    return -found.fun
+
+
+@pytest.mark.parametrize("domain", [Box(-3.0, 3.0), Box(-3.0, math.inf), Ball(0.0, 3.0)], ids=str)
+@pytest.mark.parametrize("place", ["inside", "near", "at the bound"])
+def test_the_gap_is_that_of_scipy(domain, place) -> None:
+    rng = np.random.default_rng(3)
+    for m in (1, 2, 3):
+        problem = replace(linear(2, n=20, p=6, m=m, domain=domain).problem, domain=domain)
+        size = {"inside": 0.3, "near": 0.99, "at the bound": 1.0}[place] * 3.0
+        for _ in range(3):
+            lam = rng.standard_normal(m)
+            lam *= -size / (
+                np.linalg.norm(lam) if isinstance(domain, Ball) else np.max(np.abs(lam))
+            )
+            lam = domain.project(lam, problem.backend)
+            p = rng.standard_normal(m) * 10.0 ** rng.uniform(-3, 3)
+            run = Run(replace(RESULT, lam=lam), problem, None, 1e-2, 0)
+            least, most = _gap(run, lam, p)
+            truth = unit_gap(domain, lam, p)
+            scale = np.linalg.norm(p)
+            assert least <= truth + 1e-6 * scale
+            assert most >= truth - 1e-6 * scale
+            assert most - least <= 1e-6 * scale
+
+
+def test_a_run_that_has_converged_to_its_tolerance_is_stationary() -> None:
+    """Over a box 24 wide a slope well within that tolerance counted as a violation."""
+    problem = linear(0, domain=Box(-12.0, 12.0)).problem
+    result = bilevel.minimize(problem, tol=1e-3)
+    assert result.success
+    assert mark(certify(result, problem, method="path"), "stationary") == "PROVED"
 
 
 def test_an_early_end_is_not_stationary() -> None:
@@ -407,7 +463,7 @@ def test_a_true_distance_far_below_the_bound_by_mu_is_no_violation(
     rng = np.random.default_rng(4)
     A, y = rng.standard_normal((30, 2)) * [1e3, 1.0], rng.standard_normal(30)
     folds = np.arange(30) % 3
-    problem = bilevel.cross_validation.cross_validation(A, y, losses.Squared(), folds=folds)
+    problem = cross_validation(A, y, losses.Squared(), folds=folds)
     result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=3)
     w = float(np.exp(result.lam[0]))
     exact = np.stack(

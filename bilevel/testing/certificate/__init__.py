@@ -48,8 +48,8 @@ def certify(
         How it was solved: only a method knows whether its tolerances are summable and its step
         length is fixed. Without it these clauses are at best assumed.
     delta : float
-        The end counts as stationary where -min ⟨∇f, α - λ*⟩ over D is at most delta times
-        abs(f(λ*)).
+        The end counts as stationary where a change of λ* by at most 1 within D lowers f, to first
+        order, by at most delta times abs(f(λ*)).
     seed : int
         Of the random samples.
 
