@@ -3,7 +3,12 @@
 from ._loading import quiet_interrupts
 
 with quiet_interrupts():
-    from .backends import BackendUnavailableError, backend_names, get_backend
+    from .backends import (
+        BackendUnavailableError,
+        backend_names,
+        get_backend,
+        register_backend,
+    )
     from .design import as_design
     from .domains import Ball, Box
     from .loop import iterate, minimize
@@ -33,4 +38,5 @@ __all__ = [
     "logistic_regression",
     "minimize",
     "multistart",
+    "register_backend",
 ]

@@ -40,6 +40,7 @@ from ._registry import (
     is_sparse,
     library_of,
     refuse_matrix_classes,
+    register_backend,
     same_backend,
 )
 from ._sparse_check import check_sparse
@@ -87,6 +88,7 @@ __all__ = [
     "read_arrays",
     "read_npz",
     "refuse_matrix_classes",
+    "register_backend",
     "row_blocks",
     "same_backend",
     "write_npz",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import array_api_compat
 import numpy as np
 from scipy import sparse
 
-from ._protocol import Backend
+from ._protocol import Backend, BackendUnavailableError
 
-#: Where the class of each backend is; a new backend is one file and one line here.
-_CLASSES = {
-    "numpy": ("numpy", "NumPyBackend"),
-    "cupy": ("cupy", "CuPyBackend"),
-    "torch": ("torch", "TorchBackend"),
-    "jax": ("jax", "JAXBackend"),
-    "array_api_strict": ("strict", "StrictBackend"),
-    "dpnp": ("dpnp", "DpnpBackend"),
+#: Where the class of each backend is, or the class itself.
+_CLASSES: dict[str, str | type[Any]] = {
+    "numpy": "bilevel.backends.numpy:NumPyBackend",
+    "cupy": "bilevel.backends.cupy:CuPyBackend",
+    "torch": "bilevel.backends.torch:TorchBackend",
+    "jax": "bilevel.backends.jax:JAXBackend",
+    "array_api_strict": "bilevel.backends.strict:StrictBackend",
+    "dpnp": "bilevel.backends.dpnp:DpnpBackend",
 }
 
 #: The backend of an array, by the first part of its type's module.
@@ -29,14 +32,97 @@ _MODULES = {
     "scipy": "numpy",
 }
 
+#: The entry points by which an installed package makes a backend known.
+ENTRY_POINTS = "bilevel.backends"
+
+
+def register_backend(
+    name: str, backend: str | type[Any], *, modules: Sequence[str] | None = None
+) -> None:
+    """Make an array library known, by name and by its arrays.
+
+    A package that is installed does without a call: its backends are the entry points of the group
+    ``bilevel.backends``, ``name = "package.module:Class"``.
+
+    Parameters
+    ----------
+    name : str
+        How users call it.
+    backend : class or str
+        What makes a :class:`Backend` of a device, mostly a subclass of
+        :class:`~bilevel.backends.array_api.ArrayAPIBackend`; or ``"package.module:Class"``, which is
+        imported when it is first asked for.
+    modules : sequence of str, optional
+        The packages whose types its arrays are, ``name`` when omitted.
+
+    Raises
+    ------
+    ValueError
+        If the name, or a package, is another backend's already.
+    TypeError
+        If ``backend`` is neither.
+
+    Examples
+    --------
+    >>> from bilevel.backends import backend_names, register_backend
+    >>> register_backend("numpy", "bilevel.backends.numpy:NumPyBackend")  # as it is already
+    >>> "numpy" in backend_names()
+    True
+    """
+    if not (isinstance(name, str) and name):
+        raise TypeError(f"name must be a text, got {name!r}.")
+    if not (isinstance(backend, type) or (isinstance(backend, str) and ":" in backend)):
+        raise TypeError(f'backend must be a class or "package.module:Class", got {backend!r}.')
+    packages = (name,) if modules is None else tuple(modules)
+    if _CLASSES.get(name, backend) != backend:
+        raise ValueError(f"The backend {name!r} is {_CLASSES[name]!r} already, got {backend!r}.")
+    for package in packages:
+        if _MODULES.get(package, name) != name:
+            raise ValueError(
+                f"Arrays of {package!r} belong to the backend {_MODULES[package]!r} already."
+            )
+    _CLASSES[name] = backend
+    _MODULES.update(dict.fromkeys(packages, name))
+
+
+@cache
+def _discover() -> None:
+    """Register the backends of installed packages, once; what is registered by hand comes first."""
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name not in _CLASSES:
+            register_backend(point.name, point.value)
+
+
+def _class_of(name: str) -> type[Any]:
+    found = _CLASSES[name]
+    if isinstance(found, type):
+        return found
+    module, _, cls = found.partition(":")
+    try:
+        made: type[Any] = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise BackendUnavailableError(
+            f"The backend {name!r} is registered as {found!r}, which can't be imported: {error}."
+        ) from error
+    return made
+
 
 def backend_names() -> tuple[str, ...]:
     """Return the names that :func:`get_backend` knows, installed or not."""
+    _discover()
     return tuple(_CLASSES)
 
 
 def library_of(array: Any) -> str | None:
     """Return the name of the backend of an array, or None if it is no array we know."""
+    found = _known_library(array)
+    if found is None and hasattr(array, "__array_namespace__"):
+        _discover()
+        found = _known_library(array)
+    return found
+
+
+def _known_library(array: Any) -> str | None:
     for cls in type(array).__mro__:
         # Classes that Cython made have no text there.
         name = _MODULES.get(str(cls.__module__).partition(".")[0])
@@ -96,7 +182,7 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
     'numpy'
     """
     if isinstance(like, str):
-        if like not in _CLASSES:
+        if like not in backend_names():
             raise ValueError(f"Unknown backend {like!r}: expected one of {list(_CLASSES)}.")
         name = like
     else:
@@ -107,8 +193,7 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
                 f"one of {list(_CLASSES)}."
             )
         name, device = found, _device_of(like) if device is None else device
-    module, cls = _CLASSES[name]
-    backend: Backend = getattr(importlib.import_module(f".{module}", __package__), cls)(device)
+    backend: Backend = _class_of(name)(device)
     return backend
 
 
