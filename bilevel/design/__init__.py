@@ -11,6 +11,7 @@ from ..backends import (
     check_sparse,
     common_dtype,
     constant,
+    described,
     is_sparse,
 )
 from ..meter import Passes
@@ -40,6 +41,14 @@ __all__ = [
     "rounded",
     "row_square_norms",
 ]
+
+
+def _check(X: Design, name: str) -> None:
+    """A design from outside keeps a counter of the products that it makes."""
+    if not isinstance(X.passes, Passes):
+        raise TypeError(f"{name}.passes must be a bilevel.design.Passes, got {described(X.passes)}.")
+    if len(X.shape) != 2 or min(X.shape) < 1:
+        raise ValueError(f"{name} must have the shape (rows, features), got {tuple(X.shape)}.")
 
 
 def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Design:
@@ -80,6 +89,7 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
             f"({backend.device}): move it first."
         )
     if isinstance(X, Design):
+        _check(X, name)
         return X
     if X.ndim != 2:
         raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from copy import copy
+from dataclasses import fields, is_dataclass, replace
 
 from ..backends import Array
 from ..meter import Passes
@@ -20,15 +20,20 @@ def recounted(design: Design) -> Design:
     >>> recounted(X).matmul(np.ones(2)), X.passes.total
     (array([1., 1.]), 0)
     """
-    names = {f.name for f in fields(design)}  # type: ignore[arg-type]
-    changed: dict[str, Any]
-    if "passes" in names:
-        changed = {"passes": Passes()}
-    elif "base" in names:
+    held = {f.name for f in fields(design)} if is_dataclass(design) else set(vars(design))
+    changed = {"passes": Passes()} if "passes" in held else {}
+    if not changed and "base" in held:
         changed = {"base": recounted(design.base)}  # type: ignore[attr-defined]
-    else:
-        raise TypeError(f"A {type(design).__name__} keeps neither a counter nor a base design.")
-    return replace(design, **changed)  # type: ignore[type-var]
+    if not changed:
+        raise TypeError(
+            f"A {type(design).__name__} keeps neither a counter, as an attribute `passes`, nor a "
+            "base design."
+        )
+    if is_dataclass(design) and not isinstance(design, type):
+        return replace(design, **changed)
+    view = copy(design)
+    vars(view).update(changed)
+    return view
 
 
 def row_square_norms(design: Design) -> Array:
