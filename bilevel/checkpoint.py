@@ -19,9 +19,11 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import math
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -32,12 +34,12 @@ from ._replacing import is_plain_or_new, replacing
 from .backends import is_array, read_npz, write_npz
 from .fingerprint import differences, fingerprint, unknown
 from .problem import Problem
+from .snapshot import History, Snapshot
 
 if TYPE_CHECKING:
-    from .loop import Snapshot
     from .methods import Method
 
-_FORMAT = 3
+_FORMAT = 4
 
 #: Differences that a refusal names.
 _NAMED = 3
@@ -69,7 +71,7 @@ def identify(problem: Problem, method: Method, **start: Any) -> Identity:
 
 
 class Keeper:
-    """The checkpoint of one run: written after each iteration, and no reason to end the run.
+    """The checkpoint of one run: kept up to date as it goes on, and no reason to end it.
 
     Attributes
     ----------
@@ -80,31 +82,51 @@ class Keeper:
     ------
     ValueError
         If there is no such folder, or the path is that of something else than a file.
+    TypeError
+        If a state of this method could not be read again.
     """
 
-    def __init__(self, path: str | Path, problem: Problem, method: Method, **start: Any) -> None:
+    def __init__(
+        self, path: str | Path, problem: Problem, method: Method, begun: Snapshot, **start: Any
+    ) -> None:
         self._path, self._problem = Path(path).absolute(), problem
         if not self._path.parent.is_dir():
             raise ValueError(f"checkpoint is to be written to {path}: there is no such folder.")
         if not is_plain_or_new(self._path):
             raise ValueError(f"checkpoint must be the path of a file, got {path}, which is none.")
+        self._packages = packages_of(method)
+        _refuse_unreadable(begun.state, method, _Codec(problem, self._packages))
         self._identity = identify(problem, method, **start)
         with contextlib.suppress(Exception):  # what a problem can't compute is said by its run
             _ = problem.probe  # kept: its passes are not the run's
-        self._modules = tuple(cls.__module__ for cls in type(method).__mro__[:-1])
         self._warned = False
+        self._due, self._kept = 0.0, 0
         self.trouble = ""
 
     def load(self) -> Snapshot | None:
         """Read the file, or return None where there is none."""
         if not self._path.exists():
             return None
-        return load(self._path, self._problem, self._identity, self._modules)
+        found = load(self._path, self._problem, self._identity, self._packages)
+        self._kept = found.n_iter
+        return found
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a snapshot; where that fails, warn once and let the run go on."""
+        """Write a snapshot, unless writing the last one took a good part of the time since."""
+        if time.perf_counter() >= self._due:
+            self._write(snapshot)
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Write a snapshot that is not written yet."""
+        if snapshot.n_iter > self._kept:
+            self._write(snapshot)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        """Write; where that fails, warn once and let the run go on."""
+        began = time.perf_counter()
+        self.trouble = f"The checkpoint {self._path} does not hold the last iteration."
         try:
-            save(self._path, snapshot, self._problem, self._identity, self._modules)
+            save(self._path, snapshot, self._problem, self._identity, self._packages)
         except Exception as error:  # whatever it is, the run is worth more than its checkpoint
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self.trouble = f"The checkpoint {self._path} could not be written: {reason}."
@@ -112,7 +134,28 @@ class Keeper:
                 self._warned = True
                 warnings.warn(f"{self.trouble} The run goes on.", RuntimeWarning, stacklevel=3)
         else:
-            self.trouble = ""
+            self.trouble, self._kept = "", snapshot.n_iter
+        now = time.perf_counter()
+        self._due = now + _PATIENCE * (now - began)
+
+
+#: Seconds of the run for each second that writing takes, at least.
+_PATIENCE = 20.0
+
+
+def packages_of(method: Method) -> tuple[str, ...]:
+    """The packages whose dataclasses a state may be made of: this one, and those of the method."""
+    theirs = (cls.__module__.partition(".")[0] for cls in type(method).__mro__[:-1])
+    return tuple(dict.fromkeys((__name__.partition(".")[0], *theirs)))
+
+
+def _refuse_unreadable(state: Any, method: Method, codec: _Codec) -> None:
+    try:
+        codec.encode(state, {})
+    except TypeError as error:
+        raise TypeError(
+            f"checkpoint: a state of {type(method).__name__} could not be resumed, {error}."
+        ) from None
 
 
 def save(
@@ -120,14 +163,14 @@ def save(
     snapshot: Snapshot,
     problem: Problem,
     identity: Identity,
-    modules: Iterable[str] = (),
+    packages: Iterable[str] = (),
 ) -> None:
     """Write a snapshot; the file is replaced in one step.
 
-    ``modules`` are those that may define the classes of a state, beside this package's.
+    ``packages`` are those that may define the classes of a state, beside this one.
     """
     arrays: dict[str, Any] = {}
-    tree = _Codec(problem, modules).encode(snapshot, arrays)
+    tree = _Codec(problem, packages).encode(snapshot, arrays)
     content = json.dumps({"identity": identity, "probe": problem.probe, "tree": tree})
     header = {"format": _FORMAT, "digest": _digest(content, arrays), "content": content}
     buffer = io.BytesIO()
@@ -137,7 +180,7 @@ def save(
 
 
 def load(
-    path: str | Path, problem: Problem, identity: Identity, modules: Iterable[str] = ()
+    path: str | Path, problem: Problem, identity: Identity, packages: Iterable[str] = ()
 ) -> Snapshot:
     """Read a snapshot back onto the backend of the problem.
 
@@ -155,7 +198,7 @@ def load(
     _warn_of_unknown(path, identity)
     _refuse_other_values(path, (value, criterion), problem)
     with _damage(path):
-        snapshot: Snapshot = _Codec(problem, modules).decode(content["tree"], arrays)
+        snapshot: Snapshot = _Codec(problem, packages).decode(content["tree"], arrays)
         _refuse_misfits(snapshot, problem)
     return snapshot
 
@@ -256,8 +299,9 @@ def _refuse_misfits(snapshot: Snapshot, problem: Problem) -> None:
             raise TypeError(f"{name} has shape {tuple(array.shape)}, expected {expected}")
         if array.dtype != problem.dtype:
             raise TypeError(f"{name} is of {array.dtype}, expected {problem.dtype}")
-    if [record.k for record in history] != list(range(1, len(history) + 1)):
-        raise TypeError("its iterations are not numbered from 1")
+    numbers = [0, *(record.k for record in history)]
+    if any(b <= a for a, b in itertools.pairwise(numbers)) or numbers[-1] > snapshot.n_iter:
+        raise TypeError("its iterations are not in order")
 
 
 def _key(cls: type) -> str:
@@ -267,31 +311,24 @@ def _key(cls: type) -> str:
 class _Codec:
     """Snapshots as trees of plain values, and back.
 
-    The classes that may occur are those of this package and of the modules of the method: a file
-    can name no others.
+    The classes that may occur are dataclasses and enumerations of a few packages, which are loaded
+    already: a file can name no others, and import nothing.
     """
 
-    def __init__(self, problem: Problem, modules: Iterable[str]) -> None:
-        from . import loop, methods, record, status
-
-        theirs = (sys.modules[name] for name in modules if name in sys.modules)
+    def __init__(self, problem: Problem, packages: Iterable[str]) -> None:
         self._problem = problem
-        self._types = {
-            _key(value): value
-            for module in (loop, record, status, *methods.state_modules(), *theirs)
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and (dataclasses.is_dataclass(value) or issubclass(value, Enum))
-        }
+        self._packages = {__name__.partition(".")[0], *packages}
 
     def encode(self, value: Any, arrays: dict[str, Any]) -> Any:
         """Return a tree for JSON; its arrays go to ``arrays``."""
         if isinstance(value, Enum):
-            return {"enum": self._known(value), "name": value.name}
+            return {"enum": self._known(type(value)), "name": value.name}
         if value is None or isinstance(value, (bool, int, str)):
             return value
         if isinstance(value, float):
             return {"float": value.hex()}
+        if isinstance(value, History):
+            return {"history": [self.encode(record, arrays) for record in value]}
         if isinstance(value, (tuple, list)):
             return {"tuple": [self.encode(item, arrays) for item in value]}
         if dataclasses.is_dataclass(value):
@@ -299,21 +336,35 @@ class _Codec:
                 field.name: self.encode(getattr(value, field.name), arrays)
                 for field in dataclasses.fields(value)
             }
-            return {"class": self._known(value), "fields": fields}
+            return {"class": self._known(type(value)), "fields": fields}
         if is_array(value):
             name = f"a{len(arrays)}"
             arrays[name] = self._problem.backend.to_numpy(value)
             return {"array": name}
         raise TypeError(f"a checkpoint can't hold a {type(value).__name__}")
 
-    def _known(self, value: Any) -> str:
-        key = _key(type(value))
-        if key not in self._types:
-            raise TypeError(
-                f"a checkpoint can't hold a {type(value).__name__} that is not a class of the "
-                "module of its method"
-            )
+    def _known(self, cls: type) -> str:
+        """The name of a class, by which it is found again."""
+        key = _key(cls)
+        try:
+            found = self._class(key)
+        except (KeyError, AttributeError) as error:
+            raise TypeError(f"since {key} can't be found again by that name: {error}") from None
+        if found is not cls:
+            raise TypeError(f"since {key} is the name of another class")
         return key
+
+    def _class(self, key: str) -> Any:
+        """The class of a name."""
+        module, _, name = key.partition(":")
+        if module.partition(".")[0] not in self._packages:
+            raise KeyError(f"its package is none of {sorted(self._packages)}")
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not (dataclasses.is_dataclass(found) or issubclass(found, Enum)):
+            raise AttributeError("it is no dataclass")
+        return found
 
     def decode(self, value: Any, arrays: dict[str, Any]) -> Any:
         """Return what a tree stands for."""
@@ -322,11 +373,12 @@ class _Codec:
         if "float" in value:
             return float.fromhex(value["float"])
         if "enum" in value:
-            members: Any = self._types[value["enum"]]
-            return members[value["name"]]
+            return self._class(value["enum"])[value["name"]]
+        if "history" in value:
+            return History([self.decode(record, arrays) for record in value["history"]])
         if "tuple" in value:
             return tuple(self.decode(item, arrays) for item in value["tuple"])
         if "array" in value:
             return self._problem.backend.asarray(arrays[value["array"]])
         fields = {name: self.decode(item, arrays) for name, item in value["fields"].items()}
-        return self._types[value["class"]](**fields)
+        return self._class(value["class"])(**fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,36 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
+from .backends import COUNT, NOT_NEGATIVE, Array, Has, Maybe, Number, described, flag, function
 from .domains import Touches
 from .inner import Remarking
+from .linalg import norm
 from .meter import BudgetSpent, Meter
-from .methods import Method, Reporting, State, get_method
+from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
+from .snapshot import Snapshot
 from .status import Status
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A run after some iteration: what a checkpoint holds."""
-
-    state: State
-    history: tuple[Record, ...]
-    best: Record | None
-    best_x: Array | None
-    costs: Costs
-
-    def followed(self, state: State, record: Record, x: Array) -> Snapshot:
-        """The run after one more record, whose model is x."""
-        better = self.best is None or record.at_most <= self.best.at_most
-        return Snapshot(
-            state,
-            (*self.history, record),
-            record if better else self.best,
-            x if better else self.best_x,
-            record.costs,
-        )
 
 
 def iterate(
@@ -84,8 +66,10 @@ def iterate(
     """
     chosen = get_method(method)
     _check(problem)
-    for snapshot in _snapshots(problem, chosen, _start(problem, lam0, chosen, x0, tol), Meter()):
-        yield snapshot.history[-1]
+    start = _start(problem, lam0, chosen, x0, tol)
+    for snapshot in _snapshots(problem, chosen, start, Meter(), every=0):
+        assert snapshot.last is not None
+        yield snapshot.last
 
 
 #: Passes or seconds that may be spent.
@@ -115,24 +99,59 @@ def _start(
     tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
     lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
-    state = method.init(problem, lam, start, tol)
-    return Snapshot(state, (), None, None, Costs())
+    return Snapshot(_state(method.init(problem, lam, start, tol)))
+
+
+#: What a state has to have.
+_STATE = Has("a state of a run (bilevel.methods.State)", "lam", "x", "record", "status")
+
+
+def _state(found: Any) -> State:
+    state: State = _STATE(found, "what method.init returns")
+    return state
 
 
 def _snapshots(
-    problem: Problem, method: Method, snapshot: Snapshot, meter: Meter
+    problem: Problem, method: Method, snapshot: Snapshot, meter: Meter, *, every: int = 1
 ) -> Iterator[Snapshot]:
-    before = snapshot.costs
-    while snapshot.state.status is Status.RUNNING:
+    before, status = snapshot.costs, snapshot.state.status
+    while status is Status.RUNNING:
         with meter.running():
             state = method.step(problem, snapshot.state)
+            record = _read(problem, state, snapshot.n_iter + 1)
             problem.backend.synchronize()
         meter.offered = None
-        costs = before + metered(problem, meter)
-        assert state.record is not None
-        record = replace(state.record, costs=costs, status=state.status)
-        snapshot = snapshot.followed(state, record, state.x)
+        record = replace(record, costs=before + metered(problem, meter))
+        snapshot, status = snapshot.followed(state, record, state.x, every=every), record.status
         yield snapshot
+
+
+def _read(problem: Problem, state: State, k: int) -> Record:
+    """The record of a step, numbered, with its numbers on the host: one read of the device.
+
+    A value or a slope that is no number ends the run, whatever the method makes of it.
+    """
+    record, backend = state.record, problem.backend
+    if not isinstance(record, Record) or record.lam is None or record.hypergrad is None:
+        raise TypeError(
+            "method.step must return a state whose record is a Record with lam, value and "
+            f"hypergrad, got {described(record)}."
+        )
+    wanted: dict[str, Array] = {}
+    if hasattr(record.value, "shape"):
+        wanted["value"] = record.value
+    if record.optimality != record.optimality:
+        wanted["optimality"] = optimality(problem.domain, backend, record.lam, record.hypergrad)
+    if record.step != record.step:
+        wanted["step"] = norm(state.lam - record.lam, backend)
+    read = dict(zip(wanted, backend.scalars(*wanted.values()), strict=True)) if wanted else {}
+    found = replace(record, k=k, status=state.status, **read)  # type: ignore[arg-type]
+    if not math.isfinite(found.value + found.optimality) and found.status in _GOING_WELL:
+        return replace(found, status=Status.NON_FINITE)
+    return found
+
+
+_GOING_WELL = (Status.RUNNING, Status.CONVERGED)
 
 
 def metered(problem: Problem, meter: Meter) -> Costs:
@@ -154,6 +173,7 @@ def minimize(
     max_seconds: float | None = None,
     callback: Callable[[Record], Any] | None = None,
     progress: Callable[[Costs], Any] | None = None,
+    every: int = 1,
     checkpoint: str | Path | None = None,
     resume: bool = False,
 ) -> Result:
@@ -186,9 +206,13 @@ def minimize(
         Called with each record; a true answer ends the run.
     progress : callable, optional
         Called a few times a second, inside an iteration too, with the costs until then.
+    every : int
+        Keep the record of each ``every``-th iteration in ``history``, and the last: for methods
+        whose iterations are many and cheap.
     checkpoint : path, optional
-        A file that holds the whole state after each iteration. Where it can't be written the run
-        goes on, with a warning, and the result says so.
+        A file that holds the whole state: written after an iteration, but where those are so short
+        that writing would take more than a twentieth of the time, and at the end, whatever it is.
+        Where it can't be written the run goes on, with a warning, and the result says so.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
         broken off, to the last bit on the same machine. A file of other data, of another method
@@ -223,6 +247,7 @@ def minimize(
     max_seconds = Maybe(BUDGET)(max_seconds, "max_seconds")
     Maybe(function)(callback, "callback")
     Maybe(function)(progress, "progress")
+    every = COUNT(every, "every")
     checkpoint = Maybe(_file)(checkpoint, "checkpoint")
     if flag(resume, "resume") and checkpoint is None:
         raise ValueError("resume needs the path of a checkpoint, got checkpoint=None.")
@@ -231,14 +256,14 @@ def minimize(
     keeper = None
     if checkpoint is not None:
         start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
-        keeper = checkpoints.Keeper(checkpoint, problem, chosen, **start)
+        keeper = checkpoints.Keeper(checkpoint, problem, chosen, snapshot, **start)
         snapshot = (keeper.load() if resume else None) or snapshot
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
-    ended = budgets.verdict(snapshot.history[-1]) if snapshot.history else None
+    ended = None if snapshot.last is None else budgets.verdict(snapshot.last)
     if ended is not None:
         found = _result(problem, snapshot, ended)
         return _bounded(chosen, problem, found, budgets.meter(problem, None), [])
-    run = _Run(problem, chosen, snapshot, budgets, keeper)
+    run = _Run(problem, chosen, snapshot, budgets, keeper, every)
     del snapshot  # its vectors may be large
     return run.go(callback, progress)
 
@@ -252,6 +277,7 @@ class _Run:
     snapshot: Snapshot
     budgets: _Budgets
     keeper: checkpoints.Keeper | None
+    every: int
 
     def go(
         self,
@@ -272,6 +298,8 @@ class _Run:
             if self.snapshot.best is None or any(error is one for one in theirs):
                 raise
             status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
+        finally:
+            self._close()
         costs = self.budgets.spent + metered(self.problem, meter)
         snapshot = _with_offered(self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
@@ -279,13 +307,21 @@ class _Run:
         found = _result(self.problem, snapshot, status, notes)
         return _bounded(self.method, self.problem, found, meter, theirs)
 
+    def _close(self) -> None:
+        """Bring the checkpoint up to date, but for who can't wait."""
+        if self.keeper is not None:
+            with contextlib.suppress(KeyboardInterrupt):
+                self.keeper.close(self.snapshot)
+
     def _drain(self, meter: Meter, callback: Callable[[Record], Any] | None) -> Status:
         """Take the iterations in until one is the last, and say why."""
-        for snapshot in _snapshots(self.problem, self.method, self.snapshot, meter):
+        run = _snapshots(self.problem, self.method, self.snapshot, meter, every=self.every)
+        for snapshot in run:
             self.snapshot = snapshot
             if self.keeper is not None:
                 self.keeper.save(snapshot)
-            record = snapshot.history[-1]
+            record = snapshot.last
+            assert record is not None
             if callback is not None and callback(record):
                 return Status.INTERRUPTED
             ended = self.budgets.verdict(record)
@@ -338,7 +374,8 @@ def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status
     if meter.offered is None:
         return replace(snapshot, costs=costs)
     offered, x = meter.offered
-    return snapshot.followed(snapshot.state, replace(offered, costs=costs, status=status), x)
+    record = replace(offered, k=snapshot.n_iter + 1, costs=costs, status=status)
+    return snapshot.followed(snapshot.state, record, x)
 
 
 @dataclass(frozen=True)
@@ -384,7 +421,7 @@ class _Budgets:
 
 def _remarks(problem: Problem, snapshot: Snapshot, lam: Array) -> dict[str, str]:
     """What h has to say of the λ at which the run began, and of that which is returned."""
-    if not (snapshot.history and isinstance(problem.inner, Remarking)):
+    if not (len(snapshot.history) and isinstance(problem.inner, Remarking)):
         return {}
     places = {"At the start": snapshot.history[0].lam, "Here": lam}
     found = {where: problem.inner.remark(at) for where, at in places.items()}
@@ -399,8 +436,8 @@ def _beyond(problem: Problem, snapshot: Snapshot, value: float) -> float:
 
 def _worse(problem: Problem, snapshot: Snapshot) -> bool:
     """Whether the last iterate is worse than the best one by more than tolerance and errors."""
-    best, last = snapshot.best, snapshot.history[-1]
-    assert best is not None
+    best, last = snapshot.best, snapshot.last
+    assert best is not None and last is not None
     return best.at_most + _beyond(problem, snapshot, last.value) < last.at_least
 
 
@@ -416,7 +453,7 @@ def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
     best, x = snapshot.best, snapshot.state.x
-    last = snapshot.history[-1] if snapshot.history else None
+    last = snapshot.last
     if best is None:  # nothing has run: the state is where it would have begun
         notes = (*notes, "No iteration was completed, so no model has been fitted.")
     elif status is Status.CONVERGED and last is not None and not _worse(problem, snapshot):
@@ -445,8 +482,8 @@ def _result(
         fun=float("nan") if best is None else best.value,
         jac=None if best is None else best.hypergrad,
         status=status,
-        nit=len(snapshot.history),
-        history=snapshot.history,
+        nit=snapshot.n_iter,
+        history=tuple(snapshot.closed().history),
         costs=snapshot.costs,
         best=best,
         notes=notes,

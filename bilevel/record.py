@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .backends import Array
 from .status import Status
@@ -79,14 +80,19 @@ def aligned(rows: Mapping[str, object]) -> str:
 class Record(Costed):
     """One outer iteration.
 
+    A method states ``lam``, ``value`` and ``hypergrad``, and what else it knows. The loop numbers
+    the records, and fills in ``costs``, ``status``, and where they are NaN ``optimality`` and
+    ``step``.
+
     Attributes
     ----------
     k : int
         Its number, from 1.
     lam : array, shape (m,)
         λ_k.
-    value : float
-        g(x_k, λ_k), an approximation of f(λ_k).
+    value : float, or array, 0-d
+        g(x_k, λ_k), an approximation of f(λ_k). Where a method states an array the loop reads it,
+        with ``optimality`` and ``step`` at once.
     value_error : float or None
         A proven bound of abs(g(x_k, λ_k) - f(λ_k)), where one is to be had.
     estimate, estimate_error : float or None
@@ -97,7 +103,7 @@ class Record(Costed):
     hypergrad_error : float or None
         A proven bound of ‖p_k - ∇f(λ_k)‖, where one is to be had.
     tol : float
-        The tolerance ε_k that was asked of x_k and q_k.
+        The tolerance ε_k that was asked of x_k and q_k; NaN of methods that ask none.
     inner_error : float or None
         A proven bound of ‖x_k - X(λ_k)‖.
     cg_residual : float or None
@@ -110,32 +116,35 @@ class Record(Costed):
     n_inner, n_cg : int
         Iterations of the inner solver and of CG.
     inner_status, cg_status : Status
-        How the two solves ended.
+        How the two solves ended; RUNNING of methods that make none.
     status : Status
         RUNNING, or why the method itself has stopped.
     costs : Costs
         What the run has spent until now.
+    details : object
+        What only one method has to say: a frozen dataclass of arrays and numbers, or None.
     """
 
-    k: int
-    lam: Array
-    value: float
-    value_error: float | None
-    hypergrad: Array
-    hypergrad_error: float | None
-    tol: float
-    inner_error: float | None
-    cg_residual: float | None
-    optimality: float
-    step: float
-    n_inner: int
-    n_cg: int
-    inner_status: Status
-    cg_status: Status
+    k: int = 0
+    lam: Array = None
+    value: float = math.nan
+    value_error: float | None = None
+    hypergrad: Array = None
+    hypergrad_error: float | None = None
+    tol: float = math.nan
+    inner_error: float | None = None
+    cg_residual: float | None = None
+    optimality: float = math.nan
+    step: float = math.nan
+    n_inner: int = 0
+    n_cg: int = 0
+    inner_status: Status = Status.RUNNING
+    cg_status: Status = Status.RUNNING
     status: Status = Status.RUNNING
     costs: Costs = Costs()
     estimate: float | None = None
     estimate_error: float | None = None
+    details: Any = None
 
     def _known(self) -> tuple[tuple[float, float], ...]:
         """Values of f(λ_k) and their errors, proven or estimated."""

@@ -248,7 +248,7 @@ def test_a_checkpoint_that_can_be_written_again_is_whole(tmp_path, monkeypatch):
     right, times = checkpoints.replacing, iter(range(99))
 
     def fails_once(target):
-        if next(times) == 1:
+        if next(times) == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return right(target)
 

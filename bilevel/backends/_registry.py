@@ -50,8 +50,8 @@ def register_backend(
         How users call it.
     backend : class or str
         What makes a :class:`Backend` of a device, mostly a subclass of
-        :class:`~bilevel.backends.array_api.ArrayAPIBackend`; or ``"package.module:Class"``, which is
-        imported when it is first asked for.
+        :class:`~bilevel.backends.array_api.ArrayAPIBackend`; or ``"package.module:Class"``, which
+        is imported when it is first asked for.
     modules : sequence of str, optional
         The packages whose types its arrays are, ``name`` when omitted.
 

@@ -46,7 +46,9 @@ __all__ = [
 def _check(X: Design, name: str) -> None:
     """A design from outside keeps a counter of the products that it makes."""
     if not isinstance(X.passes, Passes):
-        raise TypeError(f"{name}.passes must be a bilevel.design.Passes, got {described(X.passes)}.")
+        raise TypeError(
+            f"{name}.passes must be a bilevel.design.Passes, got {described(X.passes)}."
+        )
     if len(X.shape) != 2 or min(X.shape) < 1:
         raise ValueError(f"{name} must have the shape (rows, features), got {tuple(X.shape)}.")
 

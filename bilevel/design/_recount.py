@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 from ..backends import Array
 from ..meter import Passes
@@ -20,20 +21,24 @@ def recounted(design: Design) -> Design:
     >>> recounted(X).matmul(np.ones(2)), X.passes.total
     (array([1., 1.]), 0)
     """
-    held = {f.name for f in fields(design)} if is_dataclass(design) else set(vars(design))
-    changed = {"passes": Passes()} if "passes" in held else {}
-    if not changed and "base" in held:
-        changed = {"base": recounted(design.base)}  # type: ignore[attr-defined]
-    if not changed:
+    own: Any = design
+    held = {f.name for f in fields(own)} if is_dataclass(own) else set(vars(own))
+    changed: dict[str, Any] = {}
+    if "passes" in held:
+        changed = {"passes": Passes()}
+    elif "base" in held:
+        changed = {"base": recounted(own.base)}
+    else:
         raise TypeError(
             f"A {type(design).__name__} keeps neither a counter, as an attribute `passes`, nor a "
             "base design."
         )
-    if is_dataclass(design) and not isinstance(design, type):
-        return replace(design, **changed)
-    view = copy(design)
+    view: Any = copy(own)
+    if is_dataclass(own):
+        view = replace(own, **changed)  # type: ignore[type-var]
     vars(view).update(changed)
-    return view
+    found: Design = view
+    return found
 
 
 def row_square_norms(design: Design) -> Array:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 
-from . import certified, hoag, kept, maid, path, projected, secant
-from ._protocol import Method, Reporting, State
+from ._protocol import Method, Reporting, State, optimality
 from .hoag import HOAG, AdaptiveStep, FixedStep
 from .maid import MAID
 from .path import PathFollowing
@@ -22,7 +20,7 @@ __all__ = [
     "Reporting",
     "State",
     "get_method",
-    "state_modules",
+    "optimality",
 ]
 
 #: The methods by name, for ``minimize(..., method=name)`` and the command line.
@@ -49,8 +47,3 @@ def get_method(method: str | Method) -> Method:
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)} or a Method, got {method!r}.")
     return METHODS[method]()
-
-
-def state_modules() -> tuple[ModuleType, ...]:
-    """The modules whose dataclasses a checkpoint may hold."""
-    return (certified, hoag, kept, maid, path, projected, secant)
