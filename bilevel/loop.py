@@ -118,16 +118,25 @@ def _snapshots(
     while status is Status.RUNNING:
         with meter.running():
             state = method.step(problem, snapshot.state)
-            record = _read(problem, state, snapshot.n_iter + 1)
+            found = _read(problem, state)
             problem.backend.synchronize()
         meter.offered = None
-        record = replace(record, costs=before + metered(problem, meter))
+        costs = before + metered(problem, meter)
+        record = replace(found.record, k=snapshot.n_iter + 1, costs=costs, **found.fields)
         snapshot, status = snapshot.followed(state, record, state.x, every=every), record.status
         yield snapshot
 
 
-def _read(problem: Problem, state: State, k: int) -> Record:
-    """The record of a step, numbered, with its numbers on the host: one read of the device.
+@dataclass(frozen=True)
+class _Found:
+    """A record as its method made it, and what the loop puts into it."""
+
+    record: Record
+    fields: dict[str, Any]
+
+
+def _read(problem: Problem, state: State) -> _Found:
+    """Read the numbers of a step that its method left on the device, or to the loop: at once.
 
     A value or a slope that is no number ends the run, whatever the method makes of it.
     """
@@ -145,10 +154,9 @@ def _read(problem: Problem, state: State, k: int) -> Record:
     if record.step != record.step:
         wanted["step"] = norm(state.lam - record.lam, backend)
     read = dict(zip(wanted, backend.scalars(*wanted.values()), strict=True)) if wanted else {}
-    found = replace(record, k=k, status=state.status, **read)  # type: ignore[arg-type]
-    if not math.isfinite(found.value + found.optimality) and found.status in _GOING_WELL:
-        return replace(found, status=Status.NON_FINITE)
-    return found
+    ends = read.get("value", record.value), read.get("optimality", record.optimality)
+    lost = state.status in _GOING_WELL and not all(map(math.isfinite, ends))
+    return _Found(record, {**read, "status": Status.NON_FINITE if lost else state.status})
 
 
 _GOING_WELL = (Status.RUNNING, Status.CONVERGED)
