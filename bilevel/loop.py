@@ -12,8 +12,9 @@ from typing import Any
 
 from . import checkpoint as checkpoints
 from .backends import COUNT, NOT_NEGATIVE, Array, Has, Maybe, Number, described, flag, function
+from .design.shared import is_ours
 from .domains import Touches
-from .inner import Remarking
+from .inner import Remarking, lacking
 from .linalg import norm
 from .meter import BudgetSpent, Meter
 from .methods import Method, Reporting, State, get_method, optimality
@@ -99,7 +100,22 @@ def _start(
     tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
     lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
+    _refuse_bare_points(problem, lam, start)
     return Snapshot(_state(method.init(problem, lam, start, tol)))
+
+
+def _refuse_bare_points(problem: Problem, lam: Array, x0: Array | None) -> None:
+    """A model from outside has to make points that are whole; ours do."""
+    if is_ours(problem.inner):
+        return
+    point = problem.inner.at(problem.x(x0), lam)
+    missing = lacking(point)
+    if missing:
+        raise TypeError(
+            f"problem.inner.at must return a point with {', '.join(missing)}, got a "
+            f"{type(point).__name__}: derive its class from bilevel.inner.Point, which has what is "
+            "no mathematics."
+        )
 
 
 #: What a state has to have.

@@ -25,6 +25,7 @@ from .linear import LinearModel, linear_model
 from .minibatch import minibatches
 from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
 from .penalties import EachL2, GroupL2, Penalty, SingleL2
+from .point import Point, StraightRay, lacking
 from .tikhonov import FunctionOperator, Tikhonov
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Matern32",
     "Matern52",
     "Penalty",
+    "Point",
     "Polynomial",
     "Preconditioned",
     "Pushable",
@@ -60,6 +62,7 @@ __all__ = [
     "SingleL2",
     "SmoothedElasticNet",
     "Startable",
+    "StraightRay",
     "Swinging",
     "Tanh",
     "Tikhonov",
@@ -68,6 +71,7 @@ __all__ = [
     "from_functions",
     "grad_rounding",
     "kernel_ridge",
+    "lacking",
     "linear_model",
     "minibatches",
     "mlp",

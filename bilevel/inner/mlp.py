@@ -33,12 +33,13 @@ from ..backends import (
     described,
 )
 from ..design import Passes
-from ..linalg import dot, norm
+from ..linalg import norm
 from ..losses import LOSS, Loss
 from ._protocol import InnerConstants
 from ._weights import refuse_bad_weights
 from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
+from .point import Point
 
 
 class Activation(Protocol):
@@ -285,13 +286,17 @@ class MLP:
         return InnerConstants(None, None, None, top)
 
 
-@dataclass(frozen=True)
-class MLPPoint:
-    """A multilayer perceptron at (x, λ)."""
+class MLPPoint(Point):
+    """A multilayer perceptron at (x, λ).
 
-    model: MLP
-    x: Array
-    lam: Array
+    Without a diagonal: that of an indefinite Hessian preconditions nothing.
+    """
+
+    inner: MLP
+
+    @property
+    def model(self) -> MLP:
+        return self.inner
 
     @cached_property
     def carry(self) -> Array:
@@ -360,27 +365,6 @@ class MLPPoint:
     @property
     def cross_norm(self) -> Array | None:
         return self.penalty.cross_norm
-
-    def diag(self) -> None:
-        """None: the diagonal of an indefinite Hessian preconditions nothing."""
-        return
-
-    def ray(self, d: Array) -> MLPRay:
-        return MLPRay(self, d)
-
-
-@dataclass(frozen=True)
-class MLPRay:
-    """A multilayer perceptron along x + t d: nothing is shared, each t costs its own passes."""
-
-    start: MLPPoint
-    d: Array
-
-    def at(self, t: float) -> MLPPoint:
-        return self.start.model.at(self.start.x + t * self.d, self.start.lam)
-
-    def slope(self, point: Any) -> Array:
-        return dot(point.grad, self.d, self.start.model.backend)
 
 
 def mlp(

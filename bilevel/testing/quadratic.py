@@ -16,7 +16,7 @@ import numpy as np
 
 from .._cached import cached_property
 from ..backends import Array, Backend
-from ..inner import InnerConstants, Rounding
+from ..inner import InnerConstants, Point, Rounding
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
 from ..outer import OuterConstants, OuterRounding
 from .reference import spectral
@@ -101,17 +101,10 @@ class Quadratic:
         return self.backend.xp.matmul(self.matrix, v) + spread * v
 
 
-@dataclass(frozen=True)
-class QuadraticPoint:
+class QuadraticPoint(Point):
     """The quadratic at (x, λ)."""
 
     inner: Quadratic
-    x: Array
-    lam: Array
-
-    @property
-    def carry(self) -> None:
-        return None
 
     @cached_property
     def _scales(self) -> Array:
@@ -183,23 +176,6 @@ class QuadraticPoint:
 
     def diag(self) -> Array:
         return self.inner.backend.xp.linalg.diagonal(self.inner.matrix) + self._weights
-
-    def ray(self, d: Array) -> StraightRay:
-        return StraightRay(self, d)
-
-
-@dataclass(frozen=True)
-class StraightRay:
-    """x + t d for any objective: each trial is a point of its own."""
-
-    start: Any
-    d: Array
-
-    def at(self, t: float) -> Any:
-        return self.start.inner.at(self.start.x + t * self.d, self.start.lam)
-
-    def slope(self, point: Any) -> Array:
-        return self.start.inner.backend.xp.vecdot(point.grad, self.d)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from bilevel import losses
 from bilevel import outer as outers
 from bilevel.cross_validation import cross_validation
 from bilevel.domains import Box
-from bilevel.inner import InnerConstants
+from bilevel.inner import InnerConstants, StraightRay
 from bilevel.outer.effective import RidgeSmoother
 from bilevel.problem import Problem
 from bilevel.testing import KnownProblem, linear, quadratic
 from bilevel.testing.check import check_problem
 from bilevel.testing.check.causes import likely_factor, likely_mu
-from bilevel.testing.quadratic import StraightRay
 
 RNG = np.random.default_rng(3)
 N, P = 16, 4
