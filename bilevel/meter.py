@@ -16,7 +16,7 @@ from typing import Any
 
 from .status import Status
 
-__all__ = ["BudgetSpent", "Meter", "Passes", "Tally", "offer", "tick"]
+__all__ = ["BudgetSpent", "Meter", "Passes", "SharedPasses", "Tally", "offer", "tick"]
 
 #: The run whose work is being done.
 _RUNNING: ContextVar[Meter | None] = ContextVar("bilevel_running", default=None)
@@ -37,14 +37,20 @@ class BudgetSpent(Exception):  # it ends a run as Ctrl-C does, it is no error
 class Tally:
     """Numbers of one counter."""
 
-    forward: int = 0
-    backward: int = 0
-    columns: int = 0
+    forward: float = 0
+    backward: float = 0
+    columns: float = 0
 
-    def add(self, other: Tally, sign: int = 1) -> None:
+    def add(self, other: Tally, sign: float = 1) -> None:
         self.forward += sign * other.forward
         self.backward += sign * other.backward
         self.columns += sign * other.columns
+
+
+def _tidy(number: float) -> float:
+    """An integer where it is one but for the rounding of shares."""
+    nearest = round(number)
+    return nearest if abs(number - nearest) <= 1e-9 * max(1.0, abs(number)) else number
 
 
 class Passes:
@@ -55,9 +61,10 @@ class Passes:
 
     Attributes
     ----------
-    forward, backward : int
-        Products X @ V and Xᵀ @ R, each with any number of columns.
-    columns : int
+    forward, backward : int, or float
+        Products X @ V and Xᵀ @ R, each with any number of columns. Those with some of the rows
+        count as their share (:class:`SharedPasses`).
+    columns : int, or float
         The same, each column counted on its own.
 
     Examples
@@ -78,22 +85,22 @@ class Passes:
         return self._totals if meter is None else meter.tally(self)
 
     @property
-    def forward(self) -> int:
-        return self._told.forward
+    def forward(self) -> float:
+        return _tidy(self._told.forward)
 
     @property
-    def backward(self) -> int:
-        return self._told.backward
+    def backward(self) -> float:
+        return _tidy(self._told.backward)
 
     @property
-    def columns(self) -> int:
-        return self._told.columns
+    def columns(self) -> float:
+        return _tidy(self._told.columns)
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Passes over the data, forward and backward."""
         told = self._told
-        return told.forward + told.backward
+        return _tidy(told.forward + told.backward)
 
     def count_forward(self, v: Any) -> None:
         self._count(Tally(forward=1, columns=1 if v.ndim == 1 else int(v.shape[1])))
@@ -112,8 +119,37 @@ class Passes:
         self._totals.add(one)
 
     def __repr__(self) -> str:
-        told = self._told
-        return f"Passes(forward={told.forward}, backward={told.backward}, columns={told.columns})"
+        return f"Passes(forward={self.forward}, backward={self.backward}, columns={self.columns})"
+
+
+class SharedPasses(Passes):
+    """The counter of some rows of a matrix: their products are so much of a pass over it all.
+
+    Parameters
+    ----------
+    whole : Passes
+        The counter of the matrix, where the share is entered.
+    share : float
+        The rows, of all: more than 1 where some are taken several times.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> X = bilevel.as_design(np.eye(4))
+    >>> part = SharedPasses(X.passes, 0.25)
+    >>> part.count_forward(np.ones(4))
+    >>> part.total, X.passes.total
+    (1, 0.25)
+    """
+
+    def __init__(self, whole: Passes, share: float) -> None:
+        super().__init__()
+        self._whole, self._share = whole, share
+
+    def _count(self, one: Tally) -> None:
+        share = self._share
+        self._whole._count(Tally(share * one.forward, share * one.backward, share * one.columns))
+        self._totals.add(one)
 
 
 def tick() -> None:
@@ -161,7 +197,7 @@ class Meter:
     def __init__(
         self,
         *,
-        passes: Callable[[], int] | None = None,
+        passes: Callable[[], float] | None = None,
         max_passes: float | None = None,
         max_seconds: float | None = None,
         progress: Callable[[], Any] | None = None,

@@ -17,19 +17,20 @@ class Costs:
 
     Attributes
     ----------
-    passes : int
-        Products with the training data, X @ V or Xᵀ @ R, each with any number of columns.
-    column_passes : int
+    passes : int, or float
+        Products with the training data, X @ V or Xᵀ @ R, each with any number of columns; those
+        with some of the rows count as their share.
+    column_passes : int, or float
         The same, each column counted.
-    outer_passes : int
+    outer_passes : int, or float
         Products with the data of the outer criterion.
     seconds : float
         Wall-clock seconds inside the method; what the consumers of the stream do is not counted.
     """
 
-    passes: int = 0
-    column_passes: int = 0
-    outer_passes: int = 0
+    passes: float = 0
+    column_passes: float = 0
+    outer_passes: float = 0
     seconds: float = 0.0
 
     def __add__(self, other: Costs) -> Costs:
@@ -55,15 +56,15 @@ class Costed:
     costs: Costs
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.costs.passes
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         return self.costs.column_passes
 
     @property
-    def outer_passes(self) -> int:
+    def outer_passes(self) -> float:
         return self.costs.outer_passes
 
     @property

@@ -103,11 +103,11 @@ class StackedInner:
         return self.parts[0].n_hyperparameters
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return sum(part.passes for part in self.parts)
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         return sum(part.column_passes for part in self.parts)
 
     def start(self) -> Array:
@@ -261,7 +261,7 @@ class StackedOuter:
     layout: Layout
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return sum(part.passes for part in self.parts)
 
     def constants(self) -> OuterConstants:

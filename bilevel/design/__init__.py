@@ -14,11 +14,11 @@ from ..backends import (
     described,
     is_sparse,
 )
-from ..meter import Passes
+from ..meter import Passes, SharedPasses
 from ._host import from_host
 from ._protocol import Design, Rounds, rounded
 from ._reach import Reach
-from ._recount import recounted, row_square_norms
+from ._recount import part_of, recounted, row_square_norms
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -33,10 +33,12 @@ __all__ = [
     "Passes",
     "Reach",
     "Rounds",
+    "SharedPasses",
     "Standardized",
     "WithIntercept",
     "as_design",
     "from_host",
+    "part_of",
     "recounted",
     "rounded",
     "row_square_norms",

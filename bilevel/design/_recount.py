@@ -6,13 +6,15 @@ from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from ..backends import Array
-from ..meter import Passes
+from ..backends import Array, HostIndex
+from ..meter import Passes, SharedPasses
 from ._protocol import Design
 
 
-def recounted(design: Design) -> Design:
+def recounted(design: Design, passes: Passes | None = None) -> Design:
     """Return a view of a design whose passes are counted apart; no data are copied.
+
+    ``passes`` is the counter, a new one when omitted.
 
     Examples
     --------
@@ -25,9 +27,9 @@ def recounted(design: Design) -> Design:
     held = {f.name for f in fields(own)} if is_dataclass(own) else set(vars(own))
     changed: dict[str, Any] = {}
     if "passes" in held:
-        changed = {"passes": Passes()}
+        changed = {"passes": Passes() if passes is None else passes}
     elif "base" in held:
-        changed = {"base": recounted(own.base)}
+        changed = {"base": recounted(own.base, passes)}
     else:
         raise TypeError(
             f"A {type(design).__name__} keeps neither a counter, as an attribute `passes`, nor a "
@@ -39,6 +41,20 @@ def recounted(design: Design) -> Design:
     vars(view).update(changed)
     found: Design = view
     return found
+
+
+def part_of(design: Design, index: HostIndex) -> Design:
+    """Return these rows of a design, whose products count as their share of a pass over it.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> X = bilevel.as_design(np.eye(2))
+    >>> part_of(X, np.array([1])).matmul(np.ones(2)), X.passes.total
+    (array([1.]), 0.5)
+    """
+    share = len(index) / design.shape[0]
+    return recounted(design.rows(index), SharedPasses(design.passes, share))
 
 
 def row_square_norms(design: Design) -> Array:

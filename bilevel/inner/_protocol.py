@@ -295,11 +295,11 @@ class Inner(Protocol):
         ...
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Passes over the data (or evaluations, where there is no matrix) until now."""
         ...
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         """The same, each right-hand side counted on its own."""
         ...

@@ -78,12 +78,12 @@ class FunctionInner:
     _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Calls of the functions until now, those for differences included."""
         return self._calls.total
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         """The same: every call takes one direction."""
         return self._calls.total
 

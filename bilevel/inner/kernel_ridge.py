@@ -176,11 +176,11 @@ class KernelRidge:
         return self.kernel.n_parameters + 1
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.counter.total
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         return self.counter.columns
 
     def matrix(self, lam: Array) -> KernelMatrix:

@@ -18,8 +18,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, dense_backend_of, flag
-from ..design import Design, Reach, WithIntercept, as_design, rounded, row_square_norms
+from ..backends import Array, Backend, Has, HostIndex, dense_backend_of, flag
+from ..design import (
+    Design,
+    Reach,
+    WithIntercept,
+    as_design,
+    part_of,
+    rounded,
+    row_square_norms,
+)
 from ..linalg import Preconditioner, dot
 from ..linalg.rounding import gamma, upper_norm
 from ..losses import LOSS, Accounted, Loss, Totals, refuse_without_support
@@ -98,11 +106,11 @@ class LinearModel:
         return self.design.entries
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.design.passes.total
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         return self.design.passes.columns
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> LinearPoint:
@@ -115,6 +123,30 @@ class LinearModel:
     def reach(self) -> Reach:
         """What rounding does to products with X."""
         return Reach.of(self.design)
+
+    def rows(self, index: HostIndex, *, factor: float | None = None) -> LinearModel:
+        """The model of these rows, to stand for all; its passes count as their share.
+
+        Parameters
+        ----------
+        index : array of int, shape (k,)
+            On the host; a row may come several times.
+        factor : float, optional
+            Of the losses, n / k when omitted: then the mean over random rows is h.
+        """
+        n, backend = self.design.shape[0], self.backend
+        weights = self.sample_weight
+        if weights is None:
+            shape = (n, *(1,) * len(self.tail))
+            weights = backend.xp.ones(shape, dtype=self.dtype, device=backend.device)
+        factor = n / max(len(index), 1) if factor is None else factor
+        return replace(
+            self,
+            design=part_of(self.design, index),
+            y=take_rows(self.y, index, backend),
+            sample_weight=factor * take_rows(weights, index, backend),
+            _norms={},
+        )
 
     def weigh(self, rows: Array) -> Array:
         """S times an array of the shape of the margins, or with one more axis."""
@@ -529,6 +561,11 @@ class LinearRay:
         backend = self.start.model.backend
         data = dot(point.loss_derivative, self.d_margins, backend)
         return data + dot(point.penalty.grad, self.d, backend)
+
+
+def take_rows(array: Array, index: HostIndex, backend: Backend) -> Array:
+    """Rows of an array by their numbers."""
+    return backend.xp.take(array, backend.asarray(index), axis=0)
 
 
 def _below(rows: Array, last: Array, backend: Backend) -> Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..backends import deal_batches, described
 from .linear import LinearModel
 
@@ -12,7 +10,7 @@ def minibatches(model: LinearModel, n_batches: int, seed: int = 0) -> tuple[Line
     """Split the rows at random into batches, each with its losses scaled up to all rows.
 
     Batch b has the objective (n_batches) Σ_{i in b} s_i ℓ_i + r, so that the mean over the
-    batches is h.
+    batches is h. Its passes count as its share of those of the model.
 
     Parameters
     ----------
@@ -34,22 +32,5 @@ def minibatches(model: LinearModel, n_batches: int, seed: int = 0) -> tuple[Line
     """
     if not isinstance(model, LinearModel):
         raise TypeError(f"model must be a LinearModel, got {described(model)}.")
-    n, backend = model.design.shape[0], model.backend
-    xp = backend.xp
-    weights = model.sample_weight
-    if weights is None:
-        shape = (n, *(1,) * len(model.tail))
-        weights = xp.ones(shape, dtype=model.dtype, device=backend.device)
-    batches = []
-    for rows in deal_batches(n, n_batches, seed):
-        index = backend.asarray(rows)
-        batches.append(
-            replace(
-                model,
-                design=model.design.rows(rows),
-                y=xp.take(model.y, index, axis=0),
-                sample_weight=n_batches * xp.take(weights, index, axis=0),
-                _norms={},
-            )
-        )
-    return tuple(batches)
+    n = model.design.shape[0]
+    return tuple(model.rows(index, factor=n_batches) for index in deal_batches(n, n_batches, seed))

@@ -244,11 +244,11 @@ class MLP:
         return self.network.n_layers
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.counter.total
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         return self.counter.columns
 
     def weigh(self, rows: Array) -> Array:

@@ -47,7 +47,7 @@ class Predictor(Protocol):
         ...
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Passes over the rows until now."""
         ...
 
@@ -87,7 +87,7 @@ class LinearPredictor:
         return False
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.design.passes.total
 
     def at(self, x: Array, lam: Array) -> LinearPrediction:

@@ -107,6 +107,6 @@ class Outer(Protocol):
     def constants(self) -> OuterConstants: ...
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Passes over the criterion's own data until now."""
         ...

@@ -32,7 +32,7 @@ class RowsPredictor:
         return int(self.rows.shape[0])
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.counter.total
 
     def row_square_norms(self) -> None:

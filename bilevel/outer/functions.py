@@ -46,7 +46,7 @@ class FunctionOuter:
     _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Calls of the functions until now, those for differences included."""
         return self._calls.total
 

@@ -30,7 +30,7 @@ class GCV:
     smoother: Smoother
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> GCVPoint:

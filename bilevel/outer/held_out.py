@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, flag
-from ..design import Design, Reach, WithIntercept
+from ..backends import Array, HostIndex, flag
+from ..design import Design, Reach, WithIntercept, part_of
 from ..inner._rows import RowRounding
-from ..inner.linear import beside, check_rows, matmul, rmatmul, weigh
+from ..inner.linear import beside, check_rows, matmul, rmatmul, take_rows, weigh
 from ..linalg.rounding import gamma, unit_roundoff
 from ..losses import Accounted, Loss
 from ._predicted import PredictedPoint
@@ -49,12 +49,28 @@ class HeldOut:
         return self.predictor.design
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> HeldOutPoint:
         linear = isinstance(self.predictor, LinearPredictor)
         return (LinearHeldOutPoint if linear else HeldOutPoint)(self, x, lam)
+
+    def rows(self, index: HostIndex) -> HeldOut:
+        """The criterion of these rows, to stand for all; its passes count as their share.
+
+        ``index`` is on the host, shape (k,); the losses are taken n / k times.
+        """
+        backend, s, n = self.predictor.backend, self.sample_weight, self.predictor.n_rows
+        factor = n / max(len(index), 1)
+        shape = (n, *(1,) * len(self.loss.output_shape))
+        weights = backend.xp.ones(shape, dtype=self.predictor.dtype, device=backend.device)
+        return replace(
+            self,
+            predictor=LinearPredictor(part_of(self.design, index)),
+            y=take_rows(self.y, index, backend),
+            sample_weight=factor * take_rows(weights if s is None else s, index, backend),
+        )
 
     def weigh(self, rows: Array) -> Array:
         return weigh(self.sample_weight, rows)

@@ -39,7 +39,7 @@ class MarginalLikelihood:
     smoother: Smoother
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """0: its products are those of the inner model, which counts them."""
         return 0
 

@@ -47,7 +47,7 @@ class SURE:
     smoother: Smoother
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> SUREPoint:
@@ -102,7 +102,7 @@ class MonteCarloSURE:
     epsilon: float
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> MonteCarloSUREPoint:

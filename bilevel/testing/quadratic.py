@@ -68,11 +68,11 @@ class Quadratic:
         return int(self.slope.shape[1])
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.counter.total
 
     @property
-    def column_passes(self) -> int:
+    def column_passes(self) -> float:
         return self.counter.columns
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> QuadraticPoint:
@@ -205,7 +205,7 @@ class QuadraticOuter:
     counter: Counter = field(default_factory=Counter, compare=False, repr=False)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         return self.counter.total
 
     def at(self, x: Array, lam: Array) -> QuadraticOuterPoint:
