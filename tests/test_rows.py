@@ -61,14 +61,14 @@ def test_a_product_with_some_rows_costs_their_share(csr):
     loss, y = LABELS["logistic"]
     h, g = inner.linear_model(data, y, loss), outer.held_out(data, y, loss)
     part = h.rows(np.arange(3))
-    part.at(np.ones(3), np.zeros(1)).grad  # two products
+    _ = part.at(np.ones(3), np.zeros(1)).grad  # two products
     assert (part.passes, h.passes, h.column_passes) == (2, 0.5, 0.5)
     part.at(np.ones(3), np.zeros(1)).hvp(np.ones((3, 4)))  # margins and one product of each kind
     assert (h.passes, h.column_passes) == (1.25, 2.75)
-    g.rows(np.arange(6)).at(np.ones(3), np.zeros(1)).grad_x
+    _ = g.rows(np.arange(6)).at(np.ones(3), np.zeros(1)).grad_x
     assert g.passes == 1
     for _ in range(9):
-        h.rows(np.arange(4)).at(np.ones(3), np.zeros(1)).value
+        _ = h.rows(np.arange(4)).at(np.ones(3), np.zeros(1)).value
     assert h.passes == 4.25  # thirds that add up to a number
 
 

@@ -55,14 +55,14 @@ class CheckReport:
         What the theory would like and the problem does not state or have.
     checked : tuple of str
         The checks that were made.
-    passes : int
+    passes : int, or float
         What they cost: passes over the data of both levels, or evaluations of functions.
     """
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     checked: tuple[str, ...]
-    passes: int = 0
+    passes: float = 0
 
     @property
     def ok(self) -> bool:
