@@ -43,7 +43,7 @@ class Layout:
         return sum(math.prod(shape) for shape in self.shapes)
 
     def split(self, x: Array) -> list[Array]:
-        """X, or directions (p, k), as parts of their own shapes."""
+        """The vector x, or directions (p, k), as parts of their own shapes."""
         parts, start = [], 0
         for shape in self.shapes:
             stop = start + math.prod(shape)

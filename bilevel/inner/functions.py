@@ -101,7 +101,7 @@ class FunctionInner:
         return FunctionPoint(self, x, lam)
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
-        """H and ∂_x h, checked and counted."""
+        """The pair h, ∂_x h, checked and counted."""
         self._calls.count_call()
         result = self.value_and_grad(x, lam)
         return check_value_and_grad(result, self.x_shape, self.backend, self.dtype)

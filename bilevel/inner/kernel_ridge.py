@@ -237,7 +237,7 @@ class KernelRidge:
 
     @property
     def _rounding(self) -> float:
-        """R with |E_ij| ≤ r √(k_ii k_jj)."""
+        """An r with |E_ij| ≤ r √(k_ii k_jj)."""
         return kernel_rounding(self.kernel, int(self.X.shape[1]), self._eps)
 
     def grad_rounding(self, lam: Array) -> tuple[float, float]:

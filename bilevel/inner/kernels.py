@@ -54,7 +54,7 @@ class Rounding(Protocol):
     """A kernel that knows how much of it is lost in rounding."""
 
     def rounding(self, n_features: int, eps: float) -> float:
-        """R with |k as computed - k(x, z)| ≤ r √(k(x, x) k(z, z)); eps is that of the dtype."""
+        """An r with |k as computed - k(x, z)| ≤ r √(k(x, x) k(z, z)); eps is that of the dtype."""
         ...
 
 

@@ -40,7 +40,7 @@ class Poisson(Pointwise):
         return backend.xp.exp(t) - y * t
 
     def least(self, y: Array, backend: Backend) -> Array:
-        """Y - y log y, at e^t = y; 0 where y = 0."""
+        """The value y - y log y, at e^t = y; 0 where y = 0."""
         xp = backend.xp
         return y - y * xp.log(xp.where(y > 0, y, xp.ones_like(y)))
 

@@ -57,7 +57,7 @@ class FunctionOuter:
         return FunctionOuterPoint(self, x, lam)
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
-        """G and ∂_x g, checked and counted."""
+        """The pair g, ∂_x g, checked and counted."""
         self._calls.count_call()
         result = self.value_and_grad(x, lam)
         return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
