@@ -90,7 +90,7 @@ class Problem:
 
     @cached_property
     def probe(self) -> tuple[float, float]:
-        """The values of h and g at an arbitrary point, the same each time: they tell other data apart."""
+        """Values of h and g at an arbitrary point, the same each time: they tell data apart."""
         backend = self.backend
         lam = self.domain.project(self.lam(0.0), backend)
         x = backend.normal(0, tuple(self.inner.x_shape), self.dtype)
