@@ -235,6 +235,13 @@ def plot(result: Any, panels: Sequence[Panel] = (PANELS[1], PANELS[3], PANELS[4]
     return figure
 
 
+def picture_formats() -> tuple[str, ...]:
+    """The suffixes that :func:`save_plot` knows."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return tuple(f".{suffix}" for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
+
+
 def save_plot(result: Any, path: Any) -> None:
     """Draw a run into a file, whole or not at all; the suffix chooses the format, PNG without one.
 

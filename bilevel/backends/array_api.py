@@ -97,7 +97,9 @@ class ArrayAPIBackend:
         value = self._known(value)
         array = self.xp.asarray(value, dtype=dtype, device=self.device)
         wanted = dtype if dtype is not None else getattr(value, "dtype", None)
-        if str(wanted).endswith("float64") and array.dtype != self.xp.float64:
+        # By name, too: a dtype of NumPy is not that of torch.
+        is_double = wanted is self.xp.float64 or str(wanted).endswith("float64")
+        if is_double and str(array.dtype).endswith("float32"):
             raise BackendUnavailableError(
                 f"The {self.name} backend turned float64 into {array.dtype}: for JAX set "
                 "JAX_ENABLE_X64=1, for a device without float64 ask for float32."

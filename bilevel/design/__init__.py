@@ -22,9 +22,10 @@ from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
 from .mixed import MixedPrecision
-from .standardized import Standardized
+from .standardized import COARSE, Standardized
 
 __all__ = [
+    "COARSE",
     "CSRDesign",
     "DenseDesign",
     "Design",
