@@ -664,3 +664,12 @@ def test_a_dtype_that_the_library_does_not_give_is_refused(csv: Path) -> None:
             assert "JAX_ENABLE_X64=1" in result.output
     finally:
         jax.config.update("jax_enable_x64", before)
+
+
+def test_the_classes_of_a_model_against_all_others_have_two_names(tmp_path: Path) -> None:
+    """The positive one may be called "other"."""
+    rows = "".join(f"{i}.5,{('a', 'b', 'other')[i * 5 % 3]}\n" for i in range(12))
+    (tmp_path / "a.csv").write_text("x,y\n" + rows)
+    words = ("--positive", "other", "--max-iter", "2", "-q", "--save", tmp_path / "m.npz")
+    assert run("tune", tmp_path / "a.csv", *words).exit_code == 0
+    assert load_model(tmp_path / "m.npz").classes.tolist() == ["not other", "other"]

@@ -72,7 +72,8 @@ class Prepared:
         if self.columns.scaling is not None:
             coef = coef / self.columns.scaling.scale
             intercept -= float(self.columns.scaling.mean @ coef)
-        negative = str(labels.negatives[0]) if len(labels.negatives) == 1 else "other"
+        others = labels.negatives
+        negative = str(others[0]) if len(others) == 1 else f"not {labels.positive}"
         classes = np.array([negative, str(labels.positive)])
         names = None if self.columns.names is None else np.array(self.columns.names)
         return io.LinearClassifier(coef, intercept, host(result.lam), classes, names)
@@ -353,7 +354,8 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     if result.best is None or not math.isfinite(result.fun):
         _say_nothing_was_found(o, result, console)
         return result.status, True
-    model = prepared.classifier(result, inputs.labels)
+    with _told(o.train, ValueError):
+        model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
     # The files first: neither the certificate nor a closed pipe is to cost the model.
     written, failed = write_all(_files(o, result, model, rows, settings))
