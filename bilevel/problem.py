@@ -86,7 +86,10 @@ class Problem:
     @cached_property
     def outer_constants(self) -> OuterConstants:
         """The constants of g; they hold for every x and λ, so they are computed once."""
-        return self.outer.constants()
+        found = self.outer.constants()
+        if not isinstance(found, OuterConstants):
+            raise TypeError(f"outer.constants must return OuterConstants, got {described(found)}.")
+        return found
 
     @cached_property
     def probe(self) -> tuple[float, float]:

@@ -7,6 +7,7 @@ array([0.5])
 """
 
 from ._arguments import (
+    BOUND,
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
@@ -45,6 +46,7 @@ from ._registry import (
 from ._sparse_check import check_sparse
 
 __all__ = [
+    "BOUND",
     "COUNT",
     "NOT_NEGATIVE",
     "POSITIVE",

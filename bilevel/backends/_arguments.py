@@ -252,6 +252,8 @@ class Maybe:
 
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(at_least=0)
+#: What is at most that, which says nothing where it is infinite.
+BOUND = Number(at_least=0, finite=False)
 COUNT = Whole(1)
 #: Of a draw: what NumPy's and Python's generators both take.
 SEED = Whole(0)

@@ -29,6 +29,7 @@ from ..backends import (
 )
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
+from ..linalg.rounding import known
 from ._predicted import PredictedPoint, SmoothedPoint
 from ._predictor import Predictor
 from ._protocol import OuterConstants
@@ -161,7 +162,7 @@ def _constants(predictor: Predictor) -> OuterConstants:
         return OuterConstants(None, 0.0)
     backend = predictor.backend
     (square,) = backend.scalars(backend.xp.sum(rows))
-    return OuterConstants(2 * square, 0.0)
+    return OuterConstants(known(2 * square), 0.0)
 
 
 def sure(model: LinearModel | KernelRidge, noise: float) -> SURE:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
-from ..inner import Inner, InnerConstants, InnerPoint, grad_rounding
+from ..inner import Inner, InnerConstants, InnerPoint, grad_rounding, inner_constants
 from ..linalg import norm
 from ..meter import tick
 from ..status import Status
@@ -144,7 +144,7 @@ def solve(
     SOLVER(solver, "solver")
     tol = POSITIVE(tol, "tol")
     min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
-    constants = inner.constants(lam)
+    constants = inner_constants(inner, lam)
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
     status, n_iter = Status.STALLED, 0

@@ -428,7 +428,6 @@ FAULTS: dict[str, tuple[Callable[[], Problem], str]] = {
         wrong_constant(mu=lambda lam: max(1.0, float(np.exp(lam.min())))),
         "inner.constants().mu",
     ),
-    "μ is NaN": (wrong_constant(mu=lambda lam: float("nan")), "inner.constants().mu"),
     "smoothness without the penalty": (
         wrong_constant(smoothness=lambda lam: LOSS_TOP),
         "inner.constants().smoothness",
