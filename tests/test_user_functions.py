@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bilevel
-from bilevel import Problem, inner, outer
+from bilevel import Problem, Status, inner, outer
 
 #: The λ at which X(λ) = 1/(1 + e^λ) is 0.3, where g is 0.
 BEST = math.log(7 / 3)
@@ -112,3 +112,109 @@ def test_weights_beyond_the_floats_state_finite_curvature():
         found = penalty.constants(lam, bilevel.get_backend("numpy"))
         assert 1e300 < found.mu < INF
         assert found.smoothness == INF
+
+
+# -- arrays that go out to users' functions, and come back --------------------------------------
+
+
+def writes(f: Any) -> Any:
+    """The same, into whose arrays it writes at its end."""
+
+    def call(*arrays: Any) -> Any:
+        found = f(*(np.array(a) for a in arrays))
+        for array in arrays:
+            array[...] = 7.0
+        return found
+
+    return call
+
+
+def in_one_buffer(f: Any) -> Any:
+    """The same, whose gradient or product comes in the same array each time."""
+    buffer = None
+
+    def call(*arrays: Any) -> Any:
+        nonlocal buffer
+        found = f(*arrays)
+        array = found[1] if isinstance(found, tuple) else found
+        buffer = np.empty_like(array) if buffer is None else buffer
+        buffer[...] = array
+        return (found[0], buffer) if isinstance(found, tuple) else buffer
+
+    return call
+
+
+PRODUCTS = {
+    "hvp": lambda x, lam, v: (np.exp(lam[0]) + 1) * v,
+    "cross_jvp": lambda x, lam, d: np.exp(lam[0]) * d[0] * x,
+    "cross_vjp": lambda x, lam, q: np.exp(lam) * (x @ q),
+}
+
+
+@pytest.mark.parametrize("wrap", [writes, in_one_buffer])
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_users_functions_may_do_what_they_like_with_their_arrays(wrap, method):
+    """Those that wrote into x, or reused a buffer, "converged" at λ = 0."""
+    wrapped = problem(wrap(h), wrap(g), **{name: wrap(f) for name, f in PRODUCTS.items()})
+    plain = problem(h, g, **PRODUCTS)
+    found, right = (bilevel.minimize(p, method=method) for p in (wrapped, plain))
+    assert (found.status, found.fun) == (right.status, right.fun)
+    np.testing.assert_array_equal(found.lam, right.lam)
+    assert found.lam[0] == pytest.approx(BEST, abs=1e-3 if method == "path" else 0.1)
+
+
+def test_a_record_belongs_to_who_is_handed_it():
+    """One that a callback changed was the next λ of the run, and "converged" there."""
+
+    def spoil(record: Any) -> None:
+        record.lam[:] = 5.0
+        record.hypergrad[:] = 0.0
+
+    found, right = bilevel.minimize(problem(), callback=spoil), bilevel.minimize(problem())
+    assert (found.status, found.lam[0], found.jac[0]) == (right.status, right.lam[0], right.jac[0])
+    several = bilevel.multistart(problem(), [0.0], callback=lambda s, record: spoil(record))
+    assert several.results[0].lam[0] == right.lam[0]
+    stream, last = bilevel.iterate(problem(), tol=None), 0.0
+    for record in stream:
+        last = record.lam[0]
+        spoil(record)
+    assert last == right.lam[0]
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("calls", [0, 12])
+def test_a_value_that_is_no_number_is_said(bad, method, calls):
+    """Of an h that is NaN while its gradient is not, the searches "stalled"."""
+    made = 0
+
+    def broken(x: Any, lam: Any) -> Any:
+        nonlocal made
+        made += 1
+        value, grad = h(x, lam)
+        return (bad if made > calls else value), grad
+
+    assert bilevel.minimize(problem(broken), method=method).status is Status.NON_FINITE
+
+
+def test_what_users_functions_return_is_named():
+    torch = pytest.importorskip("torch")
+    returned = {
+        r"value_and_grad \(its gradient\) must be a plain array, got a MaskedArray": (
+            lambda x, lam: (h(x, lam)[0], np.ma.array(x, mask=[0, 1]))
+        ),
+        r"value_and_grad \(its value\) must be a plain array": lambda x, lam: (np.ma.masked, x),
+        r"value_and_grad \(its gradient\) must return an array of numpy, got .* torch.Tensor": (
+            lambda x, lam: (0.0, torch.zeros(2, dtype=torch.float64))
+        ),
+    }
+    for said, f in returned.items():
+        with pytest.raises(TypeError, match=said):
+            bilevel.minimize(problem(f))
+    with pytest.raises(TypeError, match="returned by hvp must be a plain array"):
+        bilevel.minimize(problem(h, hvp=lambda x, lam, v: np.ma.array(v)))
+
+
+def test_an_answer_that_is_neither_true_nor_false_is_refused():
+    with pytest.raises(TypeError, match=r"callback must return .* got an array of shape \(2,\)"):
+        bilevel.minimize(problem(), callback=lambda record: np.zeros(2))

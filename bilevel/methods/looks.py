@@ -210,7 +210,7 @@ class Solved:
         moved: bool,
     ) -> Solved:
         assert found.energy_estimates is not None  # both accuracies that are asked for have them
-        backend = problem.backend
+        backend, stayed = problem.backend, problem.backend.xp.zeros_like(point.value)
         return cls(
             residual=found.residual,
             energies=found.energies,
@@ -224,7 +224,7 @@ class Solved:
             ),
             grad_norm=norm(look.grad, backend),
             distance=norm(point.x - look.point.x, backend),
-            fall=look.point.value - point.value,
+            fall=look.point.value - point.value if moved else stayed,  # inf - inf is none
             ready=look.ready,
             moved=moved,
         )

@@ -172,6 +172,8 @@ def solve(
         status = Status.CONVERGED  # its rounding is not within the target, as might have been
     elif status is Status.RUNNING:
         status = Status.STALLED
+    if status is Status.STALLED and not math.isfinite(*inner.backend.scalars(last.point.value)):
+        status = Status.NON_FINITE  # no search finds what is less than NaN
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
 

@@ -219,7 +219,7 @@ def loops() -> list[Door]:
                 **_BUDGETS,
                 "lam0": lam,
                 "progress": NO_FUNCTION,
-                "checkpoint": [3, "", "no/such/folder/x", True, b"x", "."],
+                "checkpoint": [3, "", "no/such/folder/x", True, b"x", ".", "a\0b", "x" * 300],
                 "resume": [*NO_FLAG, True],
             },
         ),
