@@ -101,6 +101,7 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
         name = like
     else:
         found = library_of(like)
+        _refuse_without_numbers(like)
         if found is None:
             raise TypeError(
                 f"No backend for an object of type {type(like).__name__}: expected an array of "
@@ -110,6 +111,23 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
     module, cls = _CLASSES[name]
     backend: Backend = getattr(importlib.import_module(f".{module}", __package__), cls)(device)
     return backend
+
+
+def _refuse_without_numbers(array: Any) -> None:
+    """Refuse what stands for numbers that are yet to come, or is no one array.
+
+    Raises
+    ------
+    TypeError
+        If it is traced by JAX (jit, grad, vmap), or a nested tensor of torch.
+    """
+    if any(cls.__name__ == "Tracer" for cls in type(array).__mro__):
+        raise TypeError(
+            "An array that JAX traces holds no numbers yet: call bilevel outside of jax.jit, "
+            "jax.grad and jax.vmap."
+        )
+    if getattr(array, "is_nested", False) is True:
+        raise TypeError("A nested tensor has rows of several lengths: pad them to one array.")
 
 
 def _device_of(array: Any) -> Any:
@@ -173,8 +191,8 @@ def refuse_matrix_classes(array: Any, name: str) -> None:
     """
     if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
         raise TypeError(
-            f"{name} must be a plain array, got a {type(array).__name__}: fill what is masked "
-            "and take numpy.asarray of it."
+            f"{name} must be a plain array, got a {type(array).__name__}: leave out or fill "
+            "what is masked, and take numpy.asarray of it."
         )
 
 

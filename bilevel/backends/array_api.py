@@ -108,8 +108,9 @@ class ArrayAPIBackend:
 
     def _known(self, value: Any) -> Any:
         """Give an array of this library, or one on the host."""
-        from ._registry import get_backend, library_of
+        from ._registry import get_backend, library_of, refuse_matrix_classes
 
+        refuse_matrix_classes(value, "What becomes an array")
         library = library_of(value)
         if library == self.name:
             return value

@@ -33,7 +33,7 @@ from ..linalg.rounding import known
 from ._predicted import PredictedPoint, SmoothedPoint
 from ._predictor import Predictor
 from ._protocol import OuterConstants
-from ._rows import refuse_other_models
+from ._rows import refuse_other_models, standard_deviation
 from .effective import Smoother, smoother
 from .fitted import fitted
 
@@ -185,7 +185,7 @@ def sure(model: LinearModel | KernelRidge, noise: float) -> SURE:
     2.5
     """
     refuse_other_models(model, LinearModel, KernelRidge)
-    noise = POSITIVE(noise, "noise")
+    noise = standard_deviation(noise, model.dtype, model.backend)
     return SURE(fitted(model), model.y, noise, smoother(model))
 
 
@@ -215,7 +215,7 @@ def perturbed_targets(
     """
     backend = dense_backend_of(y=y)
     common_dtype(backend, y=y)
-    noise, n_probes = POSITIVE(noise, "noise"), COUNT(n_probes, "n_probes")
+    noise, n_probes = standard_deviation(noise, y.dtype, backend), COUNT(n_probes, "n_probes")
     seed = SEED(seed, "seed")
     if y.ndim != 1 or y.shape[0] == 0:
         raise ValueError(f"y must have shape (n,), n not 0, got {tuple(y.shape)}.")
@@ -253,7 +253,8 @@ def monte_carlo_sure(
     ()
     """
     refuse_other_models(model, LinearModel, KernelRidge)
-    noise, epsilon = POSITIVE(noise, "noise"), POSITIVE(epsilon, "epsilon")
+    noise = standard_deviation(noise, model.dtype, model.backend)
+    epsilon = POSITIVE(epsilon, "epsilon")
     backend = dense_backend_of(y=model.y, probes=probes)
     common_dtype(backend, y=model.y, probes=probes)
     if model.y.ndim != 2:
