@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function
+from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function, lent
 from .domains import Touches
 from .inner import Remarking
 from .meter import BudgetSpent, Meter
@@ -93,8 +93,7 @@ def _handed(record: Record, problem: Problem) -> Record:
 
     They are as long as λ, which costs nothing beside an iteration.
     """
-    xp = problem.backend.xp
-    lam, hypergrad = (xp.asarray(a, copy=True) for a in (record.lam, record.hypergrad))
+    lam, hypergrad = lent(problem.backend, record.lam, record.hypergrad)
     return replace(record, lam=lam, hypergrad=hypergrad)
 
 

@@ -114,6 +114,22 @@ def test_weights_beyond_the_floats_state_finite_curvature():
         assert found.smoothness == INF
 
 
+@pytest.mark.parametrize("stated", [-1.0, NAN, -INF])
+def test_a_stated_bound_below_zero_proves_nothing(stated):
+    """With an error of rounding of at most -1 that of p was at most something below zero."""
+    whole = {
+        "constants": inner.InnerConstants(1.0, 1e6, 0.0, 1e3, 0.0),
+        "cross_norm": lambda x, lam: np.exp(lam[0]) * np.sqrt(x @ x),
+        "rounding": lambda *_: (1e-12,) * 3,
+    }
+    wrong = {**whole, "rounding": lambda *_: (stated,) * 3}
+    right, found = (bilevel.minimize(problem(**how), max_iter=8).best for how in (whole, wrong))
+    assert 0 < right.hypergrad_error < 1e-3
+    assert found.hypergrad_error in (None, INF)
+    point = problem(cross_norm=lambda x, lam: stated).inner.at(np.ones(2), np.zeros(1))
+    assert point.cross_norm == INF
+
+
 # -- arrays that go out to users' functions, and come back --------------------------------------
 
 
@@ -161,6 +177,51 @@ def test_users_functions_may_do_what_they_like_with_their_arrays(wrap, method):
     assert (found.status, found.fun) == (right.status, right.fun)
     np.testing.assert_array_equal(found.lam, right.lam)
     assert found.lam[0] == pytest.approx(BEST, abs=1e-3 if method == "path" else 0.1)
+
+
+@pytest.mark.parametrize("wrap", [writes, in_one_buffer])
+def test_users_kernels_and_operators_may_do_the_same(wrap):
+    def k(X: Any, Z: Any, theta: Any) -> Any:
+        return np.exp(theta[0]) * (X @ Z.T)
+
+    def diag(X: Any, theta: Any) -> Any:
+        return np.exp(theta[0]) * np.sum(X * X, axis=1)
+
+    rng = np.random.default_rng(0)
+    X, y, v = rng.standard_normal((8, 3)), rng.standard_normal(8), rng.standard_normal(8)
+    lam, other = np.array([0.5, -1.0]), np.array([-0.5, 1.0])
+
+    def slopes(k: Any) -> Any:
+        return lambda *arrays: (k(*arrays),)
+
+    kernels = (
+        inner.UserKernel(1, k, slopes(k), diag),
+        inner.UserKernel(1, wrap(k), slopes(wrap(k)), wrap(diag)),
+    )
+    models = [inner.kernel_ridge(X.copy(), y, kernel) for kernel in kernels]
+    points = [model.at(y, at) for model in models for at in (lam, other)]
+    products = [(p.grad, p.hvp(v), p.cross_vjp(v)) for p in points]
+    for right, found in zip(products[:2], products[2:], strict=True):
+        for a, b in zip(right, found, strict=True):
+            np.testing.assert_array_equal(a, b)
+    twice = inner.FunctionOperator(wrap(lambda v: 2 * v), wrap(lambda v: 2 * v))
+    first, second = twice.matmul(v), twice.matmul(y)
+    np.testing.assert_array_equal([first, second], [2 * v, 2 * y])
+
+
+def test_a_start_belongs_to_the_run():
+    """A callback that writes into the x0 or the lam0 that it was begun with changes nothing."""
+    x0, lam0 = np.full(2, 0.5), np.zeros(1)
+
+    def spoil(record: Any) -> None:
+        x0[:], lam0[:] = 7.0, 5.0
+
+    p = problem()
+    assert p.x(x0) is not x0
+    assert p.lam(lam0) is not lam0
+    right = bilevel.minimize(p, lam0.copy(), x0=x0.copy())
+    found = bilevel.minimize(p, lam0, x0=x0, callback=spoil)
+    assert (found.lam[0], found.history[0].lam[0]) == (right.lam[0], 0.0)
 
 
 def test_a_record_belongs_to_who_is_handed_it():

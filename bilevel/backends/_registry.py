@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat
@@ -174,6 +175,15 @@ def backend_of(**arrays: Any) -> Backend:
     if backend is None:
         raise TypeError(f"{' or '.join(arrays)} must be an array, got None.")
     return backend
+
+
+def lent(backend: Backend, *arrays: Any) -> Iterator[Any]:
+    """Copies of arrays for a user's function, or of what it returned.
+
+    It may write into the former as into any array of its own, and return the same buffer each time.
+    Beside what it computes they cost nothing.
+    """
+    return (backend.xp.asarray(array, copy=True) for array in arrays)
 
 
 def constant(array: Any) -> Any:

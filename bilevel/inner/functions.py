@@ -23,6 +23,7 @@ from ..backends import (
     function,
     is_array,
     is_sparse,
+    lent,
     library_of,
     python_number,
     refuse_matrix_classes,
@@ -119,14 +120,6 @@ class FunctionInner:
         return check_result(name, result, shape, self.backend, self.dtype)
 
 
-def lent(backend: Backend, *arrays: Array) -> Iterator[Array]:
-    """Copies for a user's function, which may write into them as into any array of its own.
-
-    Beside what such a function computes from them they cost nothing.
-    """
-    return (backend.xp.asarray(array, copy=True) for array in arrays)
-
-
 def check_result(
     name: str, result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any
 ) -> Array:
@@ -151,8 +144,7 @@ def check_result(
         raise ValueError(f"{name} must return an array of shape {shape}, got {found}.")
     if result.dtype != dtype:
         raise TypeError(f"{name} must return dtype {dtype}, got {result.dtype}.")
-    copied: Array = backend.xp.asarray(result, copy=True)
-    return copied
+    return next(lent(backend, result))
 
 
 def check_value_and_grad(
@@ -169,6 +161,16 @@ def check_value_and_grad(
         check_result("value_and_grad (its value)", value, (), backend, dtype),
         check_result("value_and_grad (its gradient)", grad, shape, backend, dtype),
     )
+
+
+def stated_bound(value: Any, backend: Backend, dtype: Any) -> Array:
+    """An upper bound that a user's function states, 0-d; infinite where it is negative or NaN.
+
+    From such a one nothing follows, and an infinite one says so without a read.
+    """
+    xp = backend.xp
+    number = xp.asarray(value, dtype=dtype, device=backend.device)
+    return xp.where(number >= 0, number, xp.full_like(number, xp.inf))
 
 
 def difference(f: Callable[[Array], Array], at: Array, v: Array, backend: Backend) -> Array:
@@ -226,9 +228,7 @@ class FunctionPoint:
         return self._number(declared(*lent(self.inner.backend, self.x, self.lam)))
 
     def _number(self, value: Any) -> Array:
-        """A number of the user's as a 0-d array."""
-        inner = self.inner
-        return inner.backend.xp.asarray(value, dtype=inner.dtype, device=inner.backend.device)
+        return stated_bound(value, self.inner.backend, self.inner.dtype)
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None

@@ -19,6 +19,8 @@ from ..backends import (
     check_fields,
     described,
     function,
+    get_backend,
+    lent,
 )
 from ..linalg import dot, dots
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
@@ -43,6 +45,8 @@ class LinearOperator(Protocol):
 class FunctionOperator:
     """A linear operator from two functions, each of one array with a vector in each column.
 
+    They are handed copies, and what they return is copied.
+
     Examples
     --------
     >>> import numpy as np
@@ -58,10 +62,15 @@ class FunctionOperator:
         check_fields(self, matvec=function, rmatvec=function)
 
     def matmul(self, v: Array) -> Array:
-        return self.matvec(v)
+        return _applied(self.matvec, v)
 
     def rmatmul(self, r: Array) -> Array:
-        return self.rmatvec(r)
+        return _applied(self.rmatvec, r)
+
+
+def _applied(operator: Callable[[Array], Array], v: Array) -> Array:
+    backend = get_backend(v)
+    return next(lent(backend, operator(*lent(backend, v))))
 
 
 _OPERATOR = Has("a linear operator", "matmul", "rmatmul")

@@ -15,6 +15,7 @@ from ..backends import (
     dense_backend_of,
     described,
     function,
+    lent,
 )
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..inner.functions import (
@@ -22,7 +23,7 @@ from ..inner.functions import (
     check_result,
     check_value_and_grad,
     difference,
-    lent,
+    stated_bound,
     unit_vectors,
 )
 from ..meter import Passes
@@ -108,9 +109,9 @@ class FunctionOuterPoint:
         outer = self.outer
         if outer.declared_rounding is None:
             return None
-        xp, device = outer.backend.xp, outer.backend.device
         found = outer.declared_rounding(*lent(outer.backend, self.x, self.lam))
-        value, grad_x, grad_lam = (xp.asarray(a, dtype=outer.dtype, device=device) for a in found)
+        value, grad_x, grad_lam = (stated_bound(a, outer.backend, outer.dtype) for a in found)
+        xp = outer.backend.xp
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return OuterRounding(value, most * grad_x, grad_lam)
 
