@@ -181,9 +181,9 @@ def lent(backend: Backend, *arrays: Any) -> Iterator[Any]:
     """Copies of arrays for a user's function, or of what it returned.
 
     It may write into the former as into any array of its own, and return the same buffer each time.
-    Beside what it computes they cost nothing.
+    Beside what it computes they cost little.
     """
-    return (backend.xp.asarray(array, copy=True) for array in arrays)
+    return map(backend.copied, arrays)
 
 
 def constant(array: Any) -> Any:

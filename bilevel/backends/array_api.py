@@ -127,6 +127,9 @@ class ArrayAPIBackend:
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.array(array)
 
+    def copied(self, array: Array) -> Array:
+        return self.xp.asarray(array, copy=True)
+
     def scalars(self, *values: Array) -> tuple[float, ...]:
         stacked = self.xp.stack(list(values)) if len(values) > 1 else values[0]
         return tuple(float(number) for number in self.to_numpy(stacked).reshape(-1))
