@@ -387,7 +387,7 @@ def test_masks_are_not_passed_over(estimator):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), np.arange(60) % 2
     doors = {
-        "X": lambda: estimator(cv=3).fit(np.ma.array(X), y),
+        "X": lambda: estimator(cv=3).fit([np.ma.array(row) for row in X], y),
         "y": lambda: estimator(cv=3).fit(X, np.ma.array(y, mask=MASKED.mask)),
         "sample_weight": lambda: estimator(cv=3).fit(X, y, sample_weight=MASKED),
         "X_val": lambda: estimator(cv=(np.ma.array(X), y)).fit(X, y),
@@ -424,6 +424,9 @@ def test_numbers_that_overflow_are_said_to(estimator):
     for given in ((X * 1e200, y), (X, y, np.full(40, 1e200))):
         with pytest.raises(ValueError, match="No model was (fitted|found): .*(overflows|infinite)"):
             clone(estimator).fit(*given)
+    search = HyperparameterSearchCV(Ridge(), cv=3)
+    with pytest.warns(ConvergenceWarning, match="Scale X"), pytest.raises(ValueError, match="inf"):
+        search.fit(X * 1e200, y)  # scikit-learn's own fit, at the end
 
 
 @pytest.mark.parametrize("pair", [(0.1, 10.0), (1e-3, 100.0), (0.7, 3.0)])

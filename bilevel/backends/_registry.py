@@ -197,13 +197,14 @@ def refuse_matrix_classes(array: Any, name: str) -> None:
     Raises
     ------
     TypeError
-        If it is a masked array, whose mask would be ignored, or a numpy.matrix.
+        If it is a masked array, whose mask would be ignored, or a numpy.matrix, or a list of such.
     """
-    if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
-        raise TypeError(
-            f"{name} must be a plain array, got a {type(array).__name__}: leave out or fill "
-            "what is masked, and take numpy.asarray of it."
-        )
+    for part in array if isinstance(array, (list, tuple)) else (array,):
+        if isinstance(part, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
+            raise TypeError(
+                f"{name} must be a plain array, got a {type(part).__name__}: leave out or fill "
+                "what is masked, and take numpy.asarray of it."
+            )
 
 
 def dense_backend_of(**arrays: Any) -> Backend:

@@ -30,6 +30,10 @@ from ._splits import Split, is_validation_set, split_rows
 #: How a run may end with a λ that can be used.
 _FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
 
+#: What helps where a run ended early.
+_LONGER = "Raise max_iter or tol."
+_MODERATE = "Scale X, y and sample_weight to numbers of moderate size."
+
 
 class BilevelEstimator(BaseEstimator):
     """The search of an estimator that tunes itself; a subclass states and reads the problem."""
@@ -77,8 +81,8 @@ class BilevelEstimator(BaseEstimator):
             raise ValueError(f"No model was found: {result.message}")
         if result.status not in _FINE:
             warnings.warn(
-                f"The search for the regularisation ended early: {result.message} Raise max_iter "
-                "or tol.",
+                f"The search for the regularisation ended early: {result.message} "
+                f"{_MODERATE if result.status is bilevel.Status.NON_FINITE else _LONGER}",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -163,8 +167,7 @@ def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:
     goal = max(scale, 1e-300) * eps**0.6 / (inner.constants(lam).mu or 1.0)
     if not math.isfinite(goal):
         raise ValueError(
-            f"No model was fitted: its gradient at zero overflows {inner.dtype}. Scale X, y and "
-            "sample_weight to numbers of moderate size."
+            f"No model was fitted: its gradient at zero overflows {inner.dtype}. {_MODERATE}"
         )
     x = solve(inner, lam, x0, solver=NewtonCG(), tol=goal, max_iter=200).x
     return _polished(inner, lam, x) if math.prod(inner.x_shape) <= _FEW else x

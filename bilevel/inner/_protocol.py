@@ -314,7 +314,10 @@ class Inner(Protocol):
     def n_hyperparameters(self) -> int: ...
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> InnerPoint:
-        """Return the point (x, λ); ``carry`` is that of another point with this x."""
+        """Return the point (x, λ); ``carry`` is that of another point with this x.
+
+        x and λ are the caller's: they are read, and never written into.
+        """
         ...
 
     def constants(self, lam: Array) -> InnerConstants:

@@ -115,7 +115,9 @@ class CurvedRounded(Protocol):
 class Outer(Protocol):
     """g(x, λ), to be minimised over λ at x = X(λ)."""
 
-    def at(self, x: Array, lam: Array) -> OuterPoint: ...
+    def at(self, x: Array, lam: Array) -> OuterPoint:
+        """Return the point (x, λ), which are the caller's: read, and never written into."""
+        ...
 
     def constants(self) -> OuterConstants: ...
 
