@@ -1,5 +1,8 @@
 """Bilevel optimisation of continuous hyperparameters by approximate gradients, on any array."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._loading import quiet_interrupts
 
 with quiet_interrupts():
@@ -17,6 +20,14 @@ with quiet_interrupts():
     from .record import Costs, Record, Result
     from .status import Status
     from .testing import certify
+
+if TYPE_CHECKING:
+    from . import cross_validation as cross_validation
+    from . import datasets as datasets
+    from . import estimators as estimators
+    from . import io as io
+    from . import plotting as plotting
+    from . import report as report
 
 __version__ = "0.1.0"
 
@@ -40,3 +51,16 @@ __all__ = [
     "multistart",
     "register_backend",
 ]
+
+#: Modules that are loaded when they are first named: what they need is heavy, or may be missing.
+_LAZY = frozenset({"cross_validation", "datasets", "estimators", "io", "plotting", "report"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -17,6 +17,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
     It is written beside it, under a name that nobody can guess and that must not exist yet: a link
     planted there is not followed. Where the block fails, it is removed, and ``path`` is as it was.
+    A link is written through as :func:`destination` says, and else replaced.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     >>> path.read_bytes()
     b'whole'
     """
-    target = Path(path)
+    target = destination(Path(path))
     if not is_plain_or_new(target):
         raise OSError(f"{target} is no regular file: give the path of a file")
     beside = target.with_name(f".{secrets.token_hex(8)}.part")
@@ -45,6 +46,22 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def destination(path: Path) -> Path:
+    """Return the file that a symbolic link leads to, if who made the link owns that file.
+
+    Whoever planted another link has no right to the file, and would have it overwritten by us: such
+    a link, and one that leads nowhere, is no more than a name to be replaced.
+    """
+    if not path.is_symlink():
+        return path
+    try:
+        file = path.stat()
+    except OSError:  # it leads nowhere, or in a circle
+        return path
+    is_theirs = stat.S_ISREG(file.st_mode) and path.lstat().st_uid == file.st_uid
+    return Path(os.path.realpath(path)) if is_theirs else path
 
 
 def is_plain_or_new(path: Path) -> bool:

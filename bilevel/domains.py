@@ -14,7 +14,7 @@ class Domain(Protocol):
     """A closed convex set of R^m."""
 
     def project(self, lam: Array, backend: Backend) -> Array:
-        """The nearest point of the set, of the shape and dtype of lam."""
+        """The nearest point of the set, of the shape and dtype of lam, which stays as it is."""
         ...
 
 

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .backends import COUNT, NOT_NEGATIVE, Array, Has, Maybe, Number, described, flag, function
+from .backends import (
+    COUNT,
+    NOT_NEGATIVE,
+    Array,
+    Has,
+    Maybe,
+    Number,
+    described,
+    flag,
+    function,
+    lent,
+)
 from .design.shared import is_ours
 from .domains import Touches
 from .inner import Remarking, lacking
@@ -70,7 +81,16 @@ def iterate(
     start = _start(problem, lam0, chosen, x0, tol)
     for snapshot in _snapshots(problem, chosen, start, Meter(), every=0):
         assert snapshot.last is not None
-        yield snapshot.last
+        yield _handed(snapshot.last, problem)
+
+
+def _handed(record: Record, problem: Problem) -> Record:
+    """A copy for a reader, who may do with its arrays what they like: the run goes on from its own.
+
+    They are as long as λ, which costs nothing beside an iteration.
+    """
+    lam, hypergrad = lent(problem.backend, record.lam, record.hypergrad)
+    return replace(record, lam=lam, hypergrad=hypergrad)
 
 
 #: Passes or seconds that may be spent.
@@ -87,6 +107,13 @@ def _file(path: Any, name: str) -> Path:
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise TypeError(f"{name} must be the path of a file, got {described(path)}.")
     found = Path(path)
+    try:
+        found.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        given, why = described(str(path)), getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{name} must be the path of a file, got {given} ({why}).") from error
     if not found.absolute().parent.is_dir():
         raise ValueError(f"{name} is to be written to {path}: there is no such folder.")
     if found.is_dir():
@@ -227,7 +254,7 @@ def minimize(
         Stop once this much time is spent, in mid-iteration too, before the next product or step of
         a solver.
     callback : callable, optional
-        Called with each record; a true answer ends the run.
+        Called with a copy of each record; a true answer ends the run.
     progress : callable, optional
         Called a few times a second, inside an iteration too, with the costs until then.
     every : int
@@ -346,12 +373,22 @@ class _Run:
                 self.keeper.save(snapshot)
             record = snapshot.last
             assert record is not None
-            if callback is not None and callback(record):
+            if callback is not None and _truth(callback(_handed(record, self.problem))):
                 return Status.INTERRUPTED
             ended = self.budgets.verdict(record)
             if ended is not None:
                 return ended
         return Status.MAX_ITER
+
+
+def _truth(answer: Any) -> bool:
+    """Whether a callback asks for the end."""
+    try:
+        return bool(answer)
+    except (TypeError, ValueError, RuntimeError) as error:  # of arrays: each library its own
+        raise TypeError(
+            f"callback must return something true or false, or nothing; got {described(answer)}."
+        ) from error
 
 
 #: Ends at which there is time to say more of what is returned.

@@ -20,6 +20,7 @@ from .backends import COUNT, SEED, Array, Maybe, described, function, is_array, 
 from .design import Design
 from .design.shared import Product, Shared, map_designs, serve
 from .domains import Unfolds
+from .inner import inner_constants
 from .inner.linear import LinearModel
 from .lockstep import Ask, Task, stopping
 from .loop import BUDGET, metered, minimize
@@ -178,7 +179,7 @@ def multistart(
     run = _together if _shares(problem.inner) else _in_turn
     if run is _together:
         # Norms of the rows belong to the data: taken once for all searches, off the counters.
-        _ = problem.inner.constants(lams[0]), problem.outer_constants
+        _ = inner_constants(problem.inner, lams[0]), problem.outer_constants
     with meter.running():
         found = run(problem, lams, options, callback)
     costs = metered(problem, meter)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ._replacing import replacing
 from .backends import get_backend
+from .record import refuse_no_result
 
 #: Up to so many hyperparameters are drawn as one line each.
 _MAX_LINES = 8
@@ -224,6 +225,7 @@ def plot(result: Any, panels: Sequence[Panel] = (PANELS[1], PANELS[3], PANELS[4]
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    refuse_no_result(result)
     t = trace(result.history)
     with mpl.rc_context({**STYLE, "savefig.transparent": False}):
         figure = Figure(figsize=(3.6 * len(panels), 2.9))
@@ -233,6 +235,13 @@ def plot(result: Any, panels: Sequence[Panel] = (PANELS[1], PANELS[3], PANELS[4]
             if len(t.k):
                 panel.on(axes, t)
     return figure
+
+
+def picture_formats() -> tuple[str, ...]:
+    """The suffixes that :func:`save_plot` knows."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return tuple(f".{suffix}" for suffix in sorted(FigureCanvasBase.get_supported_filetypes()))
 
 
 def save_plot(result: Any, path: Any) -> None:

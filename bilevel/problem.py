@@ -15,6 +15,7 @@ from .backends import (
     dense_backend_of,
     described,
     is_number,
+    lent,
     numbers_of,
 )
 from .domains import Box, Domain
@@ -86,7 +87,10 @@ class Problem:
     @cached_property
     def outer_constants(self) -> OuterConstants:
         """The constants of g; they hold for every x and λ, so they are computed once."""
-        return self.outer.constants()
+        found = self.outer.constants()
+        if not isinstance(found, OuterConstants):
+            raise TypeError(f"outer.constants must return OuterConstants, got {described(found)}.")
+        return found
 
     @cached_property
     def probe(self) -> tuple[float, float]:
@@ -120,7 +124,7 @@ class Problem:
                 f"{described(value)}."
             )
         self._check_array(value, (m,), name)
-        return value
+        return next(lent(backend, value))  # the user may go on to write into it
 
     def start(self, value: Any, name: str = "lam0") -> Array:
         """Check where a search is to start, and warn where that is outside of D.
@@ -158,7 +162,7 @@ class Problem:
         if value is None:
             return backend.xp.zeros(self.inner.x_shape, dtype=self.dtype, device=backend.device)
         self._check_array(value, tuple(self.inner.x_shape), name)
-        return value
+        return next(lent(backend, value))
 
     def _check_array(self, value: Array, shape: tuple[int, ...], name: str) -> None:
         backend = self.backend

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import Array
+from .backends import Array, described
 from .status import Status
 
 
@@ -240,3 +240,9 @@ class Result(Costed):
             "seconds": round(self.seconds, 3),
         }
         return aligned(rows)
+
+
+def refuse_no_result(result: Any) -> None:
+    """Refuse what is no :class:`Result`."""
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be a Result, got {described(result)}.")

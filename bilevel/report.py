@@ -14,6 +14,7 @@ import numpy as np
 
 from ._replacing import replacing
 from .plotting import COLOURS, FAINT, INK, PANELS, STYLE, Panel, Trace, trace
+from .record import refuse_no_result
 
 #: Colours of the pictures become variables of the page, so that they follow light and dark.
 _VARIABLES = {
@@ -83,6 +84,7 @@ def render_report(
     >>> "<h1>Toy</h1>" in html, "http" in html.replace("http://www.w3.org", "")
     (True, False)
     """
+    refuse_no_result(result)
     from jinja2 import Environment, StrictUndefined
 
     source = resources.files("bilevel").joinpath("report.html.j2").read_text(encoding="utf-8")

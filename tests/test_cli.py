@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from scipy import sparse
 
 import bilevel
 from bilevel import datasets, io
@@ -155,6 +156,13 @@ BAD = {
         "give finite --bounds",
     ),
     "resume": (["tune", "good.csv", "--resume"], "--resume needs --checkpoint"),
+    "picture": (["tune", "good.csv", "--plot", "p.xyz"], "--plot p.xyz: it can't be written as"),
+    "model": (["tune", "good.csv", "--save", "m.npy"], "end its name in one of .npz"),
+    "report": (["tune", "good.csv", "--report", "r.pdf"], "end its name in one of .html, .htm"),
+    "other class": (
+        ["tune", "good.csv", "--positive", "1", "--test", "signs.csv"],
+        "signs.csv, line 3: the label -1 is none of the training rows' (0, 1)",
+    ),
     "option": (["tune", "good.csv", "--model", "forest"], "'forest' is not"),
 }
 FILES = {
@@ -549,3 +557,119 @@ def test_a_run_that_begins_with_no_iteration_leaves_the_log(tmp_path: Path) -> N
 def test_help_of_tune_tells_a_spent_budget_with_a_model_from_one_without() -> None:
     said = " ".join(run("tune", "--help").output.split())
     assert "a budget was spent before there was a model" in said
+
+
+def test_the_labels_of_each_part_are_printed(csv: Path) -> None:
+    lines = run("tune", csv, "--val", csv, "--max-iter", "1").output.splitlines()
+    counts = np.bincount(io.read(csv).train.y.astype(int))
+    for part in ("training", "held-out"):
+        (line,) = (line for line in lines if line.startswith(f"{part} labels"))
+        assert f"+1: 1 ({counts[1]}); -1: 0 ({counts[0]})" in line
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_without_columns_is_printed_to(
+    csv: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    wide = run("tune", csv, "--max-iter", "1").output
+    monkeypatch.setenv("COLUMNS", columns)
+    narrow = run("tune", csv, "--max-iter", "1").output
+    for name in ("validation loss", "status", "backend"):
+        assert name in wide
+        assert name in narrow
+
+
+def test_what_overflows_is_told_by_the_status_alone(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    np.savez(tmp_path / "a.npz", X=X * 1e300, y=(X[:, 0] > 0).astype(int))
+    result = run("tune", tmp_path / "a.npz", "--max-iter", "3")
+    assert result.exit_code in (1, 2)
+    assert "Error: " in result.output
+    assert not [str(w.message) for w in recwarn if "encountered" in str(w.message)]
+
+
+OFFSETS = {
+    "date": ([3, 1, 1, 1], [20260115, 0, 0, 0]),
+    "far": ([1, 1, 1, 1], [1e8, 1e8, 1e8, 1e8]),
+    "Unix time": ([60, 1, 1, 1], [1.7e9, 0, 0, 0]),
+}
+
+
+def far_rows(path: Path, case: str, *, compressed: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Write rows far from zero; return the held-out ones."""
+    rng = np.random.default_rng(3)
+    Z = rng.standard_normal((200, 4))
+    y = np.where(Z[:, 0] - Z[:, 1] + 0.7 * rng.standard_normal(200) > 0, 1.0, -1.0)
+    spread, offset = OFFSETS[case]
+    parts = {}
+    for name, rows in (("train", slice(100)), ("val", slice(100, None))):
+        parts |= {f"X_{name}": Z[rows] * spread + offset, f"y_{name}": y[rows]}
+        if compressed:
+            X = sparse.csr_matrix(parts.pop(f"X_{name}"))
+            parts |= {
+                f"X_{name}_{field}": getattr(X, field)
+                for field in ("data", "indices", "indptr", "shape")
+            }
+    np.savez(path, **parts)
+    return Z[100:] * spread + offset, y[100:]
+
+
+@pytest.mark.parametrize("case", OFFSETS)
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+def test_columns_are_standardised_before_they_are_rounded(
+    tmp_path: Path, case: str, dtype: str
+) -> None:
+    """They were rounded first: dates lost all digits, and the saved model had another loss."""
+    X, y = far_rows(tmp_path / "a.npz", case)
+    words = ("tune", tmp_path / "a.npz", "--standardize", "--intercept", "--save")
+    losses = {}
+    for kind in ("float64", dtype):
+        result = run(*words, tmp_path / "m.npz", "--dtype", kind)
+        assert result.exit_code == 0, result.output
+        losses[kind] = float(re.search(r"validation loss +([\d.]+)", result.output)[1])
+        model = load_model(tmp_path / "m.npz")
+        margins = X.astype(np.longdouble) @ model.coef.astype(np.longdouble) + model.intercept
+        exact = float(np.logaddexp(0, -y * margins).sum())
+        assert losses[kind] == pytest.approx(exact, abs=1e-5)
+    assert losses[dtype] == pytest.approx(losses["float64"], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+@pytest.mark.parametrize("words", [["--standardize"], []])
+def test_columns_that_float32_does_not_hold_are_refused_by_name(
+    tmp_path: Path, dtype: str, words: list[str]
+) -> None:
+    """Centring a sparse matrix would fill it; and what is not standardised stays as it is."""
+    far_rows(tmp_path / "a.npz", "date", compressed=bool(words))
+    result = run("tune", tmp_path / "a.npz", *words, "--dtype", dtype)
+    assert result.exit_code == 2
+    assert "float32 rounds feature 1, of mean 2.02601e+07, by" in result.output
+    assert ("give --standardize, which" in result.output) is (not words)
+    assert run("tune", tmp_path / "a.npz", "--standardize", "--max-iter", "1").exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
+def test_a_dtype_that_the_library_does_not_give_is_refused(csv: Path) -> None:
+    """JAX computes in float32 unless told otherwise, and float64 was printed."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    try:
+        for dtype in ("float64", "mixed"):
+            result = run("tune", csv, "--backend", "jax", "--dtype", dtype)
+            assert result.exit_code == 2, result.output
+            assert "JAX_ENABLE_X64=1" in result.output
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def test_the_classes_of_a_model_against_all_others_have_two_names(tmp_path: Path) -> None:
+    """The positive one may be called "other"."""
+    rows = "".join(f"{i}.5,{('a', 'b', 'other')[i * 5 % 3]}\n" for i in range(12))
+    (tmp_path / "a.csv").write_text("x,y\n" + rows)
+    words = ("--positive", "other", "--max-iter", "2", "-q", "--save", tmp_path / "m.npz")
+    assert run("tune", tmp_path / "a.csv", *words).exit_code == 0
+    assert load_model(tmp_path / "m.npz").classes.tolist() == ["not other", "other"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +166,30 @@ def test_a_constant_column_keeps_scale_1(backend, dtype, assert_close, value):
 def test_a_constant_column_of_a_sparse_matrix_keeps_scale_1():
     X = sparse.csr_array(np.stack([np.full(33, 0.1), np.arange(33.0)], axis=1))
     assert Standardized.fit(as_design(X)).scale[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("offset", "spread", "dtype", "coarse"),
+    [
+        (20260115, 3, np.float32, True),
+        (20260115, 3, np.float64, False),
+        (2020, 1, np.float32, False),
+        (1.7e9, 6e4, np.float32, False),
+        (1.7e9, 3600, np.float32, True),
+    ],
+)
+def test_entries_too_short_for_their_offset_are_said(
+    offset: float, spread: float, dtype: Any, coarse: bool
+) -> None:
+    """Against the rounding itself; a column that is constant has lost nothing."""
+    Z = np.random.default_rng(0).standard_normal((50, 1))
+    X = np.concatenate([Z, np.full((50, 1), offset), offset + spread * Z], axis=1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Standardized.fit(as_design(X.astype(dtype)))
+    assert [str(w.message).rpartition("column ")[2][:1] for w in said] == ["2"] * coarse
+    lost = np.abs(X[:, 2].astype(dtype) - X[:, 2]).max() / spread
+    assert (lost > 2**-9) is np.bool_(coarse)
 
 
 # -- adjointness, on any matrix ------------------------------------------------------------------

@@ -69,6 +69,39 @@ def test_tensors_without_numbers_are_refused():
             door()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_tensors_of_several_lengths_are_refused():
+    torch = pytest.importorskip("torch")
+    nested = torch.nested.nested_tensor([torch.zeros(2)])
+    for door in (
+        lambda: bilevel.as_design(nested),
+        lambda: bilevel.Box(nested),
+        lambda: bilevel.minimize(problem(), nested),
+    ):
+        with pytest.raises(TypeError, match="A nested tensor has rows of several lengths"):
+            door()
+
+
+def test_arrays_that_jax_traces_are_refused():
+    """JAX spoke of booleans, from deep inside."""
+    jax = pytest.importorskip("jax")
+    for door in (
+        bilevel.as_design,
+        lambda rows: bilevel.Box(rows[0]),
+        get_backend("numpy").asarray,
+    ):
+        with pytest.raises(TypeError, match="call bilevel outside of jax.jit"):
+            jax.jit(door)(X)
+
+
+def test_a_masked_array_becomes_no_array_of_ours(backend):
+    """NumPy drops the mask and hands on what is under it."""
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    for door in (backend.asarray, Box, bilevel.design.DenseDesign(X, backend).rows):
+        with pytest.raises(TypeError, match="must be a plain array, got a MaskedArray"):
+            door(masked)
+
+
 def test_a_sparse_matrix_is_no_dense_array():
     matrix = sparse.csr_array(X)
     squared = losses.Squared()

@@ -22,9 +22,9 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_regression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_array_api_input, check_estimator
@@ -190,6 +190,21 @@ def test_kernel_ridge_is_scikit_learns_at_the_parameters_found(cv):
     assert record.optimality < 0.05 * ours.path_[0].optimality
 
 
+def test_the_score_of_several_targets_is_scikit_learns():
+    """Their mean; it was their sum."""
+    X, Y = make_regression(60, 4, n_targets=3, noise=20.0, random_state=0)
+    Y = Y * [1.0, 3.0, 0.1]
+    search = HyperparameterSearchCV(Ridge(), cv=3).fit(X, Y)
+    ridge, kernel = BilevelRidge(cv=3).fit(X, Y), BilevelKernelRidge(cv=3).fit(X, Y)
+    for found, model in (
+        (search, search.best_estimator_),
+        (ridge, Ridge(alpha=ridge.alpha_)),
+        (kernel, KernelRidge(kernel="rbf", alpha=kernel.alpha_, gamma=kernel.gamma_)),
+    ):
+        scores = cross_val_score(model, X, Y, cv=3, scoring="neg_mean_squared_error")
+        assert found.best_score_ == pytest.approx(np.mean(scores), rel=1e-3)
+
+
 def test_several_targets_share_one_alpha():
     X, Y = make_regression(80, 6, n_targets=3, noise=20.0, random_state=0)
     for cv in (5, 0.25):
@@ -347,12 +362,71 @@ def test_a_search_that_ends_early_says_so():
         ({"method": "magic"}, "method must be one of"),
         ({"cv": [(np.arange(50), np.arange(50, 60))]}, "no training row of 2 classes"),
         ({"cv": (np.ones((2, 3)), np.zeros(2))}, "3 features"),
+        ({"cv": [(np.arange(50), np.arange(140, 151))]}, "Split 0 of cv must hold row numbers"),
+        ({"cv": [(np.arange(50.0), np.arange(50, 60))]}, "Split 0 of cv must hold row numbers"),
+        ({"cv": [(np.ones(9, dtype=bool), np.arange(9))]}, "Split 0 of cv must .* a mask of 150"),
+        ({"cv": [(3, np.arange(9))]}, "Split 0 of cv must hold row numbers"),
+        (
+            {"cv": [np.ones((2, 4)), np.zeros(2)]},
+            r"Split 0 of cv must be a pair .*\(X_val, y_val\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
     X, y = iris()
     with pytest.raises(ValueError, match=message):
         BilevelLogisticRegression(**options).fit(X, y)
+
+
+MASKED = np.ma.array(np.ones(60), mask=np.arange(60) < 15)
+
+
+@pytest.mark.parametrize("estimator", [BilevelRidge, BilevelLogisticRegression, BilevelKernelRidge])
+def test_masks_are_not_passed_over(estimator):
+    """scikit-learn and NumPy drop a mask, and what was hidden was learned."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), np.arange(60) % 2
+    doors = {
+        "X": lambda: estimator(cv=3).fit([np.ma.array(row) for row in X], y),
+        "y": lambda: estimator(cv=3).fit(X, np.ma.array(y, mask=MASKED.mask)),
+        "sample_weight": lambda: estimator(cv=3).fit(X, y, sample_weight=MASKED),
+        "X_val": lambda: estimator(cv=(np.ma.array(X), y)).fit(X, y),
+        "y_val": lambda: estimator(cv=(X, np.ma.array(y))).fit(X, y),
+        "Split 0 of cv": lambda: estimator(cv=[(np.ma.arange(30), np.arange(30, 60))]).fit(X, y),
+    }
+    if estimator is not BilevelKernelRidge:
+        groups = np.ma.array([0, 0, 1], mask=[0, 1, 0])
+        doors["groups"] = lambda: estimator(groups=groups).fit(X, y)
+    for name, door in doors.items():
+        with pytest.raises(TypeError, match=f"^{name} must be a plain array, got a MaskedArray"):
+            door()
+    search = HyperparameterSearchCV(Ridge(), cv=(X, np.ma.array(y)))
+    with pytest.raises(TypeError, match="^y_val must be a plain array"):
+        search.fit(X, y)
+    for name, given in {"y": (X, MASKED, None), "sample_weight": (X, y, MASKED)}.items():
+        with pytest.raises(TypeError, match=f"^{name} must be a plain array"):
+            search.set_params(cv=3).fit(*given[:2], sample_weight=given[2])
+
+
+def test_held_out_rows_of_another_library_are_refused_as_such():
+    torch = pytest.importorskip("torch")
+    X, y = np.eye(6), np.arange(6) % 2
+    with pytest.raises(ValueError, match="X_val is a torch array but X is a numpy array"):
+        BilevelRidge(cv=(torch.asarray(X), y)).fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("estimator", [BilevelRidge(cv=3), BilevelLogisticRegression(cv=3)])
+def test_numbers_that_overflow_are_said_to(estimator):
+    """It was "tol must be positive and finite, got inf", of a tol that nobody gave."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), np.arange(40) % 2
+    for given in ((X * 1e200, y), (X, y, np.full(40, 1e200))):
+        with pytest.raises(ValueError, match="No model was (fitted|found): .*(overflows|infinite)"):
+            clone(estimator).fit(*given)
+    search = HyperparameterSearchCV(Ridge(), cv=3)
+    with pytest.warns(ConvergenceWarning, match="Scale X"), pytest.raises(ValueError, match="inf"):
+        search.fit(X * 1e200, y)  # scikit-learn's own fit, at the end
 
 
 @pytest.mark.parametrize("pair", [(0.1, 10.0), (1e-3, 100.0), (0.7, 3.0)])
@@ -495,6 +569,8 @@ def test_a_model_that_cannot_be_tuned_is_refused():
     X, y = cancer()
     with pytest.raises(TypeError, match="one of LogisticRegression, Ridge, KernelRidge"):
         HyperparameterSearchCV(StandardScaler()).fit(X, y)
+    with pytest.raises(TypeError, match="one of .* KernelRidge; got LogisticRegressionCV"):
+        HyperparameterSearchCV(LogisticRegressionCV()).fit(X, y)  # a subclass, which has no C
     with pytest.raises(ValueError, match="penalises its intercept"):
         HyperparameterSearchCV(LogisticRegression(solver="liblinear")).fit(X, y)
     with pytest.raises(ValueError, match="class_weight"):

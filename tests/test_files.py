@@ -160,7 +160,12 @@ REFUSED: dict[str, tuple[str | bytes, int | None, str, str]] = {
         "'O' for a label",
         "--header",
     ),
-    "missing label": (CSV.replace(",1\n", ",NA\n", 1), 2, "is missing: it is 'NA'", "leave it out"),
+    "missing label": (
+        CSV.replace(",1\n", ",NA\n", 1),
+        2,
+        "is missing: row 1 has 'NA'",
+        "leave it out",
+    ),
     "zip": (b"PK\x03\x04" + bytes(40), None, "this is a zip archive", "--format npz"),
     "array": (b"\x93NUMPY" + bytes(40), None, "a single array of NumPy", "numpy.savez"),
     "comment": ("# made by hand\n" + CSV, 1, "one column only", "separated by"),
@@ -437,13 +442,17 @@ def test_the_command_line_says_what_is_wrong_with_a_path(
 
 
 def test_one_result_that_cannot_be_written_spares_the_others(
-    tmp_path: Path, frame: pandas.DataFrame
+    tmp_path: Path, frame: pandas.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(result: object, path: object) -> None:
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("bilevel.cli._tune.save_plot", fail)
     frame.to_csv(tmp_path / "a.csv", index=False)
     saved = tmp_path / "m.npz"
-    result = run("tune", tmp_path / "a.csv", "--plot", tmp_path / "p.none", "--save", saved)
+    result = run("tune", tmp_path / "a.csv", "--plot", tmp_path / "p.svg", "--save", saved)
     assert result.exit_code == 1
-    assert "p.none could not be written: Format 'none' is not supported" in result.output
+    assert "p.svg could not be written: no fonts" in result.output
     assert load_model(saved).coef.shape == (4,)
 
 
@@ -500,25 +509,29 @@ def test_labels_beyond_2_to_the_53_are_exact(tmp_path: Path, kind: str) -> None:
 
 def test_labels_are_exact_from_one_file_to_another() -> None:
     """Whatever dtype each file has; the integers of Python say what is right."""
-    ones = np.ones((3, 1))
+
+    def table(values: list, dtype: str) -> io.Table:
+        return io.Table(np.ones((len(values), 1)), np.array(values, dtype=dtype), "v.npz")
+
     for dtype in ("int64", "uint64"):
-        train = io.Table(ones, np.array([BIG, 5, 7], dtype=dtype), "t.npz")
-        labels = io.BinaryLabels.fit(train, str(BIG))
-        for other in ("int64", "uint64", "float64"):
-            y = np.array([BIG - 1, BIG + 1, 5], dtype=other)
-            assert labels.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, -1, -1]
-    train = io.Table(ones, np.array([2.0**53, 5, 7]), "t.npz")
+        labels = io.BinaryLabels.fit(table([BIG, BIG - 1, 7], dtype), str(BIG))
+        for other in ("int64", "uint64"):
+            assert labels.apply(table([BIG - 1, BIG, 7], other)).tolist() == [-1, 1, -1]
+        assert labels.apply(table([BIG - 1, 7], "float64")).tolist() == [-1, -1]
+        with pytest.raises(io.BadFileError, match=f"the label {BIG + 1} is none of"):
+            labels.apply(table([BIG + 1, 7], dtype))
+    train = table([2.0**53, 5, 7], "float64")
     with pytest.raises(io.BadFileError, match="no row has the label"):
         io.BinaryLabels.fit(train, str(BIG))
-    y = np.array([BIG, BIG - 1, 2**62], dtype="int64")
     labels = io.BinaryLabels.fit(train, str(BIG - 1))
-    assert labels.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, 1, -1]
-    small = io.BinaryLabels.fit(io.Table(ones, np.array([1, 2, 300]), "t.npz"), "300")
-    y = np.array([44, 1, 2], dtype="uint8")  # 300 wraps to 44
-    assert small.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, -1, -1]
-    truths = io.BinaryLabels.fit(io.Table(ones, np.array([0, 1, 2]), "t.npz"), "2")
-    y = np.array([True, False, True])
-    assert truths.apply(io.Table(ones, y, "v.npz")).tolist() == [-1, -1, -1]
+    assert labels.apply(table([5, BIG - 1], "int64")).tolist() == [-1, 1]
+    with pytest.raises(io.BadFileError, match=f"the label {BIG} is none of"):
+        labels.apply(table([BIG - 1, BIG], "int64"))
+    small = io.BinaryLabels.fit(table([1, 2, 300], "int64"), "300")
+    with pytest.raises(io.BadFileError, match="the label 44 is none of"):  # 300 wraps to 44
+        small.apply(table([1, 44], "uint8"))
+    truths = io.BinaryLabels.fit(table([0, 1, 2], "int64"), "2")
+    assert truths.apply(table([True, False, True], "bool")).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize("label", ["9007199254740993.5", "18446744073709551617", "1e300"])
@@ -614,3 +627,171 @@ def test_options_of_one_file_spare_another_of_another_format(tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     with pytest.raises(io.BadFileError, match="read as npz, but header is an option of csv"):
         io.read(val, io.ReadOptions(header=True))
+
+
+def labelled(*labels: object, source: str = "t.csv") -> io.Table:
+    return io.Table(np.ones((len(labels), 1)), np.array(labels), source)
+
+
+@pytest.mark.parametrize(
+    ("train", "positive", "other", "unknown"),
+    [
+        (("yes", "no"), "yes", ("Yes", "No"), "Yes"),
+        (("yes", "no"), "yes", ("no", "yes "), "yes "),
+        ((0, 1), "1", (1, 2), "2"),
+        ((1, 2), "2", (0, 1), "0"),
+        ((3, 5, 7), "5", (5, 9), "9"),
+    ],
+)
+def test_a_label_that_training_never_had_is_no_negative(
+    train: tuple, positive: str, other: tuple, unknown: str
+) -> None:
+    """All of them became -1, and the accuracy of the same rows was another one."""
+    labels = io.BinaryLabels.fit(labelled(*train), positive)
+    said = f"v.csv: the label {unknown} is none of the training rows' .*Write the labels as the"
+    with pytest.raises(io.BadFileError, match=said):
+        labels.apply(labelled(*other, source="v.csv"))
+    assert labels.apply(labelled(*train)).tolist() == [
+        1.0 if str(label) == positive else -1.0 for label in train
+    ]
+
+
+def test_one_number_in_two_ways_is_no_two_classes() -> None:
+    with pytest.raises(io.BadFileError, match=r"the labels 1 and 1\.0 are one number"):
+        io.BinaryLabels.fit(labelled("1", "1.0", "none of them"), "1")
+
+
+def test_the_labels_of_a_part_are_counted_the_rarest_first() -> None:
+    table = labelled("no", "no", "unknown", "yes", "no")
+    labels = io.BinaryLabels.fit(table, "yes")
+    assert labels.counts(table) == "+1: yes (1); -1: unknown (1), no (3)"
+    assert labels.counts(labelled("no")) == "+1: yes (0); -1: no (1)"
+
+
+@pytest.mark.parametrize("text", ["", "nan", "N.A.", "NaT", ".", "#N/A N/A", "NULL"])
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_a_missing_label_of_text_is_said(tmp_path: Path, kind: str, text: str) -> None:
+    labels = ["yes", "no", text]
+    if kind == "csv":
+        content: str | bytes = "a,y\n" + "".join(f"{k}.5,{v}\n" for k, v in enumerate(labels))
+    else:
+        content = npz(X=np.ones((3, 1)), y=np.array(labels))
+    with pytest.raises(io.BadFileError, match=r"the label \(.*y.*\) is missing: row 3 has"):
+        io.read(write(tmp_path / f"a.{kind}", content))
+
+
+def test_plus_and_minus_are_classes(tmp_path: Path) -> None:
+    table = io.read(write(tmp_path / "a.csv", "a,y\n0.5,+\n1.5,-\n")).train
+    assert io.BinaryLabels.fit(table, "+").apply(table).tolist() == [1, -1]
+
+
+def test_parts_beside_a_matrix_of_scipy_are_read(tmp_path: Path) -> None:
+    """They were dropped, and half of the training rows held out in their place."""
+    X = sparse.csr_matrix(np.eye(4))
+    arrays = {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": X.shape}
+    parts = {"X_val": np.eye(4)[:2], "y_val": [0, 1], "X_test": np.eye(4)[:3], "y_test": [0, 1, 1]}
+    content = npz(**arrays, format=np.array("csr"), y=[0, 1, 0, 1], **parts)
+    found = io.read(write(tmp_path / "a.npz", content))
+    assert (found.train.shape, found.val.shape, found.test.shape) == ((4, 4), (2, 4), (3, 4))
+    with pytest.raises(io.BadFileError, match="it has Xtest and ytest, a part that is not known"):
+        io.read(
+            write(tmp_path / "a.npz", npz(X=np.eye(2), y=[0, 1], Xtest=np.eye(2), ytest=[0, 1]))
+        )
+
+
+MODEL = {
+    "coef": np.array([1.0, 2.0, 3.0]),
+    "intercept": np.array(0.5),
+    "lam": np.zeros(1),
+    "classes": np.array(["a", "b"]),
+    "features": np.array(["u", "v", "w"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("coef", np.array([np.nan, 1, 2])),
+        ("coef", np.ones((3, 1))),
+        ("coef", np.ones(3) + 1j),
+        ("coef", np.array(["1", "2", "3"])),
+        ("intercept", np.array(np.inf)),
+        ("lam", np.array(["x"])),
+        ("lam", np.array([np.nan])),
+        ("classes", np.array(["a", "b", "c"])),
+        ("classes", np.array(["a", "a"])),
+        ("classes", np.array([0, 1])),
+        ("features", np.array(["u"])),
+        ("features", np.array(["u", "u", "w"])),
+    ],
+)
+def test_a_saved_model_is_checked(tmp_path: Path, name: str, value: np.ndarray) -> None:
+    path = write(tmp_path / "m.npz", npz(**{**MODEL, name: value}))
+    with pytest.raises(io.BadFileError, match=rf"no model that bilevel saved \({name} must hold"):
+        load_model(path)
+
+
+def test_margins_match_the_columns_of_a_frame_by_name(tmp_path: Path) -> None:
+    model = load_model(write(tmp_path / "m.npz", npz(**MODEL)))
+    rows = np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 1.0]])
+    right = [1.5, 4.5]
+    frame = pandas.DataFrame(rows, columns=list("uvw"))
+    for X in (rows, sparse.csr_matrix(rows), frame, frame[["w", "u", "v"]], pandas.DataFrame(rows)):
+        assert model.margins(X).tolist() == right
+    for wrong, error in (
+        (frame.rename(columns={"w": "x"}), ValueError),
+        (frame.assign(x=0), ValueError),
+        (rows[:, :2], ValueError),
+        (np.ma.array(rows, mask=rows == 1), TypeError),
+    ):
+        with pytest.raises(error, match="X"):
+            model.margins(wrong)
+
+
+@pytest.mark.parametrize(("padding", "good"), [(4, True), (8, True), (3, False)])
+def test_zero_bytes_between_and_after_streams_of_xz(
+    tmp_path: Path, padding: int, good: bool
+) -> None:
+    head, tail = (lzma.compress(part) for part in (b"a,y\n1.5,0\n", b"2.5,1\n"))
+    path = write(tmp_path / "a.csv.xz", head + bytes(padding) + tail + bytes(padding))
+    if good:
+        assert io.read(path).train.X.tolist() == [[1.5], [2.5]]
+    else:
+        with pytest.raises(io.BadFileError, match="compressed, and damaged"):
+            io.read(path)
+
+
+@pytest.mark.parametrize("fraction", ["0.5", None, True, np.nan, 1])
+def test_a_fraction_that_is_none(fraction: object) -> None:
+    with pytest.raises(ValueError, match="fraction must be a number between 0 and 1"):
+        io.split(labelled(0, 1, 0, 1), fraction, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["own", "of another", "dangling", "to a folder"])
+def test_a_link_is_written_through_where_its_maker_owns_the_file(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a link of someone else leads to is not overwritten in our name."""
+    file, link = tmp_path / "folder" / "file.npz", tmp_path / "link.npz"
+    file.parent.mkdir()
+    if kind != "dangling":
+        file.write_text("old")
+    link.symlink_to(file.parent if kind == "to a folder" else file)
+    if kind == "of another":
+        own = Path.lstat
+
+        class Foreign:
+            st_mode, st_uid = own(link).st_mode, own(link).st_uid + 1
+
+        monkeypatch.setattr(Path, "lstat", lambda path: Foreign if path == link else own(path))
+    model = io.LinearClassifier(np.ones(1), 0.0, np.zeros(1), np.array(["a", "b"]))
+    if kind == "to a folder":
+        with pytest.raises(OSError, match="no regular file"):
+            io.save_model(link, model)
+        return
+    io.save_model(link, model)
+    monkeypatch.undo()
+    assert load_model(link).coef.tolist() == [1.0]
+    assert link.is_symlink() is (kind == "own")
+    if kind == "of another":
+        assert file.read_text() == "old"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import bilevel
+from bilevel import Result
 from bilevel.plotting import PANELS, plot, save_plot, trace
 from bilevel.report import render_report
 
@@ -144,3 +147,26 @@ def test_report_reads_records_of_any_library(backend, html: str) -> None:
     y = backend.asarray([1.0, -1.0, -1.0, 1.0], dtype=backend.xp.float32)
     found = bilevel.minimize(bilevel.logistic_regression(X, y, X, y), max_iter=2)
     assert "Path of λ" in render_report(found)
+
+
+@pytest.mark.parametrize("draw", [plot, render_report, lambda found: save_plot(found, "x.png")])
+@pytest.mark.parametrize("found", ["x", None, [], Result], ids=repr)
+def test_what_is_no_result_is_refused(draw, found):
+    with pytest.raises(TypeError, match="result must be a Result, got"):
+        draw(found)
+
+
+def test_modules_are_loaded_when_they_are_named():
+    """``import bilevel`` alone gives what the reference names, and loads nothing heavy."""
+    lines = (
+        "import bilevel, sys",
+        "heavy = {'matplotlib', 'sklearn', 'jinja2'} & set(sys.modules)",
+        "names = ('cross_validation', 'datasets', 'io', 'plotting', 'report')",
+        "print(heavy, [getattr(bilevel, n).__name__ for n in names], hasattr(bilevel, 'magic'))",
+        "print('plotting' in dir(bilevel))",
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", ";".join(lines)], capture_output=True, text=True, check=False
+    )
+    names = [f"bilevel.{n}" for n in ("cross_validation", "datasets", "io", "plotting", "report")]
+    assert run.stdout == f"set() {names} False\nTrue\n", run.stderr

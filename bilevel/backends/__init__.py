@@ -7,6 +7,7 @@ array([0.5])
 """
 
 from ._arguments import (
+    BOUND,
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
@@ -38,6 +39,7 @@ from ._registry import (
     get_backend,
     is_array,
     is_sparse,
+    lent,
     library_of,
     refuse_matrix_classes,
     register_backend,
@@ -46,6 +48,7 @@ from ._registry import (
 from ._sparse_check import check_sparse
 
 __all__ = [
+    "BOUND",
     "COUNT",
     "NOT_NEGATIVE",
     "POSITIVE",
@@ -81,6 +84,7 @@ __all__ = [
     "is_array",
     "is_number",
     "is_sparse",
+    "lent",
     "library_of",
     "numbers_of",
     "python_number",

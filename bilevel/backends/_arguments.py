@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._registry import get_backend, is_array
+from ._registry import get_backend, is_array, refuse_matrix_classes
 
 #: (value, name) ↦ the plain value.
 Rule: TypeAlias = Callable[[Any, str], Any]
@@ -52,13 +52,19 @@ def described(value: Any) -> str:
 def python_number(value: Any) -> int | float | bool | None:
     """The number that a Python or NumPy number, or a 0-d array, holds; None for all else.
 
+    A masked one holds none: NumPy would say 0.
+
     Examples
     --------
     >>> python_number(np.float32(0.5)), python_number(np.asarray(3)), python_number([3])
     (0.5, 3, None)
     """
-    if isinstance(value, np.generic) or (is_array(value) and len(value.shape) == 0):
-        value = get_backend(value).to_numpy(value).item()
+    if isinstance(value, np.ma.MaskedArray):
+        return None
+    if isinstance(value, np.generic) or is_array(value):
+        backend = get_backend(value)  # which refuses an array without numbers, or without a shape
+        if len(value.shape) == 0:
+            value = backend.to_numpy(value).item()
     if isinstance(value, (int, float)):
         return value
     if isinstance(value, numbers.Integral):
@@ -252,6 +258,8 @@ class Maybe:
 
 POSITIVE = Number(above=0)
 NOT_NEGATIVE = Number(at_least=0)
+#: What is at most that, which says nothing where it is infinite.
+BOUND = Number(at_least=0, finite=False)
 COUNT = Whole(1)
 #: Of a draw: what NumPy's and Python's generators both take.
 SEED = Whole(0)
@@ -282,6 +290,7 @@ def numbers_of(values: Any, name: str, rule: Number) -> tuple[float, ...]:
     >>> numbers_of([1, np.float32(2)], "lower", Number())
     (1.0, 2.0)
     """
+    refuse_matrix_classes(values, name)
     if is_array(values) and len(values.shape) == 1:
         values = get_backend(values).to_numpy(values).tolist()
     if isinstance(values, (str, bytes, dict, set)) or not isinstance(values, Iterable):

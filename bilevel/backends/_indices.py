@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from ._arguments import SEED, Whole, described
 from ._protocol import HostIndex
-from ._registry import get_backend, is_array
+from ._registry import get_backend, is_array, refuse_matrix_classes
 
 
 def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
     """Refuse row numbers that are no integers in 0, ..., n-1."""
+    refuse_matrix_classes(index, "index")
     found = np.asarray(index)
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise ValueError(
@@ -49,6 +50,7 @@ def check_groups(groups: npt.ArrayLike, shape: tuple[int, ...]) -> tuple[HostInd
 
 def _on_host(numbers: object, name: str) -> npt.NDArray[np.generic]:
     """Integers of any library on the host."""
+    refuse_matrix_classes(numbers, name)
     if is_array(numbers):
         host: npt.NDArray[np.generic] = get_backend(numbers).to_numpy(numbers)
         return host

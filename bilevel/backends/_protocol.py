@@ -92,6 +92,10 @@ class Backend(Protocol):
         """Bring an array to the host: the explicit transfer out."""
         ...
 
+    def copied(self, array: Array) -> Array:
+        """The same numbers in an array of their own; a derivative goes through it."""
+        ...
+
     def scalars(self, *values: Array) -> tuple[float, ...]:
         """Read 0-d arrays of one dtype to the host in one transfer: the only scalar read."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -187,6 +187,7 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
         name = like
     else:
         found = library_of(like)
+        _refuse_without_numbers(like)
         if found is None:
             raise TypeError(
                 f"No backend for an object of type {type(like).__name__}: expected an array of "
@@ -195,6 +196,23 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
         name, device = found, _device_of(like) if device is None else device
     backend: Backend = _class_of(name)(device)
     return backend
+
+
+def _refuse_without_numbers(array: Any) -> None:
+    """Refuse what stands for numbers that are yet to come, or is no one array.
+
+    Raises
+    ------
+    TypeError
+        If it is traced by JAX (jit, grad, vmap), or a nested tensor of torch.
+    """
+    if any(cls.__name__ == "Tracer" for cls in type(array).__mro__):
+        raise TypeError(
+            "An array that JAX traces holds no numbers yet: call bilevel outside of jax.jit, "
+            "jax.grad and jax.vmap."
+        )
+    if getattr(array, "is_nested", False) is True:
+        raise TypeError("A nested tensor has rows of several lengths: pad them to one array.")
 
 
 def _device_of(array: Any) -> Any:
@@ -243,6 +261,15 @@ def backend_of(**arrays: Any) -> Backend:
     return backend
 
 
+def lent(backend: Backend, *arrays: Any) -> Iterator[Any]:
+    """Copies of arrays for a user's function, or of what it returned.
+
+    It may write into the former as into any array of its own, and return the same buffer each time.
+    Beside what it computes they cost little.
+    """
+    return map(backend.copied, arrays)
+
+
 def constant(array: Any) -> Any:
     """The same numbers, not to be differentiated: torch would keep a record of all their uses."""
     return array.detach() if getattr(array, "requires_grad", False) else array
@@ -254,13 +281,14 @@ def refuse_matrix_classes(array: Any, name: str) -> None:
     Raises
     ------
     TypeError
-        If it is a masked array, whose mask would be ignored, or a numpy.matrix.
+        If it is a masked array, whose mask would be ignored, or a numpy.matrix, or a list of such.
     """
-    if isinstance(array, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
-        raise TypeError(
-            f"{name} must be a plain array, got a {type(array).__name__}: fill what is masked "
-            "and take numpy.asarray of it."
-        )
+    for part in array if isinstance(array, (list, tuple)) else (array,):
+        if isinstance(part, (np.ma.MaskedArray, np.matrix)):  # the first hides that rows are lost
+            raise TypeError(
+                f"{name} must be a plain array, got a {type(part).__name__}: leave out or fill "
+                "what is masked, and take numpy.asarray of it."
+            )
 
 
 def dense_backend_of(**arrays: Any) -> Backend:

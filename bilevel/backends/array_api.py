@@ -97,7 +97,9 @@ class ArrayAPIBackend:
         value = self._known(value)
         array = self.xp.asarray(value, dtype=dtype, device=self.device)
         wanted = dtype if dtype is not None else getattr(value, "dtype", None)
-        if str(wanted).endswith("float64") and array.dtype != self.xp.float64:
+        # By name, too: a dtype of NumPy is not that of torch.
+        is_double = wanted is self.xp.float64 or str(wanted).endswith("float64")
+        if is_double and str(array.dtype).endswith("float32"):
             raise BackendUnavailableError(
                 f"The {self.name} backend turned float64 into {array.dtype}: for JAX set "
                 "JAX_ENABLE_X64=1, for a device without float64 ask for float32."
@@ -106,8 +108,9 @@ class ArrayAPIBackend:
 
     def _known(self, value: Any) -> Any:
         """Give an array of this library, or one on the host."""
-        from ._registry import get_backend, library_of
+        from ._registry import get_backend, library_of, refuse_matrix_classes
 
+        refuse_matrix_classes(value, "What becomes an array")
         library = library_of(value)
         if library == self.name:
             return value
@@ -123,6 +126,9 @@ class ArrayAPIBackend:
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.array(array)
+
+    def copied(self, array: Array) -> Array:
+        return self.xp.asarray(array, copy=True)
 
     def scalars(self, *values: Array) -> tuple[float, ...]:
         stacked = self.xp.stack(list(values)) if len(values) > 1 else values[0]

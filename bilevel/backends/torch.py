@@ -56,6 +56,9 @@ class TorchBackend(ArrayAPIBackend):
         host: npt.NDArray[Any] = array.detach().cpu().numpy().copy()
         return host
 
+    def copied(self, array: Array) -> Array:
+        return array.clone()
+
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             importlib.import_module("torch").cuda.synchronize(self.device)

@@ -10,6 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+#: Columns that are assumed where there are fewer than any terminal has.
+_WIDTH, _NARROWEST = 80, 20
+
 
 class Forgiving:
     """A stream of text that drops what can't be printed, and remembers why.
@@ -67,7 +70,10 @@ class Forgiving:
 def open_console(*, quiet: bool = False) -> Console:
     """Return a console on standard output, whatever that is."""
     stream: Any = None if sys.stdout is None else Forgiving(sys.stdout)
-    return Console(file=stream, quiet=quiet, highlight=False, markup=False)
+    console = Console(file=stream, quiet=quiet, highlight=False, markup=False)
+    if console.width < _NARROWEST:  # COLUMNS=0, where nothing at all would be printed
+        console.width = _WIDTH
+    return console
 
 
 def was_printed(console: Console) -> bool:

@@ -20,6 +20,8 @@ class Rows:
     X: Any
     y: npt.NDArray[np.float64]
     source: str
+    #: The labels of the file, and how many rows have each.
+    labels: str
 
     def __str__(self) -> str:
         n, p = self.X.shape
@@ -171,4 +173,4 @@ def load_inputs(
 
 
 def _rows(table: io.Table, labels: io.BinaryLabels) -> Rows:
-    return Rows(table.X, labels.apply(table), table.source)
+    return Rows(table.X, labels.apply(table), table.source, labels.counts(table))

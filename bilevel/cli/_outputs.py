@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 
 import bilevel
 from bilevel import io
+from bilevel._replacing import destination
 from bilevel.io.log import line
+from bilevel.plotting import picture_formats
+
+#: What the files of an option are, by the suffix.
+_SUFFIXES = MappingProxyType({"save": (".npz",), "report": (".html", ".htm")})
 
 
 class BadInput(click.ClickException):
@@ -43,6 +49,8 @@ def refuse_targets(targets: Mapping[str, str], inputs: Iterable[Path]) -> None:
                     f"--{other} {targets[other]} and --{one} {targets[one]} are one file: give "
                     "each its own."
                 )
+    for name, path in targets.items():
+        _refuse_suffix(name, Path(path))
 
 
 def _same(one: str | Path, other: str | Path) -> bool:
@@ -56,7 +64,7 @@ def _same(one: str | Path, other: str | Path) -> bool:
 
 
 def _refuse_unwritable(name: str, path: Path) -> None:
-    folder = path.absolute().parent
+    folder = destination(path).absolute().parent
     if not folder.is_dir():
         raise BadInput(f"--{name} {path}: there is no folder {path.parent}.")
     # A log may go to a terminal, but a pipe that nobody reads would wait for ever.
@@ -65,7 +73,21 @@ def _refuse_unwritable(name: str, path: Path) -> None:
     if path.exists() and not path.is_file():
         return  # a terminal, or another device: its folder is not written to
     if not os.access(folder, os.W_OK):
-        raise BadInput(f"--{name} {path}: the folder {path.parent} can't be written to.")
+        raise BadInput(f"--{name} {path}: the folder {folder} can't be written to.")
+
+
+def _refuse_suffix(name: str, path: Path) -> None:
+    """Refuse a name that says another format than the one that is written."""
+    suffix = path.suffix.lower()
+    try:
+        formats = picture_formats() if name == "plot" else _SUFFIXES.get(name, (suffix,))
+    except ImportError as error:
+        raise BadInput(f'--{name} needs {error.name}: run pip install "bilevel[cli]".') from None
+    if suffix and suffix not in formats:
+        raise BadInput(
+            f"--{name} {path}: it can't be written as {suffix}: end its name in one of "
+            f"{', '.join(formats)}."
+        )
 
 
 class Log:

@@ -17,11 +17,11 @@ from rich.console import Console
 import bilevel
 from bilevel import io
 from bilevel._loading import INTERRUPTED
-from bilevel.design import Design, MixedPrecision, Standardized, from_host
 from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
+from ._columns import Columns, Scaling
 from ._console import open_console, was_printed
 from ._info import versions
 from ._inputs import Inputs, Rows, files_read, load_inputs
@@ -42,6 +42,16 @@ _OK = frozenset(
     }
 )
 
+#: Settings that are printed before the run.
+_SHOWN_FIRST = (
+    "data",
+    "training rows",
+    "training labels",
+    "held-out labels",
+    "test labels",
+    "backend",
+)
+
 #: Options that name a file to write.
 _OUTPUTS = ("report", "plot", "save", "log", "checkpoint")
 
@@ -51,21 +61,21 @@ class Prepared:
     """A problem on its backend, and the way back to the units of the file."""
 
     problem: bilevel.Problem
-    standardized: Standardized | None
+    columns: Columns
     intercept: bool
-    names: tuple[str, ...] | None = None
 
     def classifier(self, result: bilevel.Result, labels: io.BinaryLabels) -> io.LinearClassifier:
         """Return the model in the units of the file."""
         host = self.problem.backend.to_numpy
         x = host(result.x)
         coef, intercept = (x[:-1], float(x[-1])) if self.intercept else (x, 0.0)
-        if self.standardized is not None:
-            coef = coef / host(self.standardized.scale)
-            intercept -= float(host(self.standardized.mean) @ coef)
-        negative = "other" if labels.negative is None else str(labels.negative)
+        if self.columns.scaling is not None:
+            coef = coef / self.columns.scaling.scale
+            intercept -= float(self.columns.scaling.mean @ coef)
+        others = labels.negatives
+        negative = str(others[0]) if len(others) == 1 else f"not {labels.positive}"
         classes = np.array([negative, str(labels.positive)])
-        names = None if self.names is None else np.array(self.names)
+        names = None if self.columns.names is None else np.array(self.columns.names)
         return io.LinearClassifier(coef, intercept, host(result.lam), classes, names)
 
 
@@ -82,28 +92,17 @@ def prepare(
     """Move the rows to the backend and make the problem."""
     kind = backend.xp.float32 if dtype == "float32" else backend.xp.float64
 
-    def matrix(X: Any) -> Design:
-        if dtype == "mixed":
-            return MixedPrecision(from_host(X, backend, backend.xp.float32))
-        return from_host(X, backend, kind)
-
-    train = matrix(inputs.train.X)
-    standardized = Standardized.fit(train) if standardize else None
-
-    def design(base: Design) -> Design:
-        if standardized is None:
-            return base
-        return Standardized(base, standardized.mean, standardized.scale)
-
+    scaling = Scaling.fit(inputs.train.X) if standardize else None
+    columns = Columns(backend, dtype, scaling, inputs.names)
     problem = MODELS[model](
-        design(train),
+        columns.design(inputs.train.X, inputs.train.source),
         backend.asarray(inputs.train.y, kind),
-        design(matrix(inputs.val.X)),
+        columns.design(inputs.val.X, inputs.val.source),
         backend.asarray(inputs.val.y, kind),
         fit_intercept=intercept,
         domain=bilevel.Box(*bounds),
     )
-    return Prepared(problem, standardized, intercept, inputs.names)
+    return Prepared(problem, columns, intercept)
 
 
 def _accuracy(model: io.LinearClassifier, rows: Rows) -> float:
@@ -217,7 +216,9 @@ def tune(context: click.Context, /, **options: Any) -> None:
     """
     console = open_console(quiet=options["quiet"])
     try:
-        status, is_whole = _run(_Options(**options), console)
+        # What overflows is told by the status, in a sentence.
+        with np.errstate(all="ignore"):
+            status, is_whole = _run(_Options(**options), console)
     except KeyboardInterrupt:  # before or after the search, which ends well by itself
         click.echo("Interrupted.", err=True)
         context.exit(INTERRUPTED)
@@ -336,7 +337,7 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     inputs, prepared = _load(o)
     problem = prepared.problem
     settings = _settings(o, inputs, problem.backend)
-    print_rows(console, {name: settings[name] for name in ("data", "training rows", "backend")})
+    print_rows(console, {name: settings[name] for name in _SHOWN_FIRST})
     for note in inputs.notes:
         console.print(f"note: {note}", style="dim", soft_wrap=True)
     console.print()
@@ -353,7 +354,8 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     if result.best is None or not math.isfinite(result.fun):
         _say_nothing_was_found(o, result, console)
         return result.status, True
-    model = prepared.classifier(result, inputs.labels)
+    with _told(o.train, ValueError):
+        model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
     # The files first: neither the certificate nor a closed pipe is to cost the model.
     written, failed = write_all(_files(o, result, model, rows, settings))
@@ -461,8 +463,11 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
     rows = {
         "data": inputs.name,
         "training rows": str(inputs.train),
+        "training labels": inputs.train.labels,
         "held-out rows": str(inputs.val),
+        "held-out labels": inputs.val.labels,
         "test rows": str(inputs.test) if inputs.test is not None else "none",
+        "test labels": inputs.test.labels if inputs.test is not None else "none",
         "columns": ", ".join(columns) or "as they are",
         "model": o.model,
         "method": o.method,

@@ -13,6 +13,7 @@ from ..backends import (
     constant,
     described,
     is_sparse,
+    library_of,
 )
 from ..meter import Passes, SharedPasses
 from ._host import from_host
@@ -23,9 +24,10 @@ from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
 from .mixed import MixedPrecision
-from .standardized import Standardized
+from .standardized import COARSE, Standardized
 
 __all__ = [
+    "COARSE",
     "CSRDesign",
     "DenseDesign",
     "Design",
@@ -86,15 +88,17 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     >>> bilevel.as_design(np.ones((3, 2))).shape
     (3, 2)
     """
-    found = X.backend if isinstance(X, Design) else backend_of(**{name: X})
+    # A nested tensor fails on the mere question for its shape, which a design has as well.
+    given: Design | None = X if library_of(X) is None and isinstance(X, Design) else None
+    found = backend_of(**{name: X}) if given is None else given.backend
     if backend is not None and found != backend:
         raise ValueError(
             f"{name} is on {found.name} ({found.device}), expected {backend.name} "
             f"({backend.device}): move it first."
         )
-    if isinstance(X, Design):
-        _check(X, name)
-        return X
+    if given is not None:
+        _check(given, name)
+        return given
     if X.ndim != 2:
         raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")
     if X.shape[0] == 0 or X.shape[1] == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -35,10 +34,11 @@ def recounted(design: Design, passes: Passes | None = None) -> Design:
             f"A {type(design).__name__} keeps neither a counter, as an attribute `passes`, nor a "
             "base design."
         )
-    view: Any = copy(own)
     if is_dataclass(own):
-        view = replace(own, **changed)  # type: ignore[type-var]
-    vars(view).update(changed)
+        made: Design = replace(own, **changed)  # type: ignore[type-var]
+        return made
+    view: Any = object.__new__(type(own))  # as copy does, but for what a __getattr__ may answer
+    vars(view).update(vars(own) | changed)
     found: Design = view
     return found
 

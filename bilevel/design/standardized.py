@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
-from ..backends import Array, HostIndex
+from ..backends import Array, HostIndex, check_rows
+from ..linalg.rounding import unit_roundoff
 from ..meter import Passes
 from ._protocol import Design, per_column
+from ._recount import recounted
 from ._wrapper import Wrapper
+
+#: Of the spread of a column: a rounding of its entries beyond it is one that the user is told of.
+COARSE = 2.0**-9
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class Standardized(Wrapper):
         """Take mean and standard deviation of the columns; a constant column keeps scale 1.
 
         Costs two passes over a dense matrix, three over a sparse one. The variance of a dense
-        matrix is taken about the mean, so that a mean far above the spread does no harm.
+        matrix is taken about the mean, so that a mean far above the spread does no harm. Where the
+        entries are too short for it, as float32 is for dates, a warning names the columns: digits
+        that they have lost can't be brought back.
 
         Examples
         --------
@@ -46,7 +54,11 @@ class Standardized(Wrapper):
         variance = base.gram_diag(weights, mean)
         # Rounding leaves a constant column with a variance of a few units in the last place.
         noise = base.centred_rounding * (variance + mean * mean)
-        scale = xp.sqrt(xp.where(variance <= noise, xp.ones_like(variance), variance))
+        is_constant = variance <= noise
+        scale = xp.sqrt(xp.where(is_constant, xp.ones_like(variance), variance))
+        varies = ~is_constant | _differs_from_first(base, weights)
+        rounding = _unit(base) * xp.abs(mean)
+        _warn_of(backend.to_numpy(varies & (rounding > COARSE * scale)).tolist())
         return cls(base, mean, scale)
 
     @property
@@ -79,3 +91,36 @@ class Standardized(Wrapper):
 
     def rows(self, index: HostIndex) -> Standardized:
         return Standardized(self.base.rows(index), self.mean, self.scale)
+
+
+def _unit(design: Design) -> float:
+    """The unit roundoff of the entries, beneath all wrappers."""
+    if isinstance(design, Wrapper):
+        return _unit(design.base)
+    return unit_roundoff(design.dtype, design.backend)
+
+
+def _differs_from_first(base: Design, weights: Array) -> Array:
+    """Which columns hold two numbers, off the counter; none where centring would not tell.
+
+    A spread below the rounding of the mean looks as that of a constant column does.
+    """
+    backend, xp, (n, p) = base.backend, base.backend.xp, base.shape
+    if base.centred_rounding >= _unit(base):
+        return xp.zeros(p, dtype=xp.bool, device=backend.device)
+    alone = recounted(base)
+    first = alone.rows(check_rows([0], n)).rmatmul(xp.ones_like(weights[:1]))
+    return alone.gram_diag(weights, first) > 0
+
+
+def _warn_of(coarse: list[bool]) -> None:
+    columns = [str(j) for j, is_coarse in enumerate(coarse) if is_coarse]
+    if columns:
+        more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
+        which = ", ".join(columns[:5]) + more
+        warnings.warn(
+            f"Far from zero, entries are rounded to a large part of the spread of column {which}: "
+            "subtract the offset in float64 first.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

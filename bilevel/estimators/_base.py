@@ -11,16 +11,28 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 import bilevel
-from bilevel.backends import POSITIVE, Array, Backend, flag, get_backend, numbers_of
+from bilevel.backends import (
+    POSITIVE,
+    Array,
+    Backend,
+    flag,
+    get_backend,
+    numbers_of,
+    same_backend,
+)
 from bilevel.hypergrad import Direct
 from bilevel.inner import Inner
 from bilevel.solvers import NewtonCG, solve
 
-from ._rows import Rows, check_features
+from ._rows import Rows, check_features, refuse_masked
 from ._splits import Split, is_validation_set, split_rows
 
 #: How a run may end with a λ that can be used.
 _FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
+
+#: What helps where a run ended early.
+_LONGER = "Raise max_iter or tol."
+_MODERATE = "Scale X, y and sample_weight to numbers of moderate size."
 
 
 class BilevelEstimator(BaseEstimator):
@@ -49,7 +61,9 @@ class BilevelEstimator(BaseEstimator):
     def _validation_set(self, rows: Rows) -> tuple[Any, Any]:
         """X_val and y_val of ``cv``, X_val checked."""
         X_val, y_val = self.cv
+        refuse_masked(X_val=X_val, y_val=y_val)
         X_val = check_features(self, X_val, sparse=self._sparse, reset=False)
+        same_backend(rows.backend, get_backend(X_val), "X", "X_val")
         if X_val.dtype != rows.X.dtype:
             raise TypeError(f"X_val has dtype {X_val.dtype} but X has {rows.X.dtype}: convert one.")
         n_val = y_val.shape[0] if hasattr(y_val, "shape") else len(y_val)
@@ -67,8 +81,8 @@ class BilevelEstimator(BaseEstimator):
             raise ValueError(f"No model was found: {result.message}")
         if result.status not in _FINE:
             warnings.warn(
-                f"The search for the regularisation ended early: {result.message} Raise max_iter "
-                "or tol.",
+                f"The search for the regularisation ended early: {result.message} "
+                f"{_MODERATE if result.status is bilevel.Status.NON_FINITE else _LONGER}",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -151,6 +165,10 @@ def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:
     (scale,) = backend.scalars(backend.xp.sqrt(backend.xp.sum(zero.grad * zero.grad)))
     eps = float(backend.xp.finfo(inner.dtype).eps)
     goal = max(scale, 1e-300) * eps**0.6 / (inner.constants(lam).mu or 1.0)
+    if not math.isfinite(goal):
+        raise ValueError(
+            f"No model was fitted: its gradient at zero overflows {inner.dtype}. {_MODERATE}"
+        )
     x = solve(inner, lam, x0, solver=NewtonCG(), tol=goal, max_iter=200).x
     return _polished(inner, lam, x) if math.prod(inner.x_shape) <= _FEW else x
 

@@ -93,6 +93,12 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     return X
 
 
+def refuse_masked(**arrays: Any) -> None:
+    """Before scikit-learn or NumPy convert them, which drops a mask and takes what is under it."""
+    for name, array in arrays.items():
+        refuse_matrix_classes(array, name)
+
+
 def _check_class(X: Any, name: str) -> None:
     """Before scikit-learn converts it: compiled code would trust the indices of a sparse matrix."""
     refuse_matrix_classes(X, name)
@@ -107,6 +113,7 @@ def check_rows(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, sparse: bool, classifier: bool
 ) -> Rows:
     """Check all that ``fit`` is given. y and weights follow X to its library and device."""
+    refuse_masked(y=y, sample_weight=sample_weight)
     if on_host(X):
         _check_class(X, "X")
         more = {} if classifier else {"y_numeric": True, "multi_output": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils import check_random_state
+
+from bilevel.backends import described, refuse_matrix_classes
 
 Index = npt.NDArray[np.intp]
 
@@ -56,11 +59,11 @@ def split_rows(
     elif isinstance(cv, (int, np.integer)):
         splits = _folds(int(cv), present, labels)
     else:
-        splitter = check_cv(cv, labels, classifier=labels is not None)
-        given = splitter.split(np.zeros((n, 1)), labels)
-        splits = [
-            Split(_numbers(train, present, n), _numbers(held, present, n)) for train, held in given
-        ]
+        given = cv
+        if hasattr(cv, "split") or not isinstance(cv, Iterable):  # check_cv refuses text
+            splitter = check_cv(cv, labels, classifier=labels is not None)
+            given = splitter.split(np.zeros((n, 1)), labels)
+        splits = [_given(k, pair, present, n) for k, pair in enumerate(given)]
     if not splits:
         raise ValueError(
             f"cv must hold one split (train, held) or more, got none: {cv!r} is empty, or an "
@@ -71,9 +74,26 @@ def split_rows(
     return splits
 
 
-def _numbers(rows: Any, present: Index, n: int) -> Index:
+def _given(k: int, pair: Any, present: Index, n: int) -> Split:
+    """A split as a user's iterable has it."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(
+            f"Split {k} of cv must be a pair (train, held) of row numbers, got {described(pair)}; "
+            "held-out rows that are given apart are a tuple (X_val, y_val)."
+        )
+    return Split(*(_numbers(f"Split {k} of cv", rows, present, n) for rows in pair))
+
+
+def _numbers(name: str, rows: Any, present: Index, n: int) -> Index:
     """Row numbers, of a mask too, without the rows of weight 0."""
-    numbers: Index = np.arange(n)[np.asarray(rows)]
+    refuse_matrix_classes(rows, name)
+    try:
+        numbers: Index = np.arange(n)[np.asarray(rows, dtype=None if len(rows) else np.intp)]
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must hold row numbers below {n}, or a mask of {n} rows, got "
+            f"{described(rows)} ({error})."
+        ) from error
     return numbers[np.isin(numbers, present)]
 
 

@@ -93,7 +93,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         The training rows, which predictions need.
     best_score_ : float
         Minus the mean squared error of a held-out row at ``gamma_`` and ``alpha_``; of several
-        targets the sum.
+        targets the mean.
     at_bound_, n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
         As in :class:`BilevelLogisticRegression`; a pass is a product with the kernel matrix.
 
@@ -181,7 +181,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             for j, pair in enumerate((around_gamma, self.alpha_bounds))
         )
         self._lam = result.lam
-        self.best_score_ = -2 * result.fun / total
+        self.best_score_ = -2 * result.fun / (total * (1 if rows.y.ndim == 1 else rows.y.shape[1]))
         self.X_fit_ = rows.X
         level = self._level(rows)
         self.dual_coef_ = _fit(_model(kernel, rows.placed(level)), result.lam)

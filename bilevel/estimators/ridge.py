@@ -41,7 +41,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     intercept_ : float or array of shape (n_targets,)
     best_score_ : float
         Minus the mean squared error of a held-out row (``neg_mean_squared_error``, of several
-        targets the sum) at ``alpha_``.
+        targets the mean) at ``alpha_``.
     at_bound_, n_iter_, n_passes_, path_, certificate_, n_features_in_, feature_names_in_
         As in :class:`BilevelLogisticRegression`.
 
@@ -116,7 +116,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         several = found.coef.ndim == 2
         self.coef_ = found.coef.T if several else found.coef
         self.intercept_ = found.intercept if several else number(found.intercept, rows.backend)
-        self.best_score_ = -2 * found.loss
+        self.best_score_ = -2 * found.loss / (found.coef.shape[1] if several else 1)
         return self
 
     def predict(self, X: Any) -> Array:

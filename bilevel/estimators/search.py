@@ -43,7 +43,7 @@ from bilevel.stacked import stacked
 
 from ._base import BilevelEstimator, log_bounds, positive, start_within, within
 from ._linear import LinearSearch
-from ._rows import Rows
+from ._rows import Rows, refuse_masked
 from ._splits import Split, is_validation_set, split_rows
 from .kernel_ridge import kernel_problem, kernel_scale
 
@@ -151,7 +151,8 @@ TUNABLE: Mapping[type, Tunable] = MappingProxyType(
 
 def _tunable(model: Any) -> Tunable:
     for cls, found in TUNABLE.items():
-        if isinstance(model, cls):
+        # A subclass may have other parameters: LogisticRegressionCV has no C.
+        if isinstance(model, cls) and all(hasattr(model, name) for name in found.names):
             return found
     known = ", ".join(cls.__name__ for cls in TUNABLE)
     raise TypeError(
@@ -201,7 +202,8 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
     best_estimator_ : estimator
         The estimator with them, fitted by scikit-learn on all rows.
     best_score_ : float
-        Minus the mean held-out loss: ``neg_log_loss``, or ``neg_mean_squared_error``.
+        Minus the mean held-out loss: ``neg_log_loss``, or ``neg_mean_squared_error``, of several
+        targets the mean.
     n_splits_, n_iter_, n_passes_ : int
         Splits, steps of the search, and passes over the training rows of all splits.
     at_bound_, path_, certificate_
@@ -291,8 +293,10 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             )
         head, model, prefix = self._steps()
         tunable = _tunable(model)
+        refuse_masked(X=X, y=y, **params)
         check_sparse(X, "X")  # scikit-learn's steps trust its indices
         if is_validation_set(self.cv):
+            refuse_masked(X_val=self.cv[0], y_val=self.cv[1])
             check_sparse(self.cv[0], "X_val")
         X, y = indexable(X, y)
         n = _num_samples(X)
@@ -323,7 +327,9 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         ]
         self.best_params_ = {prefix + name: v for name, v in zip(names, values, strict=True)}
         per_row = 1 if classes is not None else 2  # our squared loss has a half
-        self.best_score_ = -per_row * result.fun / sum(total for _, total in parts)
+        n_targets = 1 if targets.ndim == 1 else targets.shape[1]
+        total = sum(weight for _, weight in parts)
+        self.best_score_ = -per_row * result.fun / (total * n_targets)
         self.n_splits_ = len(parts)
         best = clone(self.estimator).set_params(**self.best_params_)
         self.best_estimator_ = best.fit(X, y, **routed)

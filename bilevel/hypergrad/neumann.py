@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import COUNT, POSITIVE, Array, Maybe, check_fields
+from ..inner import inner_constants
 from ..linalg import norm
 from ..problem import Problem
 from ..solvers import InnerResult
@@ -98,7 +99,7 @@ def step_length(step: float | None, problem: Problem, lam: Array) -> float:
     """Return the step, or 1/‖H‖ by the bound that the objective states."""
     if step is not None:
         return step
-    smoothness = problem.inner.constants(lam).smoothness
+    smoothness = inner_constants(problem.inner, lam).smoothness
     if smoothness is None:
         raise ValueError(
             f"step must be given: {type(problem.inner).__name__} states no bound of its Hessian."

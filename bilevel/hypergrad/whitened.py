@@ -18,7 +18,15 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array, Backend
-from ..inner import InnerConstants, InnerPoint, Leveraged, Pushable, Rounded, Swinging
+from ..inner import (
+    InnerConstants,
+    InnerPoint,
+    Leveraged,
+    Pushable,
+    Rounded,
+    Swinging,
+    inner_constants,
+)
 from ..linalg import norm
 from ..linalg.rounding import known, unit_roundoff, upper_norm
 from ..outer import Curved, CurvedRounded, OuterConstants, OuterPoint, RoundedOuter
@@ -159,7 +167,7 @@ class Whitened:
         cls, problem: Problem, point: InnerPoint, outer: OuterPoint, most: int
     ) -> Whitened | None:
         """None with more than so many coefficients, or where too little is known."""
-        constants = problem.inner.constants(point.lam)
+        constants = inner_constants(problem.inner, point.lam)
         small = math.prod(point.x.shape) <= most and problem.inner.n_hyperparameters <= most
         if not small or not constants.mu or constants.self_concordance is None:
             return None
@@ -216,13 +224,13 @@ class Whitened:
         return (
             InnerConstants(
                 mu=1.0,
-                cross_lipschitz=None if cross is None else cross * longest * longest,
+                cross_lipschitz=None if cross is None else known(cross * longest * longest),
                 self_concordance=self.metric.leverage,
             ),
             OuterConstants(
-                None if l_g is None else l_g * longest * longest,
-                None if l_lam is None else l_lam * longest,
-                None if R_g is None else R_g * longest,
+                None if l_g is None else known(l_g * longest * longest),
+                None if l_lam is None else known(l_lam * longest),
+                None if R_g is None else known(R_g * longest),
             ),
         )
 

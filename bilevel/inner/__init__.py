@@ -16,6 +16,7 @@ from ._protocol import (
     Startable,
     Swinging,
     grad_rounding,
+    inner_constants,
 )
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
@@ -70,6 +71,7 @@ __all__ = [
     "from_autodiff",
     "from_functions",
     "grad_rounding",
+    "inner_constants",
     "kernel_ridge",
     "lacking",
     "linear_model",

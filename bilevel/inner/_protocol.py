@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from ..backends import Array, Backend
+from ..backends import BOUND, NOT_NEGATIVE, Array, Backend, Maybe, check_fields, described
 from ..linalg import Preconditioner
 
 
 @dataclass(frozen=True)
 class InnerConstants:
     """Constants of h(., λ) that hold for every x; None where the objective states none.
+
+    What is proven rests on them. μ is finite and none is negative; an upper bound may be infinite.
 
     Attributes
     ----------
@@ -36,6 +38,31 @@ class InnerConstants:
     hessian_lipschitz: float | None = None
     cross_lipschitz: float | None = None
     self_concordance: float | None = None
+
+    def __post_init__(self) -> None:
+        upper = Maybe(BOUND)
+        check_fields(
+            self,
+            mu=Maybe(NOT_NEGATIVE),
+            smoothness=upper,
+            hessian_lipschitz=upper,
+            cross_lipschitz=upper,
+            self_concordance=upper,
+        )
+
+
+def inner_constants(inner: Inner, lam: Array) -> InnerConstants:
+    """The constants that an objective states at λ; refuse what has not checked itself.
+
+    Raises
+    ------
+    TypeError
+        If they are no :class:`InnerConstants`.
+    """
+    found = inner.constants(lam)
+    if not isinstance(found, InnerConstants):
+        raise TypeError(f"inner.constants must return InnerConstants, got {described(found)}.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -287,7 +314,10 @@ class Inner(Protocol):
     def n_hyperparameters(self) -> int: ...
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> InnerPoint:
-        """Return the point (x, λ); ``carry`` is that of another point with this x."""
+        """Return the point (x, λ); ``carry`` is that of another point with this x.
+
+        x and λ are the caller's: they are read, and never written into.
+        """
         ...
 
     def constants(self, lam: Array) -> InnerConstants:

@@ -11,7 +11,7 @@ from ..linalg import dot, dots
 from ..linalg.rounding import unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, scaled, upper_norms
+from .penalties import exp_or_inf, least_exp, scaled, upper_norms
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class SmoothedElasticNet:
 
     def constants(self, lam: Array, backend: Backend) -> InnerConstants:
         """μ = e^{λ_2}; the rest from the bounds of φ'' and φ'''."""
-        w1, w2 = (exp_or_inf(t) for t in backend.scalars(lam[0], lam[1]))
+        first, second = backend.scalars(lam[0], lam[1])
+        w1, w2 = exp_or_inf(first), exp_or_inf(second)
         return InnerConstants(
-            mu=w2,
+            mu=least_exp(second),
             smoothness=w1 / self.epsilon + w2,
             hessian_lipschitz=w1 * 48 / (25 * 5**0.5 * self.epsilon**2),
             cross_lipschitz=math.hypot(w1 / self.epsilon, w2),

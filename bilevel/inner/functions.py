@@ -22,7 +22,11 @@ from ..backends import (
     described,
     function,
     is_array,
+    is_sparse,
+    lent,
+    library_of,
     python_number,
+    refuse_matrix_classes,
 )
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..meter import Passes
@@ -95,7 +99,8 @@ class FunctionInner:
         return backend.xp.zeros(self.x_shape, dtype=self.dtype, device=backend.device)
 
     def constants(self, lam: Array) -> InnerConstants:
-        return self.declared(lam) if callable(self.declared) else self.declared
+        declared = self.declared
+        return declared(*lent(self.backend, lam)) if callable(declared) else declared
 
     def at(self, x: Array, lam: Array, carry: Array | None = None) -> FunctionPoint:
         return FunctionPoint(self, x, lam)
@@ -103,7 +108,7 @@ class FunctionInner:
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """The pair h, ∂_x h, checked and counted."""
         self._calls.count_call()
-        result = self.value_and_grad(x, lam)
+        result = self.value_and_grad(*lent(self.backend, x, lam))
         return check_value_and_grad(result, self.x_shape, self.backend, self.dtype)
 
     def product(
@@ -111,20 +116,35 @@ class FunctionInner:
     ) -> Array:
         """One of the given products, checked and counted."""
         self._calls.count_call()
-        result = getattr(self, name)(x, lam, direction)
-        check_result(name, result, shape, self.dtype)
-        return result
+        result = getattr(self, name)(*lent(self.backend, x, lam, direction))
+        return check_result(name, result, shape, self.backend, self.dtype)
 
 
-def check_result(name: str, result: Array, shape: tuple[int, ...], dtype: Any) -> None:
-    """Refuse what a user's function returned in another shape or dtype than it should."""
+def check_result(
+    name: str, result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any
+) -> Array:
+    """Copy what a user's function returned: it may return the same buffer each time.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is of another library, shape or dtype than it should be.
+    """
     if not hasattr(result, "shape") or not hasattr(result, "dtype"):
         raise TypeError(f"{name} must return an array of shape {shape}, got {described(result)}.")
+    if library_of(result) != backend.name or is_sparse(result):
+        kind = type(result)
+        raise TypeError(
+            f"{name} must return an array of {backend.name}, got one of class "
+            f"{kind.__module__}.{kind.__name__}."
+        )
+    refuse_matrix_classes(result, f"What is returned by {name}")
     found = tuple(result.shape)
     if found != shape:
         raise ValueError(f"{name} must return an array of shape {shape}, got {found}.")
     if result.dtype != dtype:
         raise TypeError(f"{name} must return dtype {dtype}, got {result.dtype}.")
+    return next(lent(backend, result))
 
 
 def check_value_and_grad(
@@ -137,9 +157,20 @@ def check_value_and_grad(
     value, grad = result
     if not is_array(value) and isinstance(python_number(value), (int, float)):
         value = backend.asarray(float(value), dtype=dtype)
-    check_result("value_and_grad (its value)", value, (), dtype)
-    check_result("value_and_grad (its gradient)", grad, shape, dtype)
-    return value, grad
+    return (
+        check_result("value_and_grad (its value)", value, (), backend, dtype),
+        check_result("value_and_grad (its gradient)", grad, shape, backend, dtype),
+    )
+
+
+def stated_bound(value: Any, backend: Backend, dtype: Any) -> Array:
+    """An upper bound that a user's function states, 0-d; infinite where it is negative or NaN.
+
+    From such a one nothing follows, and an infinite one says so without a read.
+    """
+    xp = backend.xp
+    number = xp.asarray(value, dtype=dtype, device=backend.device)
+    return xp.where(number >= 0, number, xp.full_like(number, xp.inf))
 
 
 def difference(f: Callable[[Array], Array], at: Array, v: Array, backend: Backend) -> Array:
@@ -192,12 +223,12 @@ class FunctionPoint:
     def cross_norm(self) -> Array | None:
         """As declared: no bound of a norm follows from products."""
         declared = self.inner.cross_norm
-        return None if declared is None else self._number(declared(self.x, self.lam))
+        if declared is None:
+            return None
+        return self._number(declared(*lent(self.inner.backend, self.x, self.lam)))
 
     def _number(self, value: Any) -> Array:
-        """A number of the user's as a 0-d array."""
-        inner = self.inner
-        return inner.backend.xp.asarray(value, dtype=inner.dtype, device=inner.backend.device)
+        return stated_bound(value, self.inner.backend, self.inner.dtype)
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
@@ -206,10 +237,10 @@ class FunctionPoint:
         declared = self.inner.declared_rounding
         if declared is None:
             return None
-        columns = range(vectors.shape[-1])
-        found = [declared(self.x, self.lam, vectors[..., j]) for j in columns]
+        backend, columns = self.inner.backend, range(vectors.shape[-1])
+        found = [declared(*lent(backend, self.x, self.lam, vectors[..., j])) for j in columns]
         grad, _, cross = (self._number(number) for number in found[0])
-        xp, products = self.inner.backend.xp, [self._number(product) for _, product, _ in found]
+        xp, products = backend.xp, [self._number(product) for _, product, _ in found]
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return Rounding(most * grad, most * xp.stack(products), most * cross)
 
@@ -292,6 +323,9 @@ def from_functions(
     start: Array | None = None,
 ) -> FunctionInner:
     """Build an inner objective h(x, λ) from functions.
+
+    The functions are handed copies of x, λ and directions, and what they return is copied: they may
+    write into the former, and return the same buffer each time.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ The kernel matrix is kept where it fits a budget, else computed block by block a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ from .._cached import cached_property
 from ..backends import Array, Backend, Has, Whole, all_finite, common_dtype, dense_backend_of
 from ..design import Passes
 from ..linalg import dot, dots, norm
-from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ._protocol import InnerConstants, Rounding
 from ._weights import refuse_bad_weights
 from .kernels import Kernel, Scaled, kernel_rounding
@@ -215,8 +216,9 @@ class KernelRidge:
         bound, cross = self.kernel.derivative_bound, None
         if bound is not None:
             cross = math.hypot(math.sqrt(self.kernel.n_parameters) * total * bound, ridge)
-        mu = ridge - lost
-        return InnerConstants(mu if mu > 0 else None, trace + lost + ridge, 0.0, cross, 0.0)
+            cross = known(cross)
+        mu, top = min(ridge - lost, sys.float_info.max), known(trace + lost + ridge)
+        return InnerConstants(mu if mu > 0 else None, top, 0.0, cross, 0.0)
 
     def _sizes(self, lam: Array) -> tuple[float, float, float]:
         """Tr S K S and Σ s, of the problem where they are largest, and ρ."""

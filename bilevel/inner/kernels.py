@@ -19,6 +19,7 @@ from ..backends import (
     Maybe,
     check_fields,
     function,
+    lent,
 )
 from .distances import distance_rounding, square_distances
 
@@ -257,6 +258,8 @@ class Polynomial:
 class UserKernel:
     """A kernel from functions of (X, Z, θ), on arrays of the user's own library.
 
+    They are handed copies, and what they return is copied.
+
     Parameters
     ----------
     n_parameters : int
@@ -301,10 +304,11 @@ class UserKernel:
         )
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
-        return self.function(X, Z, theta)
+        return next(lent(backend, self.function(*lent(backend, X, Z, theta))))
 
     def derivatives(self, X: Array, Z: Array, theta: Array, backend: Backend) -> tuple[Array, ...]:
-        return self.function_derivatives(X, Z, theta)
+        found = self.function_derivatives(*lent(backend, X, Z, theta))
+        return tuple(lent(backend, *found))
 
     def diag(self, X: Array, theta: Array, backend: Backend) -> Array:
-        return self.function_diag(X, theta)
+        return next(lent(backend, self.function_diag(*lent(backend, X, theta))))

@@ -29,7 +29,7 @@ from ..design import (
     row_square_norms,
 )
 from ..linalg import Preconditioner, dot
-from ..linalg.rounding import gamma, upper_norm
+from ..linalg.rounding import gamma, known, upper_norm
 from ..losses import LOSS, Accounted, Loss, Totals, refuse_without_support
 from ._protocol import InnerConstants, Rounded, Rounding
 from ._rows import RowRounding
@@ -246,7 +246,7 @@ def beside(rows: Array, a: Array) -> Array:
 
 
 def _times(a: float | None, b: float) -> float | None:
-    return None if a is None else a * b
+    return None if a is None else known(a * b)  # 0 times a square that overflows
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

@@ -8,6 +8,7 @@ Further penalties have files of their own beside this one.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +69,11 @@ def exp_or_inf(t: float) -> float:
     return math.exp(t) if t < 709 else math.inf
 
 
+def least_exp(t: float) -> float:
+    """e^t from below: the largest float where it overflows, as a lower bound has to be finite."""
+    return min(exp_or_inf(t), sys.float_info.max)
+
+
 class WeightedL2:
     """½ Σ_j w_j x_j² with w = e^λ spread over the coefficients.
 
@@ -96,7 +102,7 @@ class WeightedL2:
         xp = backend.xp
         smallest, largest = backend.scalars(xp.min(lam), xp.max(lam))
         top = exp_or_inf(largest)
-        return InnerConstants(exp_or_inf(smallest), top, 0.0, top)
+        return InnerConstants(least_exp(smallest), top, 0.0, top)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,12 +19,14 @@ from ..backends import (
     check_fields,
     described,
     function,
+    get_backend,
+    lent,
 )
 from ..linalg import dot, dots
-from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, upper_norms
+from .penalties import exp_or_inf, least_exp, upper_norms
 
 
 class LinearOperator(Protocol):
@@ -42,6 +45,8 @@ class LinearOperator(Protocol):
 class FunctionOperator:
     """A linear operator from two functions, each of one array with a vector in each column.
 
+    They are handed copies, and what they return is copied.
+
     Examples
     --------
     >>> import numpy as np
@@ -57,10 +62,15 @@ class FunctionOperator:
         check_fields(self, matvec=function, rmatvec=function)
 
     def matmul(self, v: Array) -> Array:
-        return self.matvec(v)
+        return _applied(self.matvec, v)
 
     def rmatmul(self, r: Array) -> Array:
-        return self.rmatvec(r)
+        return _applied(self.rmatvec, r)
+
+
+def _applied(operator: Callable[[Array], Array], v: Array) -> Array:
+    backend = get_backend(v)
+    return next(lent(backend, operator(*lent(backend, v))))
 
 
 _OPERATOR = Has("a linear operator", "matmul", "rmatmul")
@@ -129,11 +139,13 @@ class Tikhonov:
 
     def constants(self, lam: Array, backend: Backend) -> InnerConstants:
         """Smoothness Σ_j e^{λ_j} ‖L_j‖², and √Σ_j (e^{λ_j} ‖L_j‖²)² for ∂²_{xλ}."""
-        weights = [exp_or_inf(t) for t in backend.scalars(*(lam[j] for j in range(lam.shape[0])))]
-        mu = self.smallest_singular_value**2 * sum(weights)
+        logs = backend.scalars(*(lam[j] for j in range(lam.shape[0])))
+        weights = [exp_or_inf(t) for t in logs]
+        mu = sum(self.smallest_singular_value**2 * least_exp(t) for t in logs)
+        mu = min(mu, sys.float_info.max)
         if self.norms is None or any(norm is None for norm in self.norms):
             return InnerConstants(mu, None, 0.0, None)
-        tops = [w * n * n for w, n in zip(weights, self.norms, strict=True) if n is not None]
+        tops = [known(w * n * n) for w, n in zip(weights, self.norms, strict=True) if n is not None]
         return InnerConstants(mu, sum(tops), 0.0, math.hypot(*tops))
 
 

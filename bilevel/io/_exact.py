@@ -68,21 +68,3 @@ def is_this(text: str, value: Any) -> bool:
     if abs(float(value)) >= _WHOLE:
         return number == Decimal(float(value))
     return rounded == float(value)
-
-
-def equal(values: npt.NDArray[Any], value: Any) -> npt.NDArray[np.bool_]:
-    """Return which labels are this one; integers are not rounded for it."""
-    if isinstance(value, str) or values.dtype.kind in "US":
-        return np.asarray(values == value)
-    if values.dtype.kind == "b":
-        values = values.astype(np.int64)
-    if values.dtype.kind in "iu":
-        if not float(value).is_integer():
-            return np.zeros(values.shape, dtype=np.bool_)
-        info, number = np.iinfo(values.dtype), int(value)
-        if not info.min <= number <= info.max:
-            return np.zeros(values.shape, dtype=np.bool_)
-        return np.asarray(values == values.dtype.type(number))
-    if int(value) == value and int(float(value)) != int(value):  # no float is this integer
-        return np.zeros(values.shape, dtype=np.bool_)
-    return np.asarray(values == float(value))

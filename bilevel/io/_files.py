@@ -157,7 +157,7 @@ def _unpacker(file: io.BufferedReader) -> Callable[[int], bytes] | None:
     if magic.startswith(_BZIP2):
         return _Streams(file, bz2.BZ2Decompressor).read
     if magic.startswith(_XZ):
-        return _Streams(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)).read
+        return _Streams(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), pad=4).read
     return None
 
 
@@ -165,17 +165,17 @@ class _Streams:
     """Compressed streams one after the other.
 
     The readers of bz2 and lzma take a second stream that is damaged from its start for waste, and
-    leave out its rows.
+    leave out its rows. After a stream of .xz zero bytes may follow, a multiple of ``pad``.
     """
 
-    def __init__(self, file: IO[bytes], new: Callable[[], Any]) -> None:
-        self._file, self._new, self._unpacker = file, new, new()
+    def __init__(self, file: IO[bytes], new: Callable[[], Any], *, pad: int = 0) -> None:
+        self._file, self._new, self._unpacker, self._pad = file, new, new(), pad
 
     def read(self, size: int) -> bytes:
         while True:
             block = b""
             if self._unpacker.eof:
-                block = self._unpacker.unused_data or self._file.read(_BLOCK)
+                block = self._next_stream(self._unpacker.unused_data)
                 if not block:
                     return b""
                 self._unpacker = self._new()
@@ -186,6 +186,18 @@ class _Streams:
             found: bytes = self._unpacker.decompress(block, size)
             if found:
                 return found
+
+    def _next_stream(self, block: bytes) -> bytes:
+        """Return what begins the next stream, empty where there is none."""
+        block = block or self._file.read(_BLOCK)
+        padding = 0
+        while self._pad and block.startswith(b"\0"):
+            rest = block.lstrip(b"\0")
+            padding += len(block) - len(rest)
+            block = rest or self._file.read(_BLOCK)
+        if self._pad and padding % self._pad:
+            raise EOFError(f"{padding} zero bytes follow a stream, no multiple of {self._pad}")
+        return block
 
 
 class _Bounded(io.RawIOBase):

@@ -88,6 +88,12 @@ class Dataset:
     test: Table | None = None
 
 
+#: How a missing label is written, in lower case: what pandas takes for one, a date that is none, a
+#: question mark and a point. ``-`` is a class beside ``+``, and ``unknown`` may be one.
+_MISSING = frozenset(
+    "nan -nan na n/a n.a. #n/a #na <na> null none nat ? . 1.#ind -1.#ind 1.#qnan -1.#qnan".split()
+) | {"", "#n/a n/a"}
+
 #: Vectors of p numbers in float64 that a search holds at least.
 _VECTORS = 8
 
@@ -109,14 +115,7 @@ def checked(table: Table, memory: int) -> Table:
             f"there are {n} rows of features but labels of shape {table.y.shape}",
             "Give one label for each row.",
         )
-    if table.y.dtype.kind == "f" and not np.isfinite(table.y).all():
-        row = int(np.flatnonzero(~np.isfinite(table.y))[0])
-        raise BadFileError(
-            table.source,
-            f"the label of row {row + 1} is {table.y[row]}",
-            "Give every row a label, or leave the row out.",
-            line=table.line(row),
-        )
+    _refuse_missing_labels(table)
     needed = _VECTORS * 8 * p
     if needed > memory:
         raise BadFileError(
@@ -127,6 +126,26 @@ def checked(table: Table, memory: int) -> Table:
         )
     _refuse_not_finite(table)
     return table
+
+
+def _refuse_missing_labels(table: Table) -> None:
+    if table.y.dtype.kind == "f":
+        is_missing = ~np.isfinite(table.y)
+    elif table.y.dtype.kind == "U":
+        values, which = np.unique(table.y, return_inverse=True)
+        is_missing = np.array([v.strip().lower() in _MISSING for v in values.tolist()])[which]
+    else:
+        return
+    if is_missing.any():
+        row = int(np.flatnonzero(is_missing)[0])
+        label = table.y[row].item()
+        state = "infinite" if label in (np.inf, -np.inf) else "missing"
+        raise BadFileError(
+            table.source,
+            f"the label ({table.label}) is {state}: row {row + 1} has {label!r}",
+            "Give the row a label, or leave it out.",
+            line=table.line(row),
+        )
 
 
 def _refuse_not_finite(table: Table) -> None:

@@ -24,9 +24,6 @@ LABEL_NAMES = ("y", "label", "target", "class")
 #: Names that an index has; one that has none is refused whatever it holds.
 _INDEX_NAMES = frozenset("id index row rowid row_id rownames row.names unnamed:0".split())
 
-#: How a missing value is written, in lower case.
-_MISSING = frozenset("nan na n/a #n/a <na> null none ? -nan 1.#ind 1.#qnan".split()) | {""}
-
 _SEPARATORS = "\t;,"
 
 #: Lines of which the separator is read off.
@@ -322,7 +319,7 @@ def _table(path: Path, content: _Content, *, named: bool) -> Table:
     _refuse_an_index(path, X, features if named else None, first.line)
     return Table(
         X,
-        _labels(path, labels, numbers, names[column]),
+        _labels(path, labels, numbers),
         str(path),
         np.asarray(numbers, dtype=np.int64),
         f"column {names[column]!r}",
@@ -357,18 +354,7 @@ def _refuse_an_index(
             )
 
 
-def _labels(
-    path: Path, cells: Sequence[str], numbers: Sequence[int], name: str
-) -> npt.NDArray[Any]:
-    for cell, line in zip(cells, numbers, strict=True):
-        if cell.lower() in _MISSING:
-            raise BadFileError(
-                path,
-                f"the label (column {name!r}) is missing"
-                + (f": it is {cell!r}" if cell.lower() not in ("", "nan") else ""),
-                "Give the row a label, or leave it out.",
-                line=line,
-            )
+def _labels(path: Path, cells: Sequence[str], numbers: Sequence[int]) -> npt.NDArray[Any]:
     values = [_number(cell) for cell in cells]
     if None in values:
         return np.asarray(cells)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._exact import equal, is_this
+from ._exact import is_this
 from ._table import BadFileError, Table
 
-#: Pairs whose order is plain: (-1, +1), (0, 1) and (1, 2).
-_ORDERED = ((-1.0, 1.0), (0.0, 1.0), (1.0, 2.0))
+#: Pairs whose order is plain.
+_ORDERED = ((-1, 1), (0, 1), (1, 2))
+
+#: So many labels are named where all of them would be too many.
+_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,14 @@ class BinaryLabels:
     """The map from the labels of a file to -1 and +1.
 
     Fitted on the training file and applied to every other one, so that a file which happens to
-    hold one class is not read the other way round.
+    hold one class is not read the other way round. A label that the training file does not have is
+    refused: a ``Yes`` beside ``yes`` would become -1 among the others.
 
     Attributes
     ----------
-    negative : float, str or None
-        The label that becomes -1; None where all but the positive one do.
-    positive : float or str
+    negatives : tuple of int, float or str
+        The labels that become -1, as numbers of Python, which are compared exactly.
+    positive : int, float or str
         The label that becomes +1.
 
     Examples
@@ -39,7 +44,7 @@ class BinaryLabels:
     'labels 1 and 2 are read as -1 and +1'
     """
 
-    negative: Any
+    negatives: tuple[Any, ...]
     positive: Any
 
     @classmethod
@@ -58,9 +63,10 @@ class BinaryLabels:
         BadFileError
             If there are not two classes, or it is not plain which one is +1.
         """
-        values = np.unique(table.y)
+        values = _classes(table)
         if positive is not None:
-            return cls(None, _find(table, values, positive))
+            found = _find(table, values, positive)
+            return cls(tuple(value for value in values if value != found), found)
         if len(values) == 1:
             raise BadFileError(
                 table.source,
@@ -68,49 +74,54 @@ class BinaryLabels:
                 "Give rows of both classes, or name another column by --label.",
             )
         if len(values) > 2:
-            row = int(np.flatnonzero(~np.isin(table.y, values[:2]))[0])
+            row = int(np.flatnonzero(~np.isin(table.y, np.unique(table.y)[:2]))[0])
             raise BadFileError(
                 table.source,
-                f"the labels are not binary: {len(values)} different ones "
-                f"({', '.join(_show(v) for v in values[:6])}{', ...' if len(values) > 6 else ''})",
+                f"the labels are not binary: {len(values)} different ones ({_listed(values)})",
                 f"Choose one class against the others by --positive {_show(values[-1])}, or check "
                 f"that {table.label} is the label (--label names another column of a CSV file).",
                 line=table.line(row),
             )
         low, high = values
-        if values.dtype.kind in "US" or (float(low), float(high)) not in _ORDERED:
+        if (low, high) not in _ORDERED:
             raise BadFileError(
                 table.source,
                 f"the labels are {_show(low)} and {_show(high)}, and neither is plainly +1",
                 f"Choose it by --positive {_show(high)}.",
             )
-        return cls(low, high)
+        return cls((low,), high)
 
     @property
     def note(self) -> str:
         """What the map does, as a sentence; empty where it does nothing."""
-        if self.negative is None:
-            return f"label {_show(self.positive)} is read as +1, all others as -1"
-        if (self.negative, self.positive) == (-1, 1):
+        if len(self.negatives) > 1:
+            others = f"the {len(self.negatives)} others as -1"
+            return f"label {_show(self.positive)} is read as +1, {others}"
+        if (*self.negatives, self.positive) == (-1, 1):
             return ""
-        return f"labels {_show(self.negative)} and {_show(self.positive)} are read as -1 and +1"
+        return f"labels {_show(self.negatives[0])} and {_show(self.positive)} are read as -1 and +1"
+
+    def counts(self, table: Table) -> str:
+        """How many rows have each label, as text; the positive one first."""
+        rows = Counter(table.y.tolist())
+        others = [label for label in self.negatives if rows[label]]
+        return f"+1: {_counted([self.positive], rows)}; -1: {_counted(others, rows)}"
 
     def apply(self, table: Table) -> npt.NDArray[np.float64]:
         """Return -1 or +1 for each row; raise for a label that the training rows do not have."""
         self._refuse_another_kind(table)
-        is_positive = equal(table.y, self.positive)
-        if self.negative is not None:
-            unknown = np.flatnonzero(~is_positive & ~equal(table.y, self.negative))
-            if len(unknown):
-                row = int(unknown[0])
-                raise BadFileError(
-                    table.source,
-                    f"the label {_show(table.y[row])} is neither {_show(self.negative)} nor "
-                    f"{_show(self.positive)}, the labels of the training rows",
-                    "Give it the same labels.",
-                    line=table.line(row),
-                )
-        return np.where(is_positive, 1.0, -1.0)
+        signs = {**dict.fromkeys(self.negatives, -1.0), self.positive: 1.0}
+        labels = table.y.tolist()
+        unknown = next((row for row, label in enumerate(labels) if label not in signs), None)
+        if unknown is not None:
+            raise BadFileError(
+                table.source,
+                f"the label {_show(labels[unknown])} is none of the training rows' "
+                f"({_listed([*self.negatives, self.positive])})",
+                "Write the labels as the training rows do, or leave the row out.",
+                line=table.line(unknown),
+            )
+        return np.array([signs[label] for label in labels])
 
     def _refuse_another_kind(self, table: Table) -> None:
         """Numbers are no text: against a positive label of the other kind all would become -1."""
@@ -127,15 +138,34 @@ class BinaryLabels:
         )
 
 
-def _find(table: Table, values: npt.NDArray[Any], positive: str) -> Any:
+def _classes(table: Table) -> list[Any]:
+    """The different labels in their order, as numbers of Python or text, no two of one number."""
+    values: list[Any] = np.unique(table.y).tolist()
+    if table.y.dtype.kind != "U":
+        return values
+    seen: dict[float, str] = {}
+    for text in filter(_is_number, values):
+        other = seen.setdefault(float(text), text)
+        if other != text:
+            raise BadFileError(
+                table.source,
+                f"the labels {other} and {text} are one number beside labels that are text, and "
+                "would be two classes",
+                "Write the label in one way.",
+                line=table.line(int(np.flatnonzero(table.y == text)[0])),
+            )
+    return values
+
+
+def _find(table: Table, values: list[Any], positive: str) -> Any:
     matching = [value for value in values if _show(value) == positive]
-    if not matching and values.dtype.kind not in "US":
+    if not matching and not isinstance(values[0], str):
         matching = [value for value in values if is_this(positive, value)]
     if not matching:
         raise BadFileError(
             table.source,
             f"no row has the label {positive!r}",
-            f"Give --positive one of: {', '.join(_show(v) for v in values[:20])}.",
+            f"Give --positive one of: {_listed(values)}.",
         )
     if len(values) == 1:
         raise BadFileError(table.source, f"every label is {positive}", "Give rows of both classes.")
@@ -148,6 +178,19 @@ def _is_number(text: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _listed(values: list[Any]) -> str:
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return ", ".join(_show(value) for value in values[:_SHOWN]) + more
+
+
+def _counted(labels: list[Any], rows: Counter[Any]) -> str:
+    """The labels with their rows, the rarest first: what is misspelt is rare."""
+    rarest = sorted(labels, key=lambda label: rows[label])
+    parts = [f"{_show(label)} ({rows[label]:,})" for label in rarest[:_SHOWN]]
+    more = [f"{len(rarest) - _SHOWN} more"] if len(rarest) > _SHOWN else []
+    return ", ".join(parts + more) or "none"
 
 
 def _show(value: Any) -> str:

@@ -32,8 +32,8 @@ def read_npz(path: Path) -> Dataset:
 
     Each part is called ``X`` and ``y``, or ``X_train`` and ``y_train`` (``val`` and ``test``
     likewise). A matrix is one array, or the four arrays NAME_data, NAME_indices, NAME_indptr and
-    NAME_shape of its CSR form. What :func:`scipy.sparse.save_npz` wrote is read too: its labels
-    are ``y`` in the archive, or the file NAME.y.npy beside it.
+    NAME_shape of its CSR form. What :func:`scipy.sparse.save_npz` wrote is read too, as ``X``: its
+    labels are ``y`` in the archive, or the file NAME.y.npy beside it.
 
     Raises
     ------
@@ -52,10 +52,11 @@ def read_npz(path: Path) -> Dataset:
         ) from error
     _refuse_rivals(path, arrays)
     if set(_SCIPY) <= set(arrays):
-        return Dataset(
-            _named(path, arrays, _scipy_matrix(path, arrays), _beside(path, arrays), str(path), "y")
-        )
-    train = _part(path, arrays, "_train") or _part(path, arrays, "")
+        X = _scipy_matrix(path, arrays)
+        y = _beside(path, arrays)
+        train: Table | None = _named(path, arrays, X, y, str(path), "y")
+    else:
+        train = _part(path, arrays, "_train") or _part(path, arrays, "")
     if train is None:
         have = ", ".join(names) or "nothing"
         raise BadFileError(path, f"it has no X and y, but {have}", _CONVENTION + ".")
@@ -79,7 +80,7 @@ def _refuse_rivals(path: Path, arrays: Mapping[str, Any]) -> None:
             raise BadFileError(
                 path, f"it has {' and '.join(rivals)}", "Leave out what is not to be used."
             )
-    parts = {name[1:].removesuffix("_data") for name in arrays if name.startswith("X_")}
+    parts = {name[1:].removesuffix("_data") for name in arrays if name.startswith("X")}
     for part in sorted(parts - {"_train", "_val", "_test", "_indices", "_indptr", "_shape", ""}):
         if f"y{part}" in arrays:
             raise BadFileError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bilevel.backends import is_number
+
 from ._table import BadFileError, Table
 
 
@@ -37,8 +39,8 @@ def split(
     >>> kept.X[:, 0], taken.X[:, 0]
     (array([2., 0.]), array([1., 3.]))
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1, got {fraction}.")
+    if not is_number(fraction) or not 0 < fraction < 1:
+        raise ValueError(f"fraction must be a number between 0 and 1, got {fraction!r}.")
     n = table.shape[0]
     n_taken = round(fraction * n)
     if not 0 < n_taken < n:

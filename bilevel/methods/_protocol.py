@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 from ..domains import Domain
-from ..inner import InnerPoint, Preconditioned
+from ..inner import InnerPoint, Preconditioned, inner_constants
 from ..linalg import cg, norm
 from ..problem import Problem
 from ..record import Record
@@ -110,7 +110,9 @@ def bends_down(problem: Problem, point: InnerPoint) -> bool:
     gradients for a right-hand side of no meaning look through a few directions.
     """
     backend, xp = problem.backend, problem.backend.xp
-    if problem.inner.constants(point.lam).mu is not None or isinstance(point, Preconditioned):
+    if inner_constants(problem.inner, point.lam).mu is not None or isinstance(
+        point, Preconditioned
+    ):
         return False
     size = math.prod(point.x.shape)
     count = xp.arange(1, size + 1, dtype=point.x.dtype, device=backend.device)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 
 from ..backends import Array
+from ..inner import inner_constants
 from ..problem import Problem
 
 
@@ -19,7 +20,7 @@ def well_conditioned(problem: Problem, lam: Array, condition: float) -> Array:
     backend = problem.backend
 
     def number(at: Array) -> float:
-        constants = problem.inner.constants(at)
+        constants = inner_constants(problem.inner, at)
         if not constants.mu or constants.smoothness is None:
             return math.nan
         return constants.smoothness / constants.mu

@@ -26,6 +26,7 @@ from ..backends import (
     function,
 )
 from ..hypergrad import Hypergradient, HypergradResult, Implicit, smaller
+from ..inner import inner_constants
 from ..linalg import dot, norm
 from ..problem import Problem
 from ..record import Record
@@ -404,7 +405,7 @@ def _moved(problem: Problem, inner: InnerResult, found: HypergradResult) -> Inne
     if point is None or point is inner.point:
         return inner
     (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
-    bound = point_error(point, problem.inner.constants(point.lam).mu, problem.backend)
+    bound = point_error(point, inner_constants(problem.inner, point.lam).mu, problem.backend)
     return replace(inner, point=point, grad_norm=slope, error_bound=bound)
 
 

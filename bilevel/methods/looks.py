@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array, Backend
-from ..inner import InnerConstants, InnerPoint, Pushable
+from ..inner import InnerConstants, InnerPoint, Pushable, inner_constants
 from ..linalg import CGResult, dot, dots, norm
 from ..outer import OuterPoint
 from ..problem import Problem
@@ -85,7 +85,7 @@ def look_at(
             energies = tuple(e if keep else 0.0 for e, keep in zip(energies, kept, strict=True))
     rhs = xp.concat([-grad[..., None], rest], axis=-1)
     p = corrected(problem, outer, point, vectors, rhs[..., 2:])
-    constants = problem.inner.constants(point.lam)
+    constants = inner_constants(problem.inner, point.lam)
     return Look(point, outer, vectors, pushed, grad, p, energies, sizes, constants), rhs
 
 
@@ -210,7 +210,7 @@ class Solved:
         moved: bool,
     ) -> Solved:
         assert found.energy_estimates is not None  # both accuracies that are asked for have them
-        backend = problem.backend
+        backend, stayed = problem.backend, problem.backend.xp.zeros_like(point.value)
         return cls(
             residual=found.residual,
             energies=found.energies,
@@ -224,7 +224,7 @@ class Solved:
             ),
             grad_norm=norm(look.grad, backend),
             distance=norm(point.x - look.point.x, backend),
-            fall=look.point.value - point.value,
+            fall=look.point.value - point.value if moved else stayed,  # inf - inf is none
             ready=look.ready,
             moved=moved,
         )

@@ -276,8 +276,8 @@ class PathFollowing:
     def _decided(self, problem: Problem, state: PathState, work: _Work) -> bool:
         """Whether λ may move, or the run end; where not, say what the next correction is to do."""
         estimate = work.estimate
-        broken = estimate.cg_status is Status.NON_FINITE
-        if broken or not (math.isfinite(estimate.norm) and math.isfinite(estimate.value)):
+        numbers = (estimate.norm, estimate.value, estimate.inner_value)
+        if estimate.cg_status is Status.NON_FINITE or not all(map(math.isfinite, numbers)):
             work.status = Status.NON_FINITE
             return True
         if work.fresh and work.sweeps < 3 and work.moved:

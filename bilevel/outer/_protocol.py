@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ..backends import Array
+from ..backends import BOUND, Array, Maybe, Number, check_fields
 
 
 @dataclass(frozen=True)
 class OuterConstants:
     """Constants of g that hold for every x; None where the criterion states none.
+
+    What is proven rests on them. No Lipschitz constant is negative; it may be infinite.
 
     Attributes
     ----------
@@ -29,6 +32,16 @@ class OuterConstants:
     grad_lam_lipschitz: float | None = None
     self_concordance: float | None = None
     least: float | None = None
+
+    def __post_init__(self) -> None:
+        upper = Maybe(BOUND)
+        check_fields(
+            self,
+            grad_x_lipschitz=upper,
+            grad_lam_lipschitz=upper,
+            self_concordance=upper,
+            least=Maybe(Number(below=math.inf, finite=False)),
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,9 @@ class CurvedRounded(Protocol):
 class Outer(Protocol):
     """g(x, λ), to be minimised over λ at x = X(λ)."""
 
-    def at(self, x: Array, lam: Array) -> OuterPoint: ...
+    def at(self, x: Array, lam: Array) -> OuterPoint:
+        """Return the point (x, λ), which are the caller's: read, and never written into."""
+        ...
 
     def constants(self) -> OuterConstants: ...
 

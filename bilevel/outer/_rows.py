@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends import Array, Backend, common_dtype, dense_backend_of, described
+from ..backends import POSITIVE, Array, Backend, Number, common_dtype, dense_backend_of, described
 from ..design import Passes
 from ..inner import Inner
 from ..inner.kernel_ridge import check_matrix
@@ -49,6 +50,13 @@ def check_rows(X: Array, X_train: Array, y: Array) -> Backend:
     if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
         raise ValueError(f"y_val must have {X.shape[0]} rows as X_val, got shape {tuple(y.shape)}.")
     return backend
+
+
+def standard_deviation(noise: Any, dtype: Any, backend: Backend) -> float:
+    """Refuse a σ that is not positive, or whose square leaves the numbers of a dtype."""
+    noise = POSITIVE(noise, "noise")
+    reach = 10.0 ** (math.log10(float(backend.xp.finfo(dtype).max)) // 2 - 1)
+    return Number(at_least=1 / reach, at_most=reach)(noise, "noise")
 
 
 def refuse_other_models(model: Any, *kinds: type) -> None:

@@ -15,9 +15,17 @@ from ..backends import (
     dense_backend_of,
     described,
     function,
+    lent,
 )
 from ..backends.autodiff import Engine, Scalar, second_derivatives
-from ..inner.functions import Origin, check_result, check_value_and_grad, difference, unit_vectors
+from ..inner.functions import (
+    Origin,
+    check_result,
+    check_value_and_grad,
+    difference,
+    stated_bound,
+    unit_vectors,
+)
 from ..meter import Passes
 from ._protocol import OuterConstants, OuterRounding
 
@@ -59,7 +67,7 @@ class FunctionOuter:
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """The pair g, ∂_x g, checked and counted."""
         self._calls.count_call()
-        result = self.value_and_grad(x, lam)
+        result = self.value_and_grad(*lent(self.backend, x, lam))
         return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
 
     def evaluate_grad_lam(self, x: Array, lam: Array) -> Array | None:
@@ -67,9 +75,8 @@ class FunctionOuter:
         if self.grad_lam is None:
             return None
         self._calls.count_call()
-        result = self.grad_lam(x, lam)
-        check_result("grad_lam", result, tuple(lam.shape), self.dtype)
-        return result
+        result = self.grad_lam(*lent(self.backend, x, lam))
+        return check_result("grad_lam", result, tuple(lam.shape), self.backend, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,9 @@ class FunctionOuterPoint:
         outer = self.outer
         if outer.declared_rounding is None:
             return None
-        xp, device = outer.backend.xp, outer.backend.device
-        found = outer.declared_rounding(self.x, self.lam)
-        value, grad_x, grad_lam = (xp.asarray(a, dtype=outer.dtype, device=device) for a in found)
+        found = outer.declared_rounding(*lent(outer.backend, self.x, self.lam))
+        value, grad_x, grad_lam = (stated_bound(a, outer.backend, outer.dtype) for a in found)
+        xp = outer.backend.xp
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return OuterRounding(value, most * grad_x, grad_lam)
 
@@ -128,6 +135,9 @@ def from_functions(
     rounding: DeclaredRounding | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion g(x, λ) from functions.
+
+    They are handed copies and what they return is copied, as in
+    :func:`bilevel.inner.from_functions`.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..backends import Array, HostIndex, flag
 from ..design import Design, Reach, WithIntercept, part_of
 from ..inner._rows import RowRounding
 from ..inner.linear import beside, check_rows, matmul, rmatmul, take_rows, weigh
-from ..linalg.rounding import gamma, unit_roundoff
+from ..linalg.rounding import gamma, known, unit_roundoff
 from ..losses import Accounted, Loss
 from ._predicted import PredictedPoint
 from ._predictor import LinearPredictor, Predictor
@@ -86,7 +87,8 @@ class HeldOut:
         second, rows = self.loss.curvature_bound, self.row_square_norms
         backend, s = self.predictor.backend, self.sample_weight
         xp = backend.xp
-        (least,) = backend.scalars(xp.sum(self.weigh(self.loss.least(self.y, backend))))
+        (lowest,) = backend.scalars(xp.sum(self.weigh(self.loss.least(self.y, backend))))
+        least = lowest if math.isfinite(lowest) else None
         if rows is None or direct is None:
             return OuterConstants(None, direct, least=least)
         weighted = rows if s is None else s * beside(rows, s)
@@ -94,9 +96,9 @@ class HeldOut:
         bends = self.loss.self_concordance
         square *= 1 + gamma(rows.shape[0] + 4, unit_roundoff(rows.dtype, backend))
         return OuterConstants(
-            None if second is None else second * square,
+            None if second is None else known(second * square),
             direct,
-            None if bends is None else bends * widest**0.5,
+            None if bends is None else known(bends * widest**0.5),
             least,
         )
 

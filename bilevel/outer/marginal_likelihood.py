@@ -20,12 +20,12 @@ import math
 from dataclasses import dataclass
 
 from .._cached import cached_property
-from ..backends import POSITIVE, Array
+from ..backends import Array
 from ..inner import InnerPoint
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
 from ._protocol import OuterConstants
-from ._rows import refuse_other_models
+from ._rows import refuse_other_models, standard_deviation
 from .effective import Smoother, SmootherPoint, smoother
 
 
@@ -110,7 +110,7 @@ def marginal_likelihood(
     (2.2655, 2.2655)
     """
     refuse_other_models(model, LinearModel, KernelRidge)
-    noise = POSITIVE(noise, "noise")
+    noise = standard_deviation(noise, model.dtype, model.backend)
     kernel = isinstance(model, KernelRidge)
     if kernel and noise != 1.0:
         raise ValueError("The ridge of kernel ridge regression is its noise: leave noise at 1.")

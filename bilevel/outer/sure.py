@@ -29,10 +29,11 @@ from ..backends import (
 )
 from ..inner.kernel_ridge import KernelRidge
 from ..inner.linear import LinearModel
+from ..linalg.rounding import known
 from ._predicted import PredictedPoint, SmoothedPoint
 from ._predictor import Predictor
 from ._protocol import OuterConstants
-from ._rows import refuse_other_models
+from ._rows import refuse_other_models, standard_deviation
 from .effective import Smoother, smoother
 from .fitted import fitted
 
@@ -161,7 +162,7 @@ def _constants(predictor: Predictor) -> OuterConstants:
         return OuterConstants(None, 0.0)
     backend = predictor.backend
     (square,) = backend.scalars(backend.xp.sum(rows))
-    return OuterConstants(2 * square, 0.0)
+    return OuterConstants(known(2 * square), 0.0)
 
 
 def sure(model: LinearModel | KernelRidge, noise: float) -> SURE:
@@ -184,7 +185,7 @@ def sure(model: LinearModel | KernelRidge, noise: float) -> SURE:
     2.5
     """
     refuse_other_models(model, LinearModel, KernelRidge)
-    noise = POSITIVE(noise, "noise")
+    noise = standard_deviation(noise, model.dtype, model.backend)
     return SURE(fitted(model), model.y, noise, smoother(model))
 
 
@@ -214,7 +215,7 @@ def perturbed_targets(
     """
     backend = dense_backend_of(y=y)
     common_dtype(backend, y=y)
-    noise, n_probes = POSITIVE(noise, "noise"), COUNT(n_probes, "n_probes")
+    noise, n_probes = standard_deviation(noise, y.dtype, backend), COUNT(n_probes, "n_probes")
     seed = SEED(seed, "seed")
     if y.ndim != 1 or y.shape[0] == 0:
         raise ValueError(f"y must have shape (n,), n not 0, got {tuple(y.shape)}.")
@@ -252,7 +253,8 @@ def monte_carlo_sure(
     ()
     """
     refuse_other_models(model, LinearModel, KernelRidge)
-    noise, epsilon = POSITIVE(noise, "noise"), POSITIVE(epsilon, "epsilon")
+    noise = standard_deviation(noise, model.dtype, model.backend)
+    epsilon = POSITIVE(epsilon, "epsilon")
     backend = dense_backend_of(y=model.y, probes=probes)
     common_dtype(backend, y=model.y, probes=probes)
     if model.y.ndim != 2:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
-from ..inner import Inner, InnerConstants, InnerPoint, grad_rounding
+from ..inner import Inner, InnerConstants, InnerPoint, grad_rounding, inner_constants
 from ..linalg import norm
 from ..meter import tick
 from ..status import Status
@@ -144,7 +144,7 @@ def solve(
     SOLVER(solver, "solver")
     tol = POSITIVE(tol, "tol")
     min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
-    constants = inner.constants(lam)
+    constants = inner_constants(inner, lam)
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
     status, n_iter = Status.STALLED, 0
@@ -172,6 +172,8 @@ def solve(
         status = Status.CONVERGED  # its rounding is not within the target, as might have been
     elif status is Status.RUNNING:
         status = Status.STALLED
+    if status is Status.STALLED and not math.isfinite(*inner.backend.scalars(last.point.value)):
+        status = Status.NON_FINITE  # no search finds what is less than NaN
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
 

@@ -74,9 +74,10 @@ def held() -> Any:
 
 # -- kinds of arguments, and what is none of them ----------------------------------------------
 
-NO_NUMBER = ["1", [1.0], np.ones(2), True, object(), 1j, NAN, {}]
+NO_NUMBER = ["1", [1.0], np.ones(2), True, object(), 1j, NAN, {}, np.ma.masked]
 NO_FINITE = [*NO_NUMBER, INF, 10**400]
 NO_POSITIVE = [*NO_FINITE, 0, -1.0, np.float32(-2), np.asarray(-1.0)]
+NO_NOISE = [*NO_POSITIVE, 1e200, 1e-200]  # whose squares are no numbers
 NO_SHARE = [*NO_POSITIVE, 1, 1.5]
 NO_INTEGER = [*NO_NUMBER, 1.5, np.float64(2.0), Fraction(1, 2)]
 NO_COUNT = [*NO_INTEGER, 0, -3, np.int64(-1)]
@@ -129,10 +130,12 @@ NO_WEIGHTS = [
     np.zeros(N),
     np.stack([np.ones(N), np.zeros(N)], axis=1),
     np.ones(N, dtype=np.float32),
+    np.ma.masked_array(np.ones(N), SIGNS > 0),
 ]
 NO_LOSS = ["squared", None, losses.Squared, 3, np.sum]
 NO_PENALTY = ["l2", inner.SingleL2, 3]
 NO_GROUPS = ["all", [0, 1], [0, 2, 2], [0.0, 1.0, 0.0], 3, [[0], [1, 2]], [True, False, True], -1]
+NO_GROUPS += [np.ma.masked_array([0, 0, 1], [False, True, False])]
 NO_DOMAIN = [(-1, 1), bilevel.Box, "box", bilevel.Box((-1, -1), 1), bilevel.Ball((0, 0), 1), 3]
 NO_PROBLEM = [None, 3, "p", X, bilevel.Problem, (1, 2)]
 NO_SOLVER = [None, "lbfgs", solvers.LBFGS, 3]
@@ -219,7 +222,7 @@ def loops() -> list[Door]:
                 **_BUDGETS,
                 "lam0": lam,
                 "progress": NO_FUNCTION,
-                "checkpoint": [3, "", "no/such/folder/x", True, b"x", "."],
+                "checkpoint": [3, "", "no/such/folder/x", True, b"x", ".", "a\0b", "x" * 300],
                 "resume": [*NO_FLAG, True],
             },
         ),
@@ -322,7 +325,19 @@ def problems() -> list[Door]:
                 "X": NO_MATRIX,
                 "y": NO_LABELS,
                 "loss": NO_LOSS,
-                "folds": [1, 0, -2, N + 1, 2.5, True, "5", None, np.zeros(N, dtype=int), [0, 1]],
+                "folds": [
+                    1,
+                    0,
+                    -2,
+                    N + 1,
+                    2.5,
+                    True,
+                    "5",
+                    None,
+                    np.zeros(N, dtype=int),
+                    [0, 1],
+                    np.ma.array(CLASSES),
+                ],
                 "seed": NO_SEED,
                 **more,
             },
@@ -479,13 +494,13 @@ def models() -> list[Door]:
             "sure",
             outer.sure,
             {"model": ridge(), "noise": 1.0},
-            {"model": [*NO_MODEL, network()], "noise": NO_POSITIVE},
+            {"model": [*NO_MODEL, network()], "noise": NO_NOISE},
         ),
         Door(
             "marginal_likelihood",
             outer.marginal_likelihood,
             {"model": ridge()},
-            {"model": [*NO_MODEL, network()], "noise": NO_POSITIVE},
+            {"model": [*NO_MODEL, network()], "noise": NO_NOISE},
         ),
         Door(
             "perturbed_targets",
@@ -493,7 +508,7 @@ def models() -> list[Door]:
             {"y": TARGETS, "noise": 1.0},
             {
                 "y": [None, 3.0, [1.0], X, TARGETS[:0], holes(TARGETS), TARGETS.astype(int)],
-                "noise": NO_POSITIVE,
+                "noise": NO_NOISE,
                 "n_probes": NO_COUNT,
                 "seed": NO_SEED,
                 "epsilon": NO_POSITIVE,
@@ -511,7 +526,7 @@ def models() -> list[Door]:
             {
                 "model": [*NO_MODEL, network(), ridge()],
                 "probes": [None, 3.0, np.ones((N, 3)), np.ones(N), np.ones((N, 2), dtype="f4")],
-                "noise": NO_POSITIVE,
+                "noise": NO_NOISE,
                 "epsilon": NO_POSITIVE,
             },
         ),

@@ -28,10 +28,16 @@ class Tampering:
     hidden: tuple[str, ...] = ()
 
 
+def with_history(result: Result, history: tuple[Record, ...]) -> Result:
+    """Another history, and that record of it which has the λ of the result."""
+    same = [record for record in history if bool((record.lam == result.lam).all())]
+    return replace(result, history=history, best=same[-1] if same else None)
+
+
 def numbered(result: Result, records: Iterable[Record]) -> Result:
     """Records in a new order, numbered again, as many as nit says."""
     history = tuple(replace(record, k=k) for k, record in enumerate(records, 1))
-    return replace(result, history=history, nit=len(history), best=None)
+    return with_history(replace(result, nit=len(history)), history)
 
 
 def one(result: Result, index: int, **changed: Any) -> Result:
@@ -42,7 +48,7 @@ def one(result: Result, index: int, **changed: Any) -> Result:
 
 
 def each(change: Callable[[Record], Record]) -> Change:
-    return lambda result: replace(result, history=tuple(map(change, result.history)), best=None)
+    return lambda result: with_history(result, tuple(map(change, result.history)))
 
 
 def swapped(result: Result) -> Result:
@@ -85,6 +91,7 @@ TAMPERINGS: dict[str, Tampering] = {
     "p missing": Tampering(lambda r: replace(r, jac=None), HISTORY),
     "nit": Tampering(lambda r: replace(r, nit=1), HISTORY),
     "another record's λ, f and p": Tampering(other_record, MODEL),
+    "no best": Tampering(lambda r: replace(r, best=None), HISTORY),
     "another best": Tampering(lambda r: replace(r, best=r.history[0]), HISTORY),
     "costs": Tampering(lambda r: replace(r, costs=Costs()), HISTORY),
     "costs of a record": Tampering(lambda r: one(r, 0, costs=Costs(10**9)), HISTORY),

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
-from ...backends import POSITIVE, SEED, described
+from ...backends import POSITIVE, SEED
 from ...methods import Method, get_method
 from ...problem import Problem
-from ...record import Result
+from ...record import Result, refuse_no_result
 from ..check import CheckReport, examine, refuse_no_problem
 from . import assumptions, conclusions, consistency
 from .model import Certificate, Clause, Mark
@@ -72,8 +72,7 @@ def certify(
     >>> certificate["bounded domain"].mark.value, certificate["stationary"].mark.value
     ('proved', 'proved')
     """
-    if not isinstance(result, Result):
-        raise TypeError(f"result must be a Result, got {described(result)}.")
+    refuse_no_result(result)
     refuse_no_problem(problem)
     if not result.history:
         raise ValueError("result must have at least one iteration, got none.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import schedules
 from ...domains import Ball, Box
-from ...inner import FunctionInner, InnerConstants
+from ...inner import FunctionInner, InnerConstants, inner_constants
 from ...methods.hoag import FixedStep
 from ...outer import FunctionOuter, OuterConstants
 from ...status import Status
@@ -203,7 +203,7 @@ def smooth_criterion(run: Run, report: CheckReport) -> Clause:
 def smooth_objective(run: Run, report: CheckReport) -> Clause:
     """The objective h has Lipschitz second derivatives."""
     inner = run.problem.inner
-    declared = _Declared.of(inner, inner.constants(run.result.lam))
+    declared = _Declared.of(inner, inner_constants(inner, run.result.lam))
     symbols = {"L_H": "hessian_lipschitz", "L_B": "cross_lipschitz"}
     statement = "h has Lipschitz second derivatives"
     return _constants("smooth objective", statement, declared, symbols, report)
@@ -213,7 +213,7 @@ def regular(run: Run, report: CheckReport) -> Clause:
     """The Hessian is not singular at X(λ_k)."""
     name, statement = "regular Hessian", "∂²_{xx} h is non-singular at X(λ_k)"
     inner = run.problem.inner
-    along = [inner.constants(record.lam).mu for record in run.records]
+    along = [inner_constants(inner, record.lam).mu for record in run.records]
     known = [mu for mu in along if mu is not None and mu > 0]
     if len(known) == len(along):
         declared = _Declared.of(inner, InnerConstants(mu=min(known)))

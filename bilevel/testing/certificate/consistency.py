@@ -73,7 +73,9 @@ def _result(run: Run) -> Iterator[str]:
     if not run.same_slope(end):
         yield f"jac is not the hypergradient of record {end.k}, which has the same λ"
     best = result.best
-    if best is not None and (best.k != end.k or best.value != end.value):
+    if best is None:
+        yield "the result names no best record"
+    elif best.k != end.k or best.value != end.value:
         yield f"best is record {best.k} but the result is record {end.k}"
 
 

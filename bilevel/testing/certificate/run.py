@@ -12,7 +12,7 @@ import numpy as np
 from ..._cached import cached_property
 from ...backends import Array
 from ...hypergrad import HypergradResult, Implicit, smaller
-from ...inner import InnerPoint
+from ...inner import InnerPoint, inner_constants
 from ...linalg import norm
 from ...methods import Method
 from ...problem import Problem
@@ -126,7 +126,7 @@ class Run:
     @cached_property
     def apart(self) -> float:
         """What ‖x - X(λ*)‖ is at least: ‖∂_x h‖, less its rounding, over a bound of ‖∂²_{xx} h‖."""
-        top = self.problem.inner.constants(self.result.lam).smoothness
+        top = inner_constants(self.problem.inner, self.result.lam).smoothness
         found = None if self.point is None else certain_slope(self.point, self.problem.backend)
         if not top or found is None:
             return 0.0
@@ -155,7 +155,7 @@ class Run:
             return None
         backend, problem = self.problem.backend, self.problem
         (slope,) = backend.scalars(norm(self.point.grad, backend))
-        mu = problem.inner.constants(self.result.lam).mu
+        mu = inner_constants(problem.inner, self.result.lam).mu
         bound = point_error(self.point, mu, backend)
         there = InnerResult(self.point, Status.CONVERGED, 0, slope, bound)
         found = Implicit()(problem, there, tol=1e-9)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
-from ...inner import InnerConstants
+from ...inner import InnerConstants, inner_constants
 from .._probe import Probe, Vector, largest, length, ritz
 from .causes import likely_mu, likely_ratio
 from .derivatives import share
@@ -27,13 +26,13 @@ _PROFILE = (-30.0, -10.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 10.0,
 def stated(place: Place) -> InnerConstants:
     """The constants of the objective at the λ of the place."""
     probe = place.probe
-    found: InnerConstants = probe.problem.inner.constants(probe.send(probe.lam, (probe.m,)))
+    found: InnerConstants = inner_constants(probe.problem.inner, probe.send(probe.lam, (probe.m,)))
     return found
 
 
 def noted(place: Place, book: Book) -> None:
     """What the theory would like and the problem does not state."""
-    inner, outer = stated(place), place.probe.problem.outer.constants()
+    inner, outer = stated(place), place.probe.problem.outer_constants
     if inner.mu is None:
         book.note("No μ is stated: no distance to X(λ) can be certified.")
     for name in ("smoothness", "hessian_lipschitz", "cross_lipschitz"):
@@ -50,29 +49,12 @@ def search(place: Place, book: Book, *, thorough: bool) -> None:
     A thorough search starts at several points and in several directions, any other in one.
     """
     inner = stated(place)
-    _sane(inner, place.probe.problem.outer.constants(), book)
     directions = curvature(place, inner, book, thorough=thorough)
     if inner.hessian_lipschitz is not None or inner.self_concordance is not None:
         third_derivative(place, inner, directions, book, thorough=thorough)
     if inner.cross_lipschitz is not None:
         cross_lipschitz(place, inner.cross_lipschitz, book, turns=4 if thorough else 2)
     criterion(place, book, thorough=thorough)
-
-
-_BOUNDS = {
-    "inner": ("mu", "smoothness", "hessian_lipschitz", "cross_lipschitz", "self_concordance"),
-    "outer": ("grad_x_lipschitz", "grad_lam_lipschitz", "self_concordance"),
-}
-
-
-def _sane(inner: Any, outer: Any, book: Book) -> None:
-    """Bounds are numbers, and none is negative or NaN."""
-    for side, constants in (("inner", inner), ("outer", outer)):
-        for name in _BOUNDS[side]:
-            value = getattr(constants, name)
-            if value is not None and not value >= 0:
-                what = f"{side}.constants().{name}"
-                book.add(what, "", math.inf, f"{value!r} is declared, which bounds nothing.", None)
 
 
 def _least(place: Place, least: float, book: Book) -> None:
@@ -287,7 +269,7 @@ def cross_lipschitz(place: Place, declared: float, book: Book, *, turns: int) ->
 
 def criterion(place: Place, book: Book, *, thorough: bool) -> None:
     """Lipschitz constants of the gradients of g along the directions of their own growth."""
-    outer = place.probe.problem.outer.constants()
+    outer = place.probe.problem.outer_constants
     if outer.least is not None:
         _least(place, outer.least, book)
     for at in points(place, book.rng) if thorough else (place.probe,):

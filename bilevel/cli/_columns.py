@@ -1,0 +1,135 @@
+"""From the rows of a file to designs on a backend, with no digit lost on the way unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+import bilevel
+from bilevel.backends import is_sparse, row_blocks
+from bilevel.design import COARSE, Design, MixedPrecision, Standardized, from_host
+
+#: Of float32.
+_UNIT = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and deviation of the columns of a file, in double precision, on the host.
+
+    Attributes
+    ----------
+    mean, scale : array, shape (p,)
+    """
+
+    mean: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, X: Any) -> Self:
+        """Take them of all rows."""
+        found = Standardized.fit(from_host(X, bilevel.get_backend("numpy"), np.float64))
+        return cls(found.mean, found.scale)
+
+    def standardized(self, X: Any, dtype: Any) -> Any:
+        """Return a dense X with mean 0 and deviation 1, rounded no sooner than at the end."""
+        result = np.empty(X.shape, dtype=dtype)
+        for rows in row_blocks(*X.shape):
+            result[rows] = (X[rows] - self.mean) / self.scale
+        return result
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the matrix of a file becomes on a backend.
+
+    Attributes
+    ----------
+    backend : Backend
+    dtype : str
+        ``float64``, ``float32`` or ``mixed``.
+    scaling : Scaling or None
+        What standardises the columns; None: they stay as they are.
+    names : sequence of str or None
+        Their names.
+    """
+
+    backend: Any
+    dtype: str
+    scaling: Scaling | None
+    names: Sequence[str] | None
+
+    def design(self, X: Any, source: str) -> Design:
+        """Bring a host matrix to the backend.
+
+        A dense one is standardised before it is rounded; centring a sparse one would fill it, so
+        its products are centred.
+
+        Raises
+        ------
+        ValueError
+            If float32 does not hold a column to a small part of its spread.
+        """
+        if self.scaling is not None and not is_sparse(X):
+            single = np.float64 if self.dtype == "float64" else np.float32
+            return self._moved(self.scaling.standardized(X, single))
+        if self.dtype != "float64":
+            self._refuse_coarse(X, source)
+        design = self._moved(X)
+        if self.scaling is None:
+            return design
+        mean, scale = (
+            self.backend.asarray(part, design.dtype)
+            for part in (self.scaling.mean, self.scaling.scale)
+        )
+        return Standardized(design, mean, scale)
+
+    def _moved(self, X: Any) -> Design:
+        xp = self.backend.xp
+        if self.dtype == "mixed":
+            return MixedPrecision(from_host(X, self.backend, xp.float32))
+        return from_host(X, self.backend, getattr(xp, self.dtype))
+
+    def _refuse_coarse(self, X: Any, source: str) -> None:
+        scaling = self.scaling or Scaling.fit(X)
+        error = rounding_to_single(X)
+        if self.scaling is not None:
+            error = np.maximum(error, _UNIT * np.abs(scaling.mean))
+        coarse = np.flatnonzero(error > COARSE * scaling.scale)
+        if not len(coarse):
+            return
+        j = int(coarse[0])
+        name = f"column {self.names[j]!r}" if self.names else f"feature {j + 1}"
+        more = f" (and {len(coarse) - 1} more)" if len(coarse) > 1 else ""
+        cure = "" if is_sparse(X) else "--standardize, which is done before rounding, or "
+        raise ValueError(
+            f"{source}: float32 rounds {name}{more}, of mean {scaling.mean[j]:g}, by "
+            f"{error[j] / scaling.scale[j]:.1g} of its spread: give {cure}--dtype float64, or "
+            "subtract its offset."
+        )
+
+
+def rounding_to_single(X: Any) -> npt.NDArray[np.float64]:
+    """The most by which float32 moves an entry of each column, shape (p,).
+
+    Examples
+    --------
+    >>> rounding_to_single(np.array([[2.0**24 + 1, 0.5]]))
+    array([1., 0.])
+    """
+    if is_sparse(X):
+        moved = X.copy()
+        moved.data = _moves(X.data)
+        largest: npt.NDArray[np.float64] = moved.max(axis=0).toarray().reshape(-1)
+        return largest
+    blocks = [_moves(X[rows]).max(axis=0) for rows in row_blocks(*X.shape)]
+    return np.asarray(np.max(blocks, axis=0))
+
+
+def _moves(entries: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    exact = entries.astype(np.float64)
+    return np.abs(exact - entries.astype(np.float32))
