@@ -35,7 +35,7 @@ def recounted(design: Design, passes: Passes | None = None) -> Design:
             "base design."
         )
     if is_dataclass(own):
-        made: Design = replace(own, **changed)  # type: ignore[type-var]
+        made: Design = replace(own, **changed)  # type: ignore[type-var,assignment]
         return made
     view: Any = object.__new__(type(own))  # as copy does, but for what a __getattr__ may answer
     vars(view).update(vars(own) | changed)
