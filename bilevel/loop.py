@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from . import checkpoint as checkpoints
 from .backends import COUNT, NOT_NEGATIVE, Array, Maybe, Number, described, flag, function, lent
 from .domains import Touches
 from .inner import Remarking
+from .linalg import norm
 from .meter import BudgetSpent, Meter
 from .methods import Method, Reporting, State, get_method
 from .problem import Problem
@@ -29,16 +31,28 @@ class Snapshot:
     best_x: Array | None
     costs: Costs
 
-    def followed(self, state: State, record: Record, x: Array) -> Snapshot:
-        """The run after one more record, whose model is x."""
-        better = self.best is None or record.at_most <= self.best.at_most
+    def followed(self, problem: Problem, state: State, record: Record, x: Array) -> Snapshot:
+        """The run after one more record, whose model is x.
+
+        A second look at the λ of the best one has the last word on f there, if it knows f better.
+        """
+        best = self.best
+        better = best is None or record.at_most <= best.at_most or _again(problem, record, best)
         return Snapshot(
             state,
             (*self.history, record),
-            record if better else self.best,
+            record if better else best,
             x if better else self.best_x,
             record.costs,
         )
+
+
+def _again(problem: Problem, record: Record, before: Record) -> bool:
+    """Whether the record is of the same λ as one before, with an f that is known better."""
+    if not record.at_most - record.at_least < before.at_most - before.at_least:
+        return False
+    (apart,) = problem.backend.scalars(norm(record.lam - before.lam, problem.backend))
+    return apart == 0
 
 
 def iterate(
@@ -147,7 +161,7 @@ def _snapshots(
         costs = before + metered(problem, meter)
         assert state.record is not None
         record = replace(state.record, costs=costs, status=state.status)
-        snapshot = snapshot.followed(state, record, state.x)
+        snapshot = snapshot.followed(problem, state, record, state.x)
         yield snapshot
 
 
@@ -289,7 +303,7 @@ class _Run:
                 raise
             status, notes = Status.NON_FINITE, (f"{type(error).__name__}: {error}.",)
         costs = self.budgets.spent + metered(self.problem, meter)
-        snapshot = _with_offered(self.snapshot, meter, costs, status)
+        snapshot = _with_offered(self.problem, self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
             notes = (*notes, self.keeper.trouble)
         found = _result(self.problem, snapshot, status, notes)
@@ -359,12 +373,15 @@ def _heard(
     return call
 
 
-def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status) -> Snapshot:
+def _with_offered(
+    problem: Problem, snapshot: Snapshot, meter: Meter, costs: Costs, status: Status
+) -> Snapshot:
     """The run with all that it cost, and with the iterate that an end in mid-iteration left."""
     if meter.offered is None:
         return replace(snapshot, costs=costs)
     offered, x = meter.offered
-    return snapshot.followed(snapshot.state, replace(offered, costs=costs, status=status), x)
+    record = replace(offered, costs=costs, status=status)
+    return snapshot.followed(problem, snapshot.state, record, x)
 
 
 @dataclass(frozen=True)
@@ -432,10 +449,28 @@ def _worse(problem: Problem, snapshot: Snapshot) -> bool:
 
 def _unranked(problem: Problem, snapshot: Snapshot, best: Record) -> tuple[str, ...]:
     """Name the iterate that looks better than the best but is known too loosely to be it."""
-    rival = min(snapshot.history, key=lambda record: record.likely)
+    seen = [r for r in snapshot.history if not _again(problem, best, r)]
+    rival = min(seen, key=lambda record: record.likely)
     if not rival.likely < best.likely - _beyond(problem, snapshot, best.likely):
         return ()
     return (f"Iterate {rival.k} may be better: its f is not known well enough to tell.",)
+
+
+#: The share of fun by which f may lie elsewhere before that is said.
+_UNKNOWN = 0.01
+
+
+def _loose(best: Record) -> tuple[str, ...]:
+    """Say where fun may not be f, since its model is not fitted well enough."""
+    away = max(best.at_most - best.value, best.value - best.at_least)
+    if not math.isfinite(best.value) or away <= _UNKNOWN * abs(best.value):
+        return ()
+    note = (
+        "The model is fitted loosely, and fun is not known well enough: f is taken for "
+        f"{best.likely:.6g}, at most {best.at_most:.6g}. Columns of very unlike scales make a fit "
+        "slow: standardise them."
+    )
+    return (note,)
 
 
 def _result(
@@ -454,7 +489,7 @@ def _result(
         assert snapshot.best_x is not None
         x = snapshot.best_x
     if best is not None:
-        notes = (*notes, *_unranked(problem, snapshot, best))
+        notes = (*notes, *_unranked(problem, snapshot, best), *_loose(best))
     lam = snapshot.state.lam if best is None else best.lam
     contact = None
     if best is not None and isinstance(problem.domain, Touches):
