@@ -353,7 +353,9 @@ def _bounded(
     except ArithmeticError as error:
         if any(error is one for one in theirs):
             raise
-    return replace(result, best=best, costs=result.costs + metered(problem, meter) - before)
+    kept = tuple(note for note in result.notes if note not in _loose(result.best))
+    costs = result.costs + metered(problem, meter) - before
+    return replace(result, best=best, notes=(*kept, *_loose(best)), costs=costs)
 
 
 def _heard(

@@ -539,6 +539,8 @@ class PathFollowing:
             and not (stay and state.moving)
         ):
             status = Status.STALLED  # neither λ nor x goes anywhere from here
+        if status is Status.RUNNING and isinstance(rule, SecantState) and rule.torn:
+            status = Status.STALLED
         if isinstance(rule, SecantState) and not stay:
             rule = secant.trusted(rule, moved, work.sweeps if state.k > 0 else 2)
         gap = work.verdict.gap
