@@ -723,8 +723,8 @@ class _Ahead:
 
     ``turn`` is the logarithm s by which ∂²ℓ of a row may change, ``along`` how much H may along q
     and each t_j, c (Σ_i (X d)_i² ℓ''_i (X v_j)_i²)^½. In the damped phase of Newton's method s is
-    above 1, and what the corrections have changed says nothing of what they will: rows have still
-    to saturate.
+    above 1, and how many steps like the last are to come is not known, nor what they will change:
+    rows have still to saturate.
     """
 
     turn: float
@@ -732,21 +732,23 @@ class _Ahead:
 
     @property
     def _share(self) -> float:
-        """(e^s - 1 - s) / s²."""
-        s = min(self.turn, 100.0)  # no power to overflow
+        """(e^s - 1 - s) / s², and no bound at all from s = 1 on."""
+        s = self.turn
+        if not s < 1:
+            return math.inf
         return (math.expm1(s) - s) / s**2 if s > 1e-4 else 0.5
 
     def missed(self, size: float) -> float:
         """What p lacks beyond the first order; ``size`` is ‖p‖, which serves without tangents."""
         q, *tangents = self.along
-        if not tangents:
-            return size * self._share * self.turn**2
-        return self._share * q * math.hypot(*tangents)
+        square = q * math.hypot(*tangents) if tangents else size * self.turn**2
+        return self._share * square if square > 0 else 0.0
 
     @property
     def missed_adjoint(self) -> float:
         """What q lacks beyond the first order, in the norm of H."""
-        return self._share * self.turn * self.along[0]
+        square = self.turn * self.along[0]
+        return self._share * square if square > 0 else 0.0
 
 
 @dataclass(frozen=True)
