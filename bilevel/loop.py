@@ -468,9 +468,9 @@ def _loose(best: Record) -> tuple[str, ...]:
     if not math.isfinite(best.value) or away <= _UNKNOWN * abs(best.value):
         return ()
     note = (
-        "The model is fitted loosely, and fun is not known well enough: f is taken for "
-        f"{best.likely:.6g}, at most {best.at_most:.6g}. Columns of very unlike scales make a fit "
-        "slow: standardise them."
+        "The model is fitted loosely, and fun is not known well enough: f is estimated at "
+        f"{best.likely:.6g} ± {best.at_most - best.likely:.2g}. Columns of very unlike scales make "
+        "a fit slow: standardise them."
     )
     return (note,)
 
