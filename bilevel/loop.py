@@ -166,7 +166,8 @@ def _snapshots(
         meter.offered = None
         costs = before + metered(problem, meter)
         record = replace(found.record, k=snapshot.n_iter + 1, costs=costs, **found.fields)
-        snapshot, status = snapshot.followed(state, record, state.x, every=every), record.status
+        snapshot = snapshot.followed(problem.backend, state, record, state.x, every=every)
+        status = record.status
         yield snapshot
 
 
@@ -352,7 +353,7 @@ class _Run:
         finally:
             self._close()
         costs = self.budgets.spent + metered(self.problem, meter)
-        snapshot = _with_offered(self.snapshot, meter, costs, status)
+        snapshot = _with_offered(self.problem, self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
             notes = (*notes, self.keeper.trouble)
         found = _result(self.problem, snapshot, status, notes)
@@ -410,7 +411,9 @@ def _bounded(
     except ArithmeticError as error:
         if any(error is one for one in theirs):
             raise
-    return replace(result, best=best, costs=result.costs + metered(problem, meter) - before)
+    kept = tuple(note for note in result.notes if note not in _loose(result.best))
+    costs = result.costs + metered(problem, meter) - before
+    return replace(result, best=best, notes=(*kept, *_loose(best)), costs=costs)
 
 
 def _heard(
@@ -430,13 +433,15 @@ def _heard(
     return call
 
 
-def _with_offered(snapshot: Snapshot, meter: Meter, costs: Costs, status: Status) -> Snapshot:
+def _with_offered(
+    problem: Problem, snapshot: Snapshot, meter: Meter, costs: Costs, status: Status
+) -> Snapshot:
     """The run with all that it cost, and with the iterate that an end in mid-iteration left."""
     if meter.offered is None:
         return replace(snapshot, costs=costs)
     offered, x = meter.offered
     record = replace(offered, k=snapshot.n_iter + 1, costs=costs, status=status)
-    return snapshot.followed(snapshot.state, record, x)
+    return snapshot.followed(problem.backend, snapshot.state, record, x)
 
 
 @dataclass(frozen=True)
@@ -504,10 +509,28 @@ def _worse(problem: Problem, snapshot: Snapshot) -> bool:
 
 def _unranked(problem: Problem, snapshot: Snapshot, best: Record) -> tuple[str, ...]:
     """Name the iterate that looks better than the best but is known too loosely to be it."""
-    rival = min(snapshot.history, key=lambda record: record.likely)
+    seen = [r for r in snapshot.history if not _again(problem, best, r)]
+    rival = min(seen, key=lambda record: record.likely)
     if not rival.likely < best.likely - _beyond(problem, snapshot, best.likely):
         return ()
     return (f"Iterate {rival.k} may be better: its f is not known well enough to tell.",)
+
+
+#: The share of fun by which f may lie elsewhere before that is said.
+_UNKNOWN = 0.01
+
+
+def _loose(best: Record) -> tuple[str, ...]:
+    """Say where fun may not be f, since its model is not fitted well enough."""
+    away = max(best.at_most - best.value, best.value - best.at_least)
+    if not math.isfinite(best.value) or away <= _UNKNOWN * abs(best.value):
+        return ()
+    note = (
+        "The model is fitted loosely, and fun is not known well enough: f is estimated at "
+        f"{best.likely:.6g} ± {best.at_most - best.likely:.2g}. Columns of very unlike scales make "
+        "a fit slow: standardise them."
+    )
+    return (note,)
 
 
 def _result(
@@ -526,7 +549,7 @@ def _result(
         assert snapshot.best_x is not None
         x = snapshot.best_x
     if best is not None:
-        notes = (*notes, *_unranked(problem, snapshot, best))
+        notes = (*notes, *_unranked(problem, snapshot, best), *_loose(best))
     lam = snapshot.state.lam if best is None else best.lam
     contact = None
     if best is not None and isinstance(problem.domain, Touches):

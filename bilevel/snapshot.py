@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
-from .backends import Array
+from .backends import Array, Backend
+from .linalg import norm
 from .record import Costs, Record
 
 if TYPE_CHECKING:
@@ -84,15 +85,21 @@ class Snapshot:
         """Iterations until now."""
         return 0 if self.last is None else self.last.k
 
-    def followed(self, state: State, record: Record, x: Array, *, every: int = 1) -> Snapshot:
-        """The run after one more record, whose model is x; each ``every``-th is kept, 0: none."""
-        better = self.best is None or record.at_most <= self.best.at_most
+    def followed(
+        self, backend: Backend, state: State, record: Record, x: Array, *, every: int = 1
+    ) -> Snapshot:
+        """The run after one more record, whose model is x; each ``every``-th is kept, 0: none.
+
+        A second look at the λ of the best one has the last word on f there, if it knows f better.
+        """
+        best = self.best
+        better = best is None or record.at_most <= best.at_most or _again(backend, record, best)
         kept = every > 0 and (record.k - 1) % every == 0
         return Snapshot(
             state,
             record.costs,
             record,
-            record if better else self.best,
+            record if better else best,
             x if better else self.best_x,
             self.history.and_then(record) if kept else self.history,
         )
@@ -103,3 +110,11 @@ class Snapshot:
             return self
         history = self.history.and_then(self.last)
         return Snapshot(self.state, self.costs, self.last, self.best, self.best_x, history)
+
+
+def _again(backend: Backend, record: Record, before: Record) -> bool:
+    """Whether the record is of the same λ as one before, with an f that is known better."""
+    if not record.at_most - record.at_least < before.at_most - before.at_least:
+        return False
+    (apart,) = backend.scalars(norm(record.lam - before.lam, backend))
+    return apart == 0

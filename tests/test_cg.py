@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bilevel
-from bilevel.linalg import cg, jacobi
+from bilevel.linalg import Energy, EstimatedEnergy, cg, jacobi
 from bilevel.status import Status
 
 
@@ -226,6 +226,23 @@ def test_no_vector_is_allocated_in_an_iteration(columns):
     assert len(grown) == 20
     # NumPy's buffer for a broadcast operand has a fixed size, some 64 KiB.
     assert max(grown[2:]) < p * 8 / 4
+
+
+@pytest.mark.parametrize(("condition", "plateau"), [(10.0, False), (1e8, True)])
+def test_a_bound_shows_what_an_estimate_would_have_missed(condition, plateau):
+    """Where the last steps say little of those to come the estimate stops far from the solution."""
+    A = spd(60, condition)
+    b = np.linalg.cholesky(A) @ np.ones(60)
+    goals = (0.0,), (0.3,)
+    bounded, estimated = (
+        cg(lambda v: A @ v, b[:, None], tol=tol, columns=True, verify=False, max_iter=2000)
+        for tol in (Energy(1.0, *goals), EstimatedEnergy(*goals))
+    )
+    error = estimated.x[:, 0] - np.linalg.solve(A, b)
+    missed = np.sqrt(error @ A @ error) / estimated.energy_estimates[0]
+    assert (missed > 2) == plateau
+    assert bounded.misjudged == pytest.approx(missed if plateau else 0.0, rel=0.5)
+    assert estimated.misjudged == 0
 
 
 @pytest.mark.parametrize("tol", [-1.0, float("nan"), [1e-3, 1e-3]])

@@ -10,7 +10,9 @@ from scipy import optimize
 import bilevel
 from bilevel import Box, Status, hypergrad, inner, losses, outer
 from bilevel.inner import InnerConstants
+from bilevel.loop import Snapshot
 from bilevel.methods import HOAG, PathFollowing
+from bilevel.record import Costs
 
 LOSSES = {"squared": losses.Squared, "logistic": losses.Logistic}
 
@@ -240,6 +242,14 @@ def test_a_loose_fit_does_not_win_by_its_early_stop():
     assert record(3, np.nan, 2.0, 1e-3).at_most == np.inf
     assert record(3, 2.0, None, None).at_most == 2.0
     assert record(3, 2.0, 2.0, np.inf, bound=0.5).at_most == 2.5
+
+    # A second look at the same λ has the last word, unless it knows less.
+    problem = problem_of(draw(1))
+    for again, best in ((record(2, 9.0, 9.0, 0.1), 2), (record(2, 9.0, 9.0, 3.0), 1)):
+        run = Snapshot(None, (), None, None, Costs())
+        for seen in (record(1, 1.0, 1.0, 1.0), again):
+            run = run.followed(problem, None, seen, None)
+        assert run.best.k == best
 
 
 def test_a_correction_beyond_the_range_of_the_loss_is_none():

@@ -352,6 +352,106 @@ def test_a_bracket_from_a_wrong_sign_is_given_up():
     assert lam == pytest.approx(3.0)
 
 
+def contradicted(value, error=0.1):
+    """An iterate at 0 with f = 1 ± error after which f = 9 was seen three times beside it."""
+    state = secant.observe(SecantState(trust=2.0), 0.0, -1.0, 0.1, value, error)
+    for _ in range(3):
+        assert not state.doubted
+        state = secant.observe(state, secant.propose(state), -5.0, 0.1, 9.0, 0.1)
+        assert state.lam == 0.0
+    return state
+
+
+def test_an_iterate_that_others_contradict_is_looked_at_again():
+    """λ was halved towards a first iterate with a wrong f for 49 iterations."""
+    state = contradicted(1.0)
+    assert (secant.propose(state), state.above, state.trust) == (0.0, 0.5, 0.25)
+    wrong = secant.observe(state, 0.0, -5.0, 0.1, 10.0, 0.1)
+    assert (wrong.below, wrong.above, wrong.trust, wrong.value) == (0.0, None, 2.0, 10.0)
+    right = secant.observe(state, 0.0, -1.0, 0.1, 1.1, 0.01)  # the control
+    assert (right.below, right.above, right.trust) == (0.0, 0.5, 0.25)
+    assert not right.torn
+    for _ in range(3):
+        for _ in range(3):
+            right = secant.observe(right, secant.propose(right), -5.0, 0.1, 9.0, 0.1)
+        right = secant.observe(right, 0.0, -1.0, 0.1, 1.1, 0.01)
+    assert right.torn
+
+
+def raw(seed, n=200, p=40):
+    """Columns of scales from 1e-3 to 1e4, with offsets."""
+    rng = np.random.default_rng(1000 + seed)
+    Z = rng.standard_normal((n, p))
+    y = Z @ rng.standard_normal(p) + rng.standard_normal(n) * rng.choice([0.1, 1, 3]) > 0
+    X = Z * 10 ** rng.uniform(-3, 4, p)
+    X = X + rng.choice([0, 1, 100, 1e4]) * rng.standard_normal(p)
+    order = np.random.default_rng(seed).permutation(n)
+    return X[order], np.where(y, 1.0, -1.0)[order]
+
+
+def digits(seed):
+    """Pixels as they are, of a digit above 4 or not."""
+    from sklearn.datasets import load_digits
+
+    X, y = (a[:700] for a in load_digits(return_X_y=True))
+    order = np.random.default_rng(seed).permutation(700)
+    return X[order], np.where(y > 4, 1.0, -1.0)[order]
+
+
+def with_free_intercept(X, y, X_val, y_val, lam):
+    """F(λ) by Newton's method in columns that are standardised, their penalties changed to suit."""
+    scale, mean = np.where(X.std(0) > 0, X.std(0), 1.0), X.mean(0)
+    A, P = np.c_[(X - mean) / scale, np.ones(len(y))], np.r_[np.exp(lam) / scale**2, 0.0]
+    w = np.zeros(A.shape[1])
+
+    def h(w):
+        return np.logaddexp(0, -y * (A @ w)).sum() + 0.5 * w @ (P * w)
+
+    for _ in range(200):
+        s = 1 / (1 + np.exp(y * (A @ w)))
+        gradient = -A.T @ (y * s) + P * w
+        step = np.linalg.lstsq((A.T * (s * (1 - s))) @ A + np.diag(P), gradient, rcond=None)[0]
+        t = 1.0
+        while t > 1e-9 and h(w - t * step) > h(w) - 1e-4 * t * gradient @ step:
+            t /= 2
+        w = w - t * step
+        if gradient @ step < 1e-20:
+            break
+    return np.logaddexp(0, -y_val * (((X_val - mean) / scale) @ w[:-1] + w[-1])).sum()
+
+
+@pytest.mark.parametrize(
+    ("draw", "seed", "lam0"), [(raw, 0, 0.0), (raw, 1, -4.0), (digits, 1, 0.0)]
+)
+def test_raw_columns_and_a_free_intercept(draw, seed, lam0):
+    """A loose first fit passed for f and p: 73 for 89.8, 43 for 442, 87 for 139.6, stuck there."""
+    X, y = draw(seed)
+    parts = X[::2], y[::2], X[1::2], y[1::2]
+    result = bilevel.minimize(bilevel.logistic_regression(*parts, fit_intercept=True), lam0)
+    assert result.success
+    for record in (result.history[0], result.best):
+        truth = with_free_intercept(*parts, record.lam[0])
+        assert record.at_least - 1e-3 * truth <= truth <= record.at_most + 1e-3 * truth
+    assert result.fun == pytest.approx(truth, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", [7, 4])
+def test_a_value_that_is_not_known_is_said_to_be(seed):
+    """HOAG by gradient norms: 5.42 for 5.70 without a word; the control is right."""
+    from sklearn.datasets import load_iris
+
+    X, y = load_iris(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(y))
+    a, b, t = order[::2], order[1::2], np.where(y > 1, 1.0, -1.0)
+    parts = X[a], t[a], X[b], t[b]
+    problem = bilevel.logistic_regression(*parts, fit_intercept=True)
+    result = bilevel.minimize(problem, method="hoag")
+    truth = with_free_intercept(*parts, result.lam[0])
+    wrong = abs(result.fun - truth) > 0.01 * truth
+    assert wrong == (seed == 7) == ("not known well enough" in result.message)
+    assert result.best.likely == pytest.approx(truth, rel=1e-3)
+
+
 def test_the_first_step_has_the_length_of_the_trust():
     for size in (1e-9, 1.0, 1e9):
         state = ProjectedState(0.5, lam=np.zeros(2), hypergrad=size * np.asarray([2.0, -1.0]))

@@ -19,7 +19,7 @@ by the steps that came after (Hestenes and Stiefel 1952, theorem 6:1; Strakoš a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 
@@ -68,6 +68,11 @@ class Progress:
     def estimate(self) -> float | None:
         """What ‖x* - x_k‖_A is taken for, the bound where there is one."""
         return self.error
+
+    @property
+    def misjudged(self) -> float:
+        """How many times larger than an estimate the error was where that would have stopped."""
+        return 0.0
 
     @property
     def residual_goal(self) -> float:
@@ -133,6 +138,34 @@ class Delayed(Progress):
         return replace(self, energy=energy, rz=rz, rr=rr, energies=(*self.energies, energy))
 
 
+@dataclass(frozen=True)
+class Bounded(Progress):
+    """A column with a bound, which notes where an estimate would have stopped it.
+
+    On the plateaus of an ill-conditioned system the last steps say little of those to come. Where
+    the bound has made a column go on, it shows how much.
+    """
+
+    estimated: Delayed = field(kw_only=True)
+
+    @property
+    def misjudged(self) -> float:
+        said, error = self.estimated.estimate, self.error
+        assert said is not None
+        assert error is not None
+        if not self.estimated.reached or said == 0:
+            return 0.0
+        return math.hypot(math.sqrt(max(self.energy - self.estimated.energy, 0.0)), error) / said
+
+    def begin(self, rz: float, rr: float) -> Bounded:
+        return replace(self, rz=rz, rr=rr, estimated=replace(self.estimated, rz=rz, rr=rr))
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Bounded:
+        ahead, known = super().advance(alpha, rz, rr), self.estimated
+        assert isinstance(ahead, Bounded)
+        return ahead if known.reached else replace(ahead, estimated=known.advance(alpha, rz, rr))
+
+
 @runtime_checkable
 class Accuracy(Protocol):
     """A stopping test, one :class:`Progress` a column."""
@@ -171,7 +204,8 @@ class Energy:
             raise ValueError(f"mu must be positive, got {self.mu!r}.")
 
     def start(self, column: int) -> Progress:
-        return Progress(self.absolute[column], self.relative[column], mu=self.mu, gamma=1 / self.mu)
+        goals = self.absolute[column], self.relative[column]
+        return Bounded(*goals, mu=self.mu, gamma=1 / self.mu, estimated=Delayed(*goals))
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ class CGResult:
     energy_estimates : tuple of float or None
         What the error is taken for: that bound, or an estimate
         (:class:`~bilevel.linalg.EstimatedEnergy`); None where the accuracy is of the residual.
+    misjudged : float
+        How many times larger than the estimate the error was where an estimate would have stopped,
+        at most; 0 where no bound was there to show it.
     """
 
     x: Array
@@ -70,6 +73,7 @@ class CGResult:
     energies: tuple[float, ...]
     energy_errors: tuple[float, ...] | None
     energy_estimates: tuple[float, ...] | None
+    misjudged: float = 0.0
 
     @property
     def residual_norm(self) -> float:
@@ -189,6 +193,7 @@ def _result(
         tuple(math.sqrt(max(p.energy, 0.0)) for p in progress),
         _all_or_none([p.error for p in progress]),
         _all_or_none([p.estimate for p in progress]),
+        max((p.misjudged for p in progress), default=0.0),
     )
 
 

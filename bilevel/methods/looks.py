@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array, Backend
-from ..inner import InnerConstants, InnerPoint, Pushable, inner_constants
+from ..inner import InnerConstants, InnerPoint, Pushable, Swinging, inner_constants
 from ..linalg import CGResult, dot, dots, norm
 from ..outer import OuterPoint
 from ..problem import Problem
@@ -182,7 +182,9 @@ class Solved:
     """A block solve, and what is worth keeping of the look that asked for it.
 
     ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old,
-    ``fall`` how much h has fallen between them.
+    ``fall`` how much h has fallen between them, ``swing`` what a whole Newton
+    step may turn, where h states it (:class:`~bilevel.inner.Swinging`): the logarithm of the
+    curvature of a row, and H along q and each t_j.
     """
 
     residual: Array
@@ -196,6 +198,7 @@ class Solved:
     grad_norm: Array
     distance: Array
     fall: Array
+    swing: tuple[Array, Array] | None
     ready: bool
     moved: bool
 
@@ -225,6 +228,14 @@ class Solved:
             grad_norm=norm(look.grad, backend),
             distance=norm(point.x - look.point.x, backend),
             fall=look.point.value - point.value if moved else stayed,  # inf - inf is none
+            swing=_swing(problem.backend, point, turn),
             ready=look.ready,
             moved=moved,
         )
+
+
+def _swing(backend: Backend, point: InnerPoint, turn: Turn) -> tuple[Array, Array] | None:
+    if not isinstance(point, Swinging) or turn.d_pushed is None or turn.pushed is None:
+        return None
+    found = point.swing(backend.xp.concat([turn.d_pushed[..., None], turn.pushed], axis=-1))
+    return None if found is None else (found[0][0], found[1])

@@ -18,10 +18,11 @@ from dataclasses import replace
 from ..backends import Array
 from ..hypergrad import Bounds, Whitened
 from ..inner import InnerPoint
-from ..linalg import CGResult, Energy, cg
+from ..linalg import CGResult, Energy, cg, dot
 from ..linalg.rounding import known, upper_norm
 from ..problem import Problem
 from ..record import Record
+from ._protocol import estimated
 from .certified import Wanted, provable_at, prove, proven
 from .kept import preconditioner
 from .looks import Look, Solved, look_at, turned, walk
@@ -46,6 +47,8 @@ def sharpened(problem: Problem, record: Record, x: Array) -> Record:
     stated = Bounds(record.inner_error, record.value_error, record.hypergrad_error)
     found = _by_newton(problem, point, record)
     best = stated.and_of(_by_blocks(problem, point, record) if found is None else found)
+    if best.value is None:
+        record = _fitted(problem, point, record)
     return replace(
         record,
         inner_error=best.distance,
@@ -104,6 +107,35 @@ def _by_blocks(problem: Problem, point: InnerPoint, record: Record) -> Bounds:
             break
         wanted = proof.needs(away[2]) or wanted
     return best
+
+
+def _fitted(problem: Problem, point: InnerPoint, record: Record) -> Record:
+    """The same with f as a few corrections show it, where nothing is proven of it.
+
+    The error of its own estimate is what that holds of a model near X(λ). By how far the
+    corrections take it elsewhere, it was not.
+    """
+    backend, x, m = problem.backend, point.x, problem.inner.n_hyperparameters
+    steps = max(int(_SHARE * record.passes / 2), 1)
+    if m > _TANGENTS or record.estimate is None:
+        return record
+    start = backend.xp.zeros((*x.shape, 1 + m), dtype=x.dtype, device=backend.device)
+    look, rhs = look_at(problem, point, start, None)
+    for _ in range(_CORRECTIONS):
+        found = _solve(problem, look, rhs, _FIRST, steps)
+        if found is None:
+            break
+        steps -= found.n_iter
+        turn = turned(problem, look, found)
+        ahead, _ = walk(problem, look, turn)
+        look, rhs = look_at(problem, ahead, turn.vectors, turn.pushed)
+        value, correction = backend.scalars(
+            look.outer.value, dot(look.vectors[..., 0], look.grad, backend)
+        )
+        likely, error = estimated(problem, value, correction)
+        error += abs(likely - record.likely)
+        record = replace(record, estimate=likely, estimate_error=error)
+    return record
 
 
 def _farther(left: Bounds, away: tuple[float, ...]) -> Bounds:

@@ -35,6 +35,10 @@ class SecantState:
         Half the estimate of its derivative, 0 without a secant before.
     slope, middle : float or None
         Of the last secant, and the middle of its interval, where it is f'' best.
+    backs : int
+        How many iterates in a row contradicted the last one, which stayed.
+    looks : int
+        How many further looks at it have confirmed its f.
     """
 
     trust: float
@@ -49,6 +53,29 @@ class SecantState:
     bend: float = 0.0
     slope: float | None = None
     middle: float | None = None
+    backs: int = 0
+    looks: int = 0
+
+    @property
+    def torn(self) -> bool:
+        """Whether all that is seen beside an iterate contradicts it, however often it is looked at.
+
+        No λ that is proposed from there leads anywhere.
+        """
+        return self.looks >= _TORN
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it is time to look again at the iterate that so many others contradict."""
+        return self.backs >= _DOUBTED
+
+
+#: Steps back to the same iterate after which it is looked at again: its f may be the one in error.
+_DOUBTED = 3
+
+#: Second looks that change nothing, after which the search ends: λ has come within 2⁻¹² of the
+#: first step.
+_TORN = 4
 
 
 def observe(
@@ -64,10 +91,13 @@ def observe(
     It did where f has grown for certain, and by more than the slope that it ends with accounts for:
     between the two f' has changed its sign, and not for the last time.
     """
-    if _passed(state, lam, p, error, value - value_error):
+    if state.doubted:
+        state = _again(state, value, value_error)
+    elif _passed(state, lam, p, error, value - value_error):
         step = lam - _known(state.lam)
-        ends = {"above": lam} if step > 0 else {"below": lam}
-        return replace(state, trust=abs(step) / 2, curvature=None, bend=0.0, **ends)
+        state = replace(state, above=lam) if step > 0 else replace(state, below=lam)
+        trust, backs = abs(step) / 2, state.backs + 1
+        return replace(state, trust=trust, curvature=None, bend=0.0, backs=backs)
     below, above, curvature = state.below, state.above, state.curvature
     if p > error and (above is None or lam < above):
         above = lam
@@ -85,6 +115,8 @@ def observe(
         error=error,
         value=value,
         value_error=value_error,
+        backs=0,
+        looks=state.looks if lam == state.lam else 0,
     )
     if state.lam is None or state.hypergrad is None or lam == state.lam:
         return fresh
@@ -117,6 +149,14 @@ def _passed(state: SecantState, lam: float, p: float, error: float, least: float
     return state.hypergrad * step < 0 and grown > rise
 
 
+def _again(state: SecantState, value: float, value_error: float) -> SecantState:
+    """The state after a second look at its iterate; what was concluded from a wrong f is undone."""
+    if abs(value - state.value) <= value_error + state.value_error:
+        return replace(state, backs=0, looks=state.looks + 1)
+    trust = state.trust * 2.0**state.backs
+    return replace(state, trust=trust, below=None, above=None, backs=0, looks=0)
+
+
 def _known(number: float | None) -> float:
     assert number is not None
     return number
@@ -132,6 +172,8 @@ def propose(state: SecantState) -> float:
     """The next λ, not projected on the domain."""
     assert state.lam is not None and state.hypergrad is not None
     lam, p = state.lam, state.hypergrad
+    if state.doubted:
+        return lam
     step = -state.trust if p > 0 else state.trust
     if state.curvature:
         step = _zero(p, state.curvature, state.bend)
