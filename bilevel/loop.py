@@ -31,7 +31,7 @@ from .meter import BudgetSpent, Meter
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
-from .snapshot import Snapshot
+from .snapshot import Snapshot, supersedes
 from .status import Status
 
 
@@ -509,7 +509,7 @@ def _worse(problem: Problem, snapshot: Snapshot) -> bool:
 
 def _unranked(problem: Problem, snapshot: Snapshot, best: Record) -> tuple[str, ...]:
     """Name the iterate that looks better than the best but is known too loosely to be it."""
-    seen = [r for r in snapshot.history if not _again(problem, best, r)]
+    seen = [r for r in snapshot.history if not supersedes(problem.backend, best, r)]
     rival = min(seen, key=lambda record: record.likely)
     if not rival.likely < best.likely - _beyond(problem, snapshot, best.likely):
         return ()

@@ -93,7 +93,7 @@ class Snapshot:
         A second look at the λ of the best one has the last word on f there, if it knows f better.
         """
         best = self.best
-        better = best is None or record.at_most <= best.at_most or _again(backend, record, best)
+        better = best is None or record.at_most <= best.at_most or supersedes(backend, record, best)
         kept = every > 0 and (record.k - 1) % every == 0
         return Snapshot(
             state,
@@ -112,7 +112,7 @@ class Snapshot:
         return Snapshot(self.state, self.costs, self.last, self.best, self.best_x, history)
 
 
-def _again(backend: Backend, record: Record, before: Record) -> bool:
+def supersedes(backend: Backend, record: Record, before: Record) -> bool:
     """Whether the record is of the same λ as one before, with an f that is known better."""
     if not record.at_most - record.at_least < before.at_most - before.at_least:
         return False
