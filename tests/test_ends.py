@@ -10,9 +10,8 @@ from scipy import optimize
 import bilevel
 from bilevel import Box, Status, hypergrad, inner, losses, outer
 from bilevel.inner import InnerConstants
-from bilevel.loop import Snapshot
 from bilevel.methods import HOAG, PathFollowing
-from bilevel.record import Costs
+from bilevel.snapshot import Snapshot
 
 LOSSES = {"squared": losses.Squared, "logistic": losses.Logistic}
 
@@ -246,9 +245,9 @@ def test_a_loose_fit_does_not_win_by_its_early_stop():
     # A second look at the same λ has the last word, unless it knows less.
     problem = problem_of(draw(1))
     for again, best in ((record(2, 9.0, 9.0, 0.1), 2), (record(2, 9.0, 9.0, 3.0), 1)):
-        run = Snapshot(None, (), None, None, Costs())
+        run = Snapshot(None)
         for seen in (record(1, 1.0, 1.0, 1.0), again):
-            run = run.followed(problem, None, seen, None)
+            run = run.followed(problem.backend, None, seen, None)
         assert run.best.k == best
 
 
