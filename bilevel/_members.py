@@ -115,7 +115,7 @@ def _of_object(value: Any) -> Members:
         yield ".wrapped", value.__wrapped__
     elif hasattr(value, "__self__"):  # a method that is not written in Python
         yield ".self", value.__self__
-    elif hasattr(type(value), "attrname"):
+    elif hasattr(value, "attrname"):  # a cached property, which holds a lock until Python 3.12
         yield ".function", value.func
     else:
         yield from _attributes(value, contained)

@@ -23,9 +23,9 @@ from .backends import (
     function,
     lent,
 )
-from .design.shared import is_ours
+from .contracts import refuse_bare_parts
 from .domains import Touches
-from .inner import Remarking, lacking
+from .inner import Remarking
 from .linalg import norm
 from .meter import BudgetSpent, Meter
 from .methods import Method, Reporting, State, get_method, optimality
@@ -79,7 +79,7 @@ def iterate(
     chosen = get_method(method)
     _check(problem)
     start = _start(problem, lam0, chosen, x0, tol)
-    for snapshot in _snapshots(problem, chosen, start, Meter(), every=0):
+    for snapshot in _snapshots(problem, chosen, start, started(problem), every=0):
         assert snapshot.last is not None
         yield _handed(snapshot.last, problem)
 
@@ -127,22 +127,8 @@ def _start(
     tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     start = None if x0 is None else problem.x(x0)
     lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
-    _refuse_bare_points(problem, lam, start)
+    refuse_bare_parts(problem, method, lam, start)
     return Snapshot(_state(method.init(problem, lam, start, tol)))
-
-
-def _refuse_bare_points(problem: Problem, lam: Array, x0: Array | None) -> None:
-    """A model from outside has to make points that are whole; ours do."""
-    if is_ours(problem.inner):
-        return
-    point = problem.inner.at(problem.x(x0), lam)
-    missing = lacking(point)
-    if missing:
-        raise TypeError(
-            f"problem.inner.at must return a point with {', '.join(missing)}, got a "
-            f"{type(point).__name__}: derive its class from bilevel.inner.Point, which has what is "
-            "no mathematics."
-        )
 
 
 #: What a state has to have.
@@ -206,11 +192,25 @@ def _read(problem: Problem, state: State) -> _Found:
 _GOING_WELL = (Status.RUNNING, Status.CONVERGED)
 
 
+def started(problem: Problem, **budgets: Any) -> Meter:
+    """A meter of what is spent on a problem from now on.
+
+    A :class:`~bilevel.design.Passes` tells what a run has counted. A part from outside may tell a
+    number of its own, for all runs until now: what it was is kept and taken off.
+    """
+    meter = Meter(passes=lambda: problem.inner.passes - meter.origin[0], **budgets)
+    with meter.reading():
+        inner, outer = problem.inner, problem.outer
+        meter.origin = (inner.passes, inner.column_passes, outer.passes)
+    return meter
+
+
 def metered(problem: Problem, meter: Meter) -> Costs:
     """What a meter has counted of a problem."""
     inner, outer = problem.inner, problem.outer
     with meter.reading():
-        return Costs(inner.passes, inner.column_passes, outer.passes, meter.seconds)
+        now = Costs(inner.passes, inner.column_passes, outer.passes, meter.seconds)
+        return now - Costs(*meter.origin)
 
 
 def minimize(
@@ -464,8 +464,8 @@ class _Budgets:
             assert progress is not None
             progress(spent + metered(problem, meter))
 
-        meter = Meter(
-            passes=lambda: problem.inner.passes,
+        meter = started(
+            problem,
             max_passes=left(self.max_passes, spent.passes),
             max_seconds=left(self.max_seconds, spent.seconds),
             progress=None if progress is None else tell,

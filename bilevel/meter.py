@@ -47,7 +47,7 @@ class Tally:
         self.columns += sign * other.columns
 
 
-def _tidy(number: float) -> float:
+def tidy(number: float) -> float:
     """An integer where it is one but for the rounding of shares."""
     nearest = round(number)
     return nearest if abs(number - nearest) <= 1e-9 * max(1.0, abs(number)) else number
@@ -86,21 +86,21 @@ class Passes:
 
     @property
     def forward(self) -> float:
-        return _tidy(self._told.forward)
+        return tidy(self._told.forward)
 
     @property
     def backward(self) -> float:
-        return _tidy(self._told.backward)
+        return tidy(self._told.backward)
 
     @property
     def columns(self) -> float:
-        return _tidy(self._told.columns)
+        return tidy(self._told.columns)
 
     @property
     def total(self) -> float:
         """Passes over the data, forward and backward."""
         told = self._told
-        return _tidy(told.forward + told.backward)
+        return tidy(told.forward + told.backward)
 
     def count_forward(self, v: Any) -> None:
         self._count(Tally(forward=1, columns=1 if v.ndim == 1 else int(v.shape[1])))
@@ -192,6 +192,9 @@ class Meter:
     ----------
     offered : object
         What :func:`offer` was last called with since :meth:`running` was entered, else None.
+    origin : tuple of float
+        Passes, column passes and outer passes that its problem told when it was made: zeros, but
+        where a part from outside keeps no :class:`Passes`.
     """
 
     def __init__(
@@ -209,6 +212,7 @@ class Meter:
         self._before, self._started = 0.0, None  # type: tuple[float, float | None]
         self._parent: Meter | None = None
         self.offered: Any = None
+        self.origin: tuple[float, float, float] = (0, 0, 0)
 
     @property
     def seconds(self) -> float:

@@ -23,8 +23,8 @@ from .domains import Unfolds
 from .inner import inner_constants
 from .inner.linear import LinearModel
 from .lockstep import Ask, Task, stopping
-from .loop import BUDGET, metered, minimize
-from .meter import BudgetSpent, Meter
+from .loop import BUDGET, metered, minimize, started
+from .meter import BudgetSpent
 from .methods import Method
 from .problem import Problem
 from .record import Costed, Costs, Record, Result, aligned
@@ -171,8 +171,8 @@ def multistart(
         "max_passes": max_passes,
         "max_seconds": max_seconds,
     }
-    meter = Meter(
-        passes=lambda: problem.inner.passes,
+    meter = started(
+        problem,
         max_passes=Maybe(BUDGET)(max_total_passes, "max_total_passes"),
         max_seconds=Maybe(BUDGET)(max_total_seconds, "max_total_seconds"),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends import Array, described
+from .meter import tidy
 from .status import Status
 
 
@@ -35,17 +36,17 @@ class Costs:
 
     def __add__(self, other: Costs) -> Costs:
         return Costs(
-            self.passes + other.passes,
-            self.column_passes + other.column_passes,
-            self.outer_passes + other.outer_passes,
+            tidy(self.passes + other.passes),
+            tidy(self.column_passes + other.column_passes),
+            tidy(self.outer_passes + other.outer_passes),
             self.seconds + other.seconds,
         )
 
     def __sub__(self, other: Costs) -> Costs:
         return Costs(
-            self.passes - other.passes,
-            self.column_passes - other.column_passes,
-            self.outer_passes - other.outer_passes,
+            tidy(self.passes - other.passes),
+            tidy(self.column_passes - other.column_passes),
+            tidy(self.outer_passes - other.outer_passes),
             self.seconds - other.seconds,
         )
 

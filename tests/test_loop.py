@@ -359,7 +359,7 @@ X, Y, X_VAL, Y_VAL = data()
         (
             {"domain": (-1.0, 1.0)},
             TypeError,
-            "domain must .*project.* got .-1.0, 1.0., without project",
+            "domain must .*Box.* got .-1.0, 1.0., without project",
         ),
     ],
 )

@@ -46,6 +46,7 @@ from ._registry import (
     same_backend,
 )
 from ._sparse_check import check_sparse
+from .array_api import ArrayAPIBackend
 
 __all__ = [
     "BOUND",
@@ -54,6 +55,7 @@ __all__ = [
     "POSITIVE",
     "SEED",
     "Array",
+    "ArrayAPIBackend",
     "Backend",
     "BackendUnavailableError",
     "Has",

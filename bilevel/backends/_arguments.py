@@ -225,7 +225,7 @@ class Has:
     --------
     >>> Has("a solver", "walk")(3, "solver")
     Traceback (most recent call last):
-    TypeError: solver must be a solver, an object with walk; got 3, without walk.
+    TypeError: solver must be a solver, got 3, without walk.
     """
 
     what: str
@@ -239,10 +239,7 @@ class Has:
         missing = [m for m in self.members if not hasattr(value, m)]
         if isinstance(value, type) or missing:
             lack = f", without {', '.join(missing)}" if missing else ": make one of it"
-            raise TypeError(
-                f"{name} must be {self.what}, an object with {', '.join(self.members)}; "
-                f"got {described(value)}{lack}."
-            )
+            raise TypeError(f"{name} must be {self.what}, got {described(value)}{lack}.")
         return value
 
 

@@ -7,6 +7,7 @@ comes to the host, what a device is called, what works in place.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -138,7 +139,8 @@ class ArrayAPIBackend:
         """Nothing to do where every call returns with its work done."""
 
     def describe(self) -> str:
-        version = getattr(importlib.import_module(self.name), "__version__", "?")
+        library = sys.modules.get(self.name, self.xp)  # of a wrapper like array-api-compat's too
+        version = getattr(library, "__version__", "?")
         return f"{self.name} {version}, device {self.device}"
 
     # -- special functions, written so that no intermediate overflows -------------------------

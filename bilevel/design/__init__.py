@@ -6,18 +6,19 @@ from typing import Any
 
 from ..backends import (
     Backend,
+    Has,
     all_finite,
     backend_of,
     check_sparse,
     common_dtype,
     constant,
     described,
+    is_array,
     is_sparse,
-    library_of,
 )
 from ..meter import Passes, SharedPasses
 from ._host import from_host
-from ._protocol import Design, Rounds, rounded
+from ._protocol import Design, Rounds, Summing, rounded
 from ._reach import Reach
 from ._recount import part_of, recounted, row_square_norms
 from .csr import CSRDesign
@@ -37,6 +38,7 @@ __all__ = [
     "Rounds",
     "SharedPasses",
     "Standardized",
+    "Summing",
     "WithIntercept",
     "as_design",
     "from_host",
@@ -45,6 +47,14 @@ __all__ = [
     "rounded",
     "row_square_norms",
 ]
+
+
+#: What multiplies from both sides is no array: it is to be a whole design.
+_DESIGN = Has(
+    "a design",
+    *("backend", "passes", "shape", "dtype", "columns_per_pass", "entries", "matmul", "rmatmul"),
+    *("gram_diag", "square_matmul", "centred_rounding", "rows"),
+)
 
 
 def _check(X: Design, name: str) -> None:
@@ -89,7 +99,10 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     (3, 2)
     """
     # A nested tensor fails on the mere question for its shape, which a design has as well.
-    given: Design | None = X if library_of(X) is None and isinstance(X, Design) else None
+    array = is_array(X) or is_sparse(X)
+    given: Design | None = X if not array and isinstance(X, Design) else None
+    if not array and given is None and (hasattr(type(X), "rmatmul") or hasattr(type(X), "rmatvec")):
+        _DESIGN(X, name)  # half a design, or an operator of SciPy
     found = backend_of(**{name: X}) if given is None else given.backend
     if backend is not None and found != backend:
         raise ValueError(

@@ -92,6 +92,20 @@ class Rounds(Protocol):
         ...
 
 
+@runtime_checkable
+class Summing(Protocol):
+    """A design each product of which is sums of products of its entries, in its own precision.
+
+    Proven bounds rest on that. Of a design that does not say so (a product of two matrices, a
+    transform, entries of less precision) nothing is proven.
+    """
+
+    @property
+    def longest_row(self) -> int:
+        """The most terms that the sum of a row has."""
+        ...
+
+
 def rounded(design: Design) -> Design | None:
     """Its rounded form, None where it has none."""
     return design.rounded() if isinstance(design, Rounds) else None

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from ..backends import Array, backend_of
 from ..linalg.rounding import gamma, underflow, unit_roundoff
-from ._protocol import Design
+from ._protocol import Design, Summing
 from ._recount import recounted
 from ._wrapper import Wrapper
-from .csr import CSRDesign
 from .intercept import WithIntercept
 from .mixed import MixedPrecision
 from .standardized import Standardized
@@ -37,6 +36,9 @@ class Reach:
         γ of the two products.
     unit : float
         The unit roundoff of the arrays that X multiplies.
+    proven : bool
+        Whether the design says that its products are sums of products of its entries
+        (:class:`Summing`). What another one does nobody knows: the bounds are estimates.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class Reach:
     forward: float
     backward: float
     unit: float
+    proven: bool = True
 
     @classmethod
     def of(cls, design: Design) -> Reach:
@@ -61,7 +64,8 @@ class Reach:
         inside = _unit(design)
         total = total * (1 + gamma(p + 4, unit)) + underflow(design.dtype, p, backend)
         # Two sums more where columns are centred on the fly.
-        return cls(columns, total, gamma(_terms(design) + 8, inside), gamma(n + 8, inside), unit)
+        forward, backward = gamma(_terms(design) + 8, inside), gamma(n + 8, inside)
+        return cls(columns, total, forward, backward, unit, isinstance(_bare(design), Summing))
 
     def scaled_total(self, scale: Array | None) -> Array | float:
         """‖κ‖ with each column times its scale, of the shape of x: the largest of all problems."""
@@ -85,7 +89,12 @@ def _terms(design: Design) -> int:
         return design.shape[1]
     if isinstance(design, Wrapper):
         return _terms(design.base) + 1  # an intercept at most
-    return design.kernel.longest_row if isinstance(design, CSRDesign) else design.shape[1]
+    return design.longest_row if isinstance(design, Summing) else design.shape[1]
+
+
+def _bare(design: Design) -> Design:
+    """The matrix itself, without what is wrapped around it."""
+    return _bare(design.base) if isinstance(design, Wrapper) else design
 
 
 def _unit(design: Design) -> float:

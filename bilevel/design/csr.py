@@ -40,6 +40,10 @@ class CSRDesign:
         return self.kernel.columns_per_pass
 
     @property
+    def longest_row(self) -> int:
+        return self.kernel.longest_row
+
+    @property
     def entries(self) -> int:
         return self.kernel.nnz
 

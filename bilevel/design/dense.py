@@ -52,6 +52,10 @@ class DenseDesign:
         return 8
 
     @property
+    def longest_row(self) -> int:
+        return self.shape[1]
+
+    @property
     def entries(self) -> int:
         return math.prod(self.array.shape)
 

@@ -13,6 +13,7 @@ from ._protocol import (
     Rounded,
     Rounding,
     RoundingKnown,
+    Sampled,
     Startable,
     Swinging,
     grad_rounding,
@@ -25,13 +26,14 @@ from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, Scaled, UserKe
 from .linear import LinearModel, linear_model
 from .minibatch import minibatches
 from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
-from .penalties import EachL2, GroupL2, Penalty, SingleL2
-from .point import Point, StraightRay, lacking
+from .penalties import EachL2, GroupL2, Penalty, PenaltyPoint, SingleL2
+from .point import TERM_MEMBERS, PenaltyTerm, Point, StraightRay, lacking
 from .tikhonov import FunctionOperator, Tikhonov
 
 __all__ = [
     "MLP",
     "RBF",
+    "TERM_MEMBERS",
     "Curvature",
     "Derivatives",
     "EachL2",
@@ -48,6 +50,8 @@ __all__ = [
     "Matern32",
     "Matern52",
     "Penalty",
+    "PenaltyPoint",
+    "PenaltyTerm",
     "Point",
     "Polynomial",
     "Preconditioned",
@@ -58,6 +62,7 @@ __all__ = [
     "Rounded",
     "Rounding",
     "RoundingKnown",
+    "Sampled",
     "Scaled",
     "Sigmoid",
     "SingleL2",

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from ..backends import BOUND, NOT_NEGATIVE, Array, Backend, Maybe, check_fields, described
+from ..backends import (
+    BOUND,
+    NOT_NEGATIVE,
+    Array,
+    Backend,
+    HostIndex,
+    Maybe,
+    check_fields,
+    described,
+)
 from ..linalg import Preconditioner
 
 
@@ -332,4 +341,19 @@ class Inner(Protocol):
     @property
     def column_passes(self) -> float:
         """The same, each right-hand side counted on its own."""
+        ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """An objective of rows, some of which can stand for all, as stochastic methods need it."""
+
+    @property
+    def n_rows(self) -> int: ...
+
+    def rows(self, index: HostIndex) -> Inner:
+        """The same of these rows, on the host, a row several times perhaps.
+
+        Its mean over random rows is the whole; its passes count there as their share.
+        """
         ...

@@ -101,6 +101,10 @@ class LinearModel:
             refuse_without_support(self.loss, self.y, self.sample_weight, self.backend, y_name)
 
     @property
+    def n_rows(self) -> int:
+        return self.design.shape[0]
+
+    @property
     def entries(self) -> int:
         """How many numbers a pass reads."""
         return self.design.entries
@@ -423,6 +427,8 @@ class LinearPoint:
         """Those of the rows and of the penalty; None where one of the two states none."""
         model, xp = self.model, self.model.backend.xp
         if not isinstance(model.loss, Accounted) or not isinstance(self.penalty, Rounded):
+            return None
+        if not model.reach.proven:
             return None
         penalty = self.penalty.rounding(vectors, None, scale)
         if penalty is None:

@@ -1,11 +1,12 @@
-"""The rest of a point, for whoever has the mathematics."""
+"""The rest of a point, of h or of a penalty, for whoever has the mathematics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends import Array, backend_of
+from ..backends import Array, Backend, backend_of
 from ..linalg import dot
 
 
@@ -85,14 +86,66 @@ class StraightRay:
         return dot(point.grad, self.d, backend_of(d=self.d))
 
 
-#: What a point has to have, whoever makes it.
-MEMBERS = (
-    *("x", "lam", "value", "grad", "hvp", "cross_vjp", "cross_jvp"),
-    *("carry", "cross_norm", "diag", "ray"),
-)
+@dataclass(frozen=True, eq=False)
+class PenaltyTerm:
+    """A penalty r and its derivatives at one (x, λ): a class to derive from.
+
+    The mathematics are the five members that a :class:`Point` has; the rest is here.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        Whose ``at`` makes terms.
+    x, lam : array
+        Where.
+    backend : Backend
+        Where they live.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> class Square(PenaltyTerm):  # e^λ/2 x²
+    ...     value = property(lambda self: np.sum(self.grad * self.x) / 2)
+    ...     grad = property(lambda self: np.exp(self.lam[0]) * self.x)
+    ...     def hvp(self, v): return np.exp(self.lam[0]) * v
+    ...     def cross_vjp(self, q): return np.sum(self.grad * q, keepdims=True)
+    ...     def cross_jvp(self, d): return d[0] * self.grad
+    >>> class Ridge:
+    ...     n_hyperparameters = 1
+    ...     def at(self, x, lam, backend): return Square(self, x, lam, backend)
+    ...     def constants(self, lam, backend): return bilevel.inner.InnerConstants()
+    >>> term = Ridge().at(np.array([3.0]), np.zeros(1), bilevel.get_backend("numpy"))
+    >>> term.moved(np.array([2.0])).grad
+    array([2.])
+    """
+
+    penalty: Any
+    x: Array
+    lam: Array
+    backend: Backend
+
+    @property
+    def cross_norm(self) -> Array | None:
+        """None: no bound of a norm follows from products."""
+        return None
+
+    def diag(self) -> Array | None:
+        """None: the diagonal is not to be had from products."""
+        return None
+
+    def moved(self, x: Array) -> Any:
+        """The term at another x."""
+        return self.penalty.at(x, self.lam, self.backend)
 
 
-def lacking(point: Any) -> list[str]:
+_MATHEMATICS = ("value", "grad", "hvp", "cross_vjp", "cross_jvp", "cross_norm", "diag")
+
+#: What a point has to have, and a term of a penalty, whoever makes them.
+MEMBERS = ("x", "lam", *_MATHEMATICS, "carry", "ray")
+TERM_MEMBERS = (*_MATHEMATICS, "moved")
+
+
+def lacking(point: Any, members: Sequence[str] = MEMBERS) -> list[str]:
     """The members that a point does not have; none of them is computed."""
     held = getattr(point, "__dict__", {})
-    return [name for name in MEMBERS if not (hasattr(type(point), name) or name in held)]
+    return [name for name in members if not (hasattr(type(point), name) or name in held)]

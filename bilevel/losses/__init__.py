@@ -1,6 +1,14 @@
 """Losses, each one file: value, derivative and curvature of one prediction."""
 
-from ._protocol import LOSS, Accounted, Loss, Pointwise, Totals, refuse_without_support
+from ._protocol import (
+    ELEMENTARY,
+    LOSS,
+    Accounted,
+    Loss,
+    Pointwise,
+    Totals,
+    refuse_without_support,
+)
 from .huber import Huber
 from .logistic import Logistic
 from .multinomial import Multinomial
@@ -9,6 +17,7 @@ from .squared import Squared
 from .squared_hinge import SquaredHinge
 
 __all__ = [
+    "ELEMENTARY",
     "LOSS",
     "Accounted",
     "Huber",

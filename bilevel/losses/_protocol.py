@@ -108,20 +108,19 @@ class Totals(Protocol):
 #: What takes the place of a loss has to be one.
 LOSS = Has(
     "a loss",
-    "output_shape",
-    "encode",
-    "value",
-    "derivative",
-    "curvature",
-    "curvature_product",
+    *("output_shape", "encode", "value", "derivative", "curvature", "curvature_product"),
+    *("curvature_diag", "least", "curvature_bound", "third_bound", "self_concordance"),
+    *("curvature_lower", "shift_invariant"),
 )
 
 
 class Pointwise:
     """What the losses of one number a row share: their curvature is a number a prediction."""
 
-    curvature_lower: ClassVar[float] = 0.0
+    curvature_bound: ClassVar[float | None] = None
+    third_bound: ClassVar[float | None] = None
     self_concordance: ClassVar[float | None] = None
+    curvature_lower: ClassVar[float] = 0.0
     shift_invariant: ClassVar[bool] = False
 
     @property

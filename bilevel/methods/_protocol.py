@@ -42,7 +42,11 @@ class State(Protocol):
 
 
 class Method(Protocol):
-    """An outer loop, one iteration at a time; it can be stepped by hand."""
+    """An outer loop, one iteration at a time; it can be stepped by hand.
+
+    A method that needs more of a problem than every problem has says so in ``needs``, a tuple of
+    names as ``"inner.rows"``; what is missing is refused where the run starts.
+    """
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> State:
         """The state before the first iteration.

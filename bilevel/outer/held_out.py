@@ -50,6 +50,10 @@ class HeldOut:
         return self.predictor.design
 
     @property
+    def n_rows(self) -> int:
+        return self.predictor.n_rows
+
+    @property
     def passes(self) -> float:
         return self.predictor.passes
 
@@ -142,7 +146,9 @@ class LinearHeldOutPoint(HeldOutPoint):
     @property
     def _reach(self) -> Reach | None:
         predictor = self.outer.predictor
-        return predictor.reach if isinstance(predictor, LinearPredictor) else None
+        if not isinstance(predictor, LinearPredictor) or not predictor.reach.proven:
+            return None
+        return predictor.reach
 
     @cached_property
     def _rounded_rows(self) -> RowRounding:
