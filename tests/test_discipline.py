@@ -75,7 +75,8 @@ def test_continuous_integration_runs_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "readme tune" in script
     assert "readme test" in script
-    assert "pytest" not in script
+    own = [line for line in script.splitlines() if "pytest" in line]
+    assert all("examples/outside" in line for line in own)
 
 
 def test_readme_python_runs() -> None:

@@ -167,7 +167,7 @@ class Rounded(Protocol):
     ) -> Rounding | None:
         """The bounds, no pass; None where they are not known.
 
-        ``vectors`` of shape (*x_shape, k); with ``pushed`` their products are those of
+        ``vectors`` of shape ``(*x_shape, k)``; with ``pushed`` their products are those of
         :meth:`Pushable.pull`, without it those of ``hvp``. With ``scale``, of the shape of x, the
         norms are those of the errors times it.
         """
@@ -192,7 +192,7 @@ class Pushable(Protocol):
     """
 
     def push(self, v: Array) -> Array:
-        """X v for directions v of shape (*x_shape, k), one pass.
+        """X v for directions v of shape ``(*x_shape, k)``, one pass.
 
         It may hold more beside, as how far it is from X v; :meth:`joined` and :meth:`along` know.
         """
@@ -224,9 +224,9 @@ class Swinging(Protocol):
     def swing(self, pushed: Array) -> tuple[Array, Array] | None:
         """Bound changes for v_0, ..., v_k that went through X, no pass; None where none is known.
 
-        The first, (k + 1,), are M_j with |wᵀ(H(x + u) - H(x)) v_j| ≤ M_j φ(R‖u‖) ‖w‖_A ‖u‖_A for
+        The first, (k + 1,), are M_j with abs(wᵀ(H(x + u) - H(x)) v_j) ≤ M_j φ(R‖u‖) ‖w‖_A ‖u‖_A for
         all u and w, where φ(s) = (eˢ - 1)/s, R is the self-concordance and A = H - μ I; the
-        second, (k,), are M_j with |v_0ᵀ(H(x + u) - H(x)) v_j| ≤ M_j φ(R‖u‖) ‖u‖_A, j ≥ 1.
+        second, (k,), are M_j with abs(v_0ᵀ(H(x + u) - H(x)) v_j) ≤ M_j φ(R‖u‖) ‖u‖_A, j ≥ 1.
         """
         ...
 

@@ -184,7 +184,7 @@ class QuasiNewton:
 
     Attributes
     ----------
-    directions, products : array, shape (*shape, m)
+    directions, products : array, shape ``(*shape, m)``
         S and Y.
 
     Examples

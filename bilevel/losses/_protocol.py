@@ -27,7 +27,7 @@ class Loss(Protocol):
 
     @property
     def self_concordance(self) -> float | None:
-        """Sup of |∂³ℓ[u, v, v]| / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
+        """Sup of abs(∂³ℓ[u, v, v]) / (‖u‖ ∂²ℓ[v, v]), or None where there is none (Bach 2010)."""
         ...
 
     @property

@@ -83,7 +83,7 @@ class Curved(Protocol):
     """A point of a convex criterion that knows G = ∂²_{xx} g there."""
 
     def hvp(self, v: Array) -> Array:
-        """G v for directions v of shape (*x_shape, k), two passes."""
+        """G v for directions v of shape ``(*x_shape, k)``, two passes."""
         ...
 
     def top(self) -> Array:

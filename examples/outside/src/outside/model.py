@@ -61,7 +61,7 @@ class CurvePoint(Point):
         return d[0] * self._bent
 
     @cached_property
-    def cross_norm(self) -> Any:  # optional: with it the hypergradient has an error bound
+    def cross_norm(self) -> Any:  # optional: bounds of the hypergradient need it
         return self.inner.backend.xp.sqrt(dot(self._bent, self._bent, self.inner.backend))
 
     @cached_property
