@@ -433,6 +433,9 @@ class LinearPoint:
         if c is None or model.constants(self.lam).self_concordance is None:
             return None  # of the loss, and of the penalty
         own = tuple(range(1, 1 + len(model.loss.output_shape)))
+        if c == 0:  # H does not turn, whatever the sizes
+            still = xp.zeros(pushed.shape[-1], dtype=pushed.dtype, device=model.backend.device)
+            return still, still[1:]
         pushed, drift = pushed[:-1, ...], pushed[-1, ...]
         squares = xp.sum(pushed * pushed, axis=own) if own else pushed * pushed
         rows = tuple(range(squares.ndim - 1))
