@@ -10,6 +10,7 @@ from ._protocol import (
     OuterPoint,
     OuterRounding,
     RoundedOuter,
+    ValueRounded,
 )
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
 from .gcv import GCV, gcv
@@ -39,6 +40,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "RoundedOuter",
+    "ValueRounded",
     "check_pair",
     "from_autodiff",
     "from_functions",
