@@ -564,3 +564,15 @@ def test_a_kernel_in_single_precision_is_no_end_where_f_is_not_known(seed):
     x = np.linalg.solve(near + rho * np.eye(15), y.astype(float))
     f = ((far @ x - v) ** 2).sum() / 2
     assert not result.success or result.fun == pytest.approx(f, rel=1e-2)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize(("share", "ends"), [(0.1, Status.STALLED), (1e-12, Status.CONVERGED)])
+def test_a_value_that_rounding_hides_is_no_minimum(monkeypatch, method, share, ends):
+    """Where rounding may move f by a tenth, nobody knows where it is least."""
+    from bilevel.outer.held_out import LinearHeldOutPoint
+
+    rounded = property(lambda point: share * point.value)
+    monkeypatch.setattr(LinearHeldOutPoint, "value_rounding", rounded, raising=False)
+    asked = {"method": method, "max_iter": 300, "tol": 1e-3}
+    assert bilevel.minimize(problem_of(draw(1)), **asked).status is ends

@@ -10,8 +10,10 @@ from scipy import stats
 import bilevel
 from bilevel.backends import deal_folds, fold_indicators
 from bilevel.cross_validation import cross_validation
+from bilevel.hypergrad import ReverseUnrolled
 from bilevel.inner import RBF, Matern52, SmoothedElasticNet, kernel_ridge, linear_model
 from bilevel.losses import Huber, Logistic, Multinomial, Poisson, Squared, SquaredHinge
+from bilevel.methods import HOAG
 from bilevel.outer import (
     gcv,
     held_out,
@@ -21,6 +23,7 @@ from bilevel.outer import (
     perturbed_targets,
     sure,
 )
+from bilevel.outer.effective import smoother
 
 N, P = 14, 3
 RNG = np.random.default_rng(0)
@@ -320,3 +323,111 @@ def test_folds_share_the_passes_of_one_run():
 def test_errors_say_what_was_expected(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def exact_gcv(X, y, lam):
+    """By the singular values: 1 - s²/(s² + w) = w/(s² + w) is no difference."""
+    u, s, _ = np.linalg.svd(X, full_matrices=False)
+    d = np.exp(lam) / (s * s + np.exp(lam))
+    return len(y) * np.sum((d * (u.T @ y)) ** 2) / np.sum(d) ** 2
+
+
+@pytest.mark.parametrize("lam", [-9.0, -2.0, 20.0])
+def test_what_a_smoother_leaves_keeps_its_digits_where_p_is_above_n(lam):
+    """As n - tr S it was 0 or below from e^λ/σ² = 1e-13 on, and GCV 10¹⁰ times too small."""
+    X = 100 * np.random.default_rng(0).random((12, 30))
+    s = np.linalg.svd(X, compute_uv=False)
+    d = np.exp(lam) / (s * s + np.exp(lam))
+    found = smoother(linear_model(X, X[:, 0], Squared())).at(np.array([lam]))
+    relative = {"rel": 1e-8, "abs": 0}
+    assert float(found.left) == pytest.approx(d.sum(), **relative)
+    assert float(found.trace) == pytest.approx((1 - d).sum(), rel=1e-8)
+    assert float(found.trace_grad[0]) == pytest.approx(-(d * (1 - d)).sum(), rel=1e-7)
+    assert float(found.log_det) == pytest.approx(-np.log(d).sum(), rel=1e-8)
+    assert float(found.log_det_grad[0]) == pytest.approx(-(1 - d).sum(), rel=1e-8)
+
+
+@pytest.mark.parametrize("log_ridge", [-30.0, 30.0])
+def test_what_a_kernel_smoother_leaves_and_keeps_has_its_digits(log_ridge):
+    X = np.random.default_rng(0).standard_normal((9, 2))
+    lam = np.array([1.0, log_ridge])
+    s = np.linalg.eigvalsh(np.exp(-np.e * ((X[:, None] - X[None]) ** 2).sum(-1)))
+    rho = np.exp(log_ridge)
+    found = smoother(kernel_ridge(X, X[:, 0], RBF())).at(lam)
+    assert float(found.left) == pytest.approx(np.sum(rho / (s + rho)), rel=1e-9, abs=0)
+    assert float(found.trace) == pytest.approx(np.sum(s / (s + rho)), rel=1e-9, abs=0)
+    slope = -np.sum(s * rho / (s + rho) ** 2)
+    assert float(found.trace_grad[-1]) == pytest.approx(slope, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_gcv_of_more_coefficients_than_rows_is_what_it_says(method):
+    rng = np.random.default_rng(0)
+    X = 100 * rng.random((20, 200))
+    y = X @ rng.standard_normal(200) / 100 + 0.01 * rng.standard_normal(20)
+    h = linear_model(X, y, Squared())
+    result = bilevel.minimize(bilevel.Problem(h, gcv(h)), -8.0, method=method, max_iter=40)
+    f = exact_gcv(X, y, result.lam[0])
+    assert result.fun == pytest.approx(f, rel=1e-4)
+    assert abs(result.best.estimate - f) <= result.best.estimate_error
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_gcv_that_is_lost_in_rounding_does_not_converge(method):
+    """T is y but for rounding, where e^λ/σ² is that of the unit roundoff: f is known to nothing."""
+    rng = np.random.default_rng(0)
+    X = 1e5 * rng.random((20, 200))
+    y = X[:, 0] + rng.standard_normal(20)
+    h = linear_model(X, y, Squared())
+    problem = bilevel.Problem(h, gcv(h), bilevel.Box(-12.0, -11.0))
+    result = bilevel.minimize(problem, -11.5, method=method, max_iter=30)
+    assert not result.success
+    f = exact_gcv(X, y, result.lam[0])
+    assert not abs(result.best.estimate - f) > result.best.estimate_error
+
+
+def exact_kernel(X, y, lam, kind):
+    """The criteria in long double by one factor of K + ρ I; K from the rounded rows."""
+    X, y, lam = (np.asarray(a).astype(np.longdouble) for a in (X, y, lam))
+    A = np.exp(-np.exp(lam[0]) * ((X[:, None] - X[None]) ** 2).sum(-1))
+    n, rho, R = len(y), np.exp(lam[1]), np.zeros_like(A)
+    A = A + rho * np.eye(n)
+    for j in range(n):
+        R[j, j] = np.sqrt(A[j, j] - R[:j, j] @ R[:j, j])
+        R[j, j + 1 :] = (A[j, j + 1 :] - R[:j, j] @ R[:j, j + 1 :]) / R[j, j]
+    half = np.concatenate([np.eye(n), y[:, None]], axis=1).astype(np.longdouble)
+    for j in range(n):
+        half[j] = (half[j] - R[:j, j] @ half[:j]) / R[j, j]
+    C, alpha = half[:, :n].T @ half[:, :n], half[:, :n].T @ half[:, n]
+    square = rho**2 * (alpha @ alpha)
+    if kind == "gcv":
+        return n * square / (rho * np.trace(C)) ** 2
+    if kind == "sure":
+        return square - n * 0.3**2 + 2 * 0.3**2 * (n - rho * np.trace(C))
+    return y @ alpha / 2 + np.log(np.diag(R)).sum() + n / 2 * np.log(2 * np.pi)
+
+
+@pytest.mark.parametrize("kind", ["gcv", "sure", "likelihood"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_error_of_an_estimate_holds_the_rounding_of_f(kind, dtype):
+    """It was taken for 8 units of f, and a sixth of the estimates were false."""
+    X = np.random.default_rng(1).standard_normal((12, 2)).astype(dtype)
+    h = kernel_ridge(X, np.sin(3 * X[:, 0]), RBF())
+    g = {"gcv": gcv, "sure": lambda h: sure(h, 0.3), "likelihood": marginal_likelihood}[kind](h)
+    result = bilevel.minimize(bilevel.Problem(h, g), [-1.0, -8.0], max_iter=8)
+    for record in result.history:
+        f = exact_kernel(X, h.y, record.lam, kind)
+        assert abs(record.estimate - f) <= record.estimate_error
+
+
+def test_a_q_that_is_no_solve_is_counted_against_the_estimate():
+    rng = np.random.default_rng(0)
+    X, Z = rng.standard_normal((2, 10, 1)) + 0.01 * rng.standard_normal((2, 10, 6))
+    y, z = X @ np.ones(6), Z @ np.ones(6) + 1
+    h = linear_model(X, y, Squared())
+    problem = bilevel.Problem(h, held_out(Z, z, Squared()))
+    method = HOAG(hypergradient=ReverseUnrolled(n_steps=5), tolerances="cubic")
+    for record in bilevel.minimize(problem, -6.0, method=method, max_iter=5).history:
+        x = np.linalg.solve(X.T @ X + np.exp(record.lam[0]) * np.eye(6), X.T @ y)
+        f = np.sum((Z @ x - z) ** 2) / 2
+        assert not abs(record.estimate - f) > record.estimate_error

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..backends import Array, backend_of
+from ..linalg import norm
 from ..linalg.rounding import gamma, underflow, unit_roundoff
 from ._protocol import Design, Summing
 from ._recount import recounted
@@ -36,6 +37,8 @@ class Reach:
         γ of the two products.
     unit : float
         The unit roundoff of the arrays that X multiplies.
+    random : float
+        What stands for ``forward`` where roundings are random: √n u in place of n u.
     proven : bool
         Whether the design says that its products are sums of products of its entries
         (:class:`Summing`). What another one does nobody knows: the bounds are estimates.
@@ -53,6 +56,7 @@ class Reach:
     forward: float
     backward: float
     unit: float
+    random: float = 0.0
     proven: bool = True
 
     @classmethod
@@ -64,8 +68,10 @@ class Reach:
         inside = _unit(design)
         total = total * (1 + gamma(p + 4, unit)) + underflow(design.dtype, p, backend)
         # Two sums more where columns are centred on the fly.
-        forward, backward = gamma(_terms(design) + 8, inside), gamma(n + 8, inside)
-        return cls(columns, total, forward, backward, unit, isinstance(_bare(design), Summing))
+        terms = _terms(design) + 8
+        forward, backward = gamma(terms, inside), gamma(n + 8, inside)
+        known = isinstance(_bare(design), Summing)
+        return cls(columns, total, forward, backward, unit, math.sqrt(terms) * inside, known)
 
     def scaled_total(self, scale: Array | None) -> Array | float:
         """‖κ‖ with each column times its scale, of the shape of x: the largest of all problems."""
@@ -74,6 +80,11 @@ class Reach:
         xp = backend_of(scale=scale).xp
         heights = self.columns[(slice(None), *(None,) * (scale.ndim - 1))] * scale
         return (1 + self.backward) * xp.max(xp.sqrt(xp.sum(heights * heights, axis=0)))
+
+    def likely(self, v: Array) -> Array:
+        """About ‖fl(X v) - X v‖ of all columns, 0-d: no bound, where ``forward`` is far above."""
+        columns = self.columns[(slice(None), *(None,) * (v.ndim - 1))]
+        return self.random * norm(columns * v, backend_of(v=v))
 
     def __call__(self, v: Array) -> Array:
         """An upper bound of κᵀ|v|, of the shape of v but for its first axis."""

@@ -271,6 +271,15 @@ def grad_rounding(point: InnerPoint, backend: Backend) -> float:
 
 
 @runtime_checkable
+class RoundingAlong(Protocol):
+    """A point that knows about what the rounding of its gradient is along a direction: no proof."""
+
+    def rounding_along(self, q: Array, energy: Array) -> Array:
+        """About |qᵀ(∂_x h as computed - ∂_x h)| for a q with qᵀHq = energy, no pass, 0-d."""
+        ...
+
+
+@runtime_checkable
 class Startable(Protocol):
     """An objective that says where an inner solve without x0 begins; others begin at zero.
 

@@ -253,6 +253,13 @@ class KernelRidge:
         share = self._rounding + (self.X.shape[0] + 4) * self._eps
         return share * trace + 4 * self._eps * ridge, 2 * self._eps * size
 
+    def matrix_rounding(self, rows: Array, theta: Array) -> Array:
+        """a with ‖fl(K v) - K v‖ ≤ a ‖v‖ for K = K(rows, X; θ), 0-d."""
+        xp = self.backend.xp
+        traces = [xp.sum(self.kernel.diag(Z, theta, self.backend)) for Z in (rows, self.X)]
+        share = self._rounding + (self.X.shape[0] + 4) * self._eps
+        return share * xp.sqrt(traces[0] * traces[1])
+
     def typical(self) -> tuple[float, ...] | None:
         """Θ that fits the scale of the training rows, None where the kernel does not know it."""
         kernel = self.kernel
@@ -343,6 +350,15 @@ class KernelRidgePoint:
         backend = self.model.backend
         share, rest = self.model.grad_rounding(self.lam)
         return share * norm(self.x, backend) + rest
+
+    def rounding_along(self, q: Array, energy: Array) -> Array:
+        """That bound times ‖q‖."""
+        return self.grad_rounding * norm(q, self.model.backend)
+
+    @cached_property
+    def value_rounding(self) -> Array:
+        """About how far rounding may have moved ``value``: h is half of what its gradient holds."""
+        return self.grad_rounding * norm(self.x, self.model.backend)
 
     def hvp(self, v: Array) -> Array:
         """(S K S + ρ I) v, one pass whatever the number of columns."""

@@ -28,7 +28,7 @@ from ..design import (
     rounded,
     row_square_norms,
 )
-from ..linalg import Preconditioner, dot
+from ..linalg import Preconditioner, dot, norm
 from ..linalg.rounding import gamma, known, upper_norm
 from ..losses import LOSS, Accounted, Loss, Totals, refuse_without_support
 from ._protocol import InnerConstants, Rounded, Rounding
@@ -449,6 +449,27 @@ class LinearPoint:
             penalty.cross,
         )
 
+    def rounding_along(self, q: Array, energy: Array) -> Array:
+        """Of the margins, by the curvature of their rows, and of the sums of Xᵀ r and ∂r."""
+        model, xp, reach = self.model, self.model.backend.xp, self.model.reach
+        bends = model.weigh(model.loss.curvature_diag(self.curvature, model.backend))
+        steep = xp.sqrt(xp.max(xp.abs(bends)) * xp.maximum(energy, 0 * energy))
+        columns = reach.columns[(slice(None), *(None,) * (q.ndim - 1))]
+        slopes = math.sqrt(reach.backward * reach.unit) * xp.max(xp.abs(self.loss_derivative))
+        if isinstance(model.loss, Accounted):
+            _, own = model.loss.rounding(model.y, self.margins, model.backend)
+            slopes = slopes + reach.unit * xp.max(model.weigh(own))
+        penalty = reach.unit * xp.sum(xp.abs(self.penalty.grad * q))
+        summed = slopes * norm(columns * q, model.backend)
+        return steep * reach.likely(self.x) + 4 * (summed + penalty)
+
+    @cached_property
+    def value_rounding(self) -> Array:
+        """About how far rounding may have moved ``value``."""
+        model, drift = self.model, self.model.reach.likely(self.x)
+        steep = norm(self.loss_derivative, model.backend)
+        return steep * drift + 16 * model.reach.unit * model.backend.xp.abs(self.value)
+
     def pull(self, v: Array, pushed: Array) -> tuple[Array, Array]:
         """(∂_x h, ∂²_{xx} h · v) from one backward pass; ``pushed`` is X v."""
         model, xp = self.model, self.model.backend.xp
@@ -471,6 +492,9 @@ class LinearPoint:
         if c is None or model.constants(self.lam).self_concordance is None:
             return None  # of the loss, and of the penalty
         own = tuple(range(1, 1 + len(model.loss.output_shape)))
+        if c == 0:  # H does not turn, whatever the sizes
+            still = xp.zeros(pushed.shape[-1], dtype=pushed.dtype, device=model.backend.device)
+            return still, still[1:]
         pushed, drift = pushed[:-1, ...], pushed[-1, ...]
         squares = xp.sum(pushed * pushed, axis=own) if own else pushed * pushed
         rows = tuple(range(squares.ndim - 1))

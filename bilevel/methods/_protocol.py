@@ -7,8 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 from ..domains import Domain
-from ..inner import InnerPoint, Preconditioned, inner_constants
-from ..linalg import cg, norm
+from ..inner import InnerPoint, Preconditioned, RoundingAlong, inner_constants
+from ..linalg import cg, dot, norm
+from ..outer import OuterPoint, ValueRounded
 from ..problem import Problem
 from ..record import Record
 from ..status import Status
@@ -88,12 +89,40 @@ def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -
 _SHORTEST = 1e-3
 
 
+def lost(problem: Problem, point: InnerPoint, outer: OuterPoint, q: Array) -> Array:
+    """About how far rounding may have moved g - qᵀ ∂_x h, no pass, 0-d.
+
+    What it did to g by its own account, or as if x had been rounded once more; and by way of q what
+    it did to ∂_x h, which holds x to X(λ). Both are of the size that is likely, and doubled.
+    """
+    xp, eps = problem.backend.xp, float(problem.backend.xp.finfo(problem.dtype).eps)
+    once = 8 * eps * (xp.abs(outer.value) + xp.sum(xp.abs(outer.grad_x * point.x)))
+    own = outer.value_rounding if isinstance(outer, ValueRounded) else once
+    if not isinstance(point, RoundingAlong):
+        return 2 * (own + once)
+    return 2 * (own + point.rounding_along(q, dot(q, outer.grad_x, problem.backend)))
+
+
+#: The share of f that rounding may move before an end is no longer one.
+_LOST = 0.01
+
+
+def too_rounded(value: float, rounding: float) -> bool:
+    """Whether so much of f is :func:`lost` that where it is least is not known.
+
+    A kernel matrix in single precision with a small ridge is such a case, and generalised
+    cross-validation of a model that interpolates.
+    """
+    return not rounding <= _LOST * abs(value)
+
+
 def estimated(problem: Problem, value: float, correction: float) -> tuple[float, float]:
     """f(λ) as g(x, λ) less its correction qᵀ ∂_x h, and what the error of that is taken for.
 
     The correction is f to first order in x - X(λ); what it leaves is taken to be as large as
-    itself. A result that g can't have, NaN or below its least value, is beyond the validity of the
-    first order and says nothing: then the error is inf.
+    itself. What is :func:`lost` in rounding, and no correction brings back, comes on top. A result
+    that g can't have, NaN or below its least value, is beyond the validity of the first order and
+    says nothing: then the error is inf.
     """
     found, least = value - correction, problem.outer_constants.least
     if not math.isfinite(found) or (least is not None and found < least - 1e-3 * abs(value)):

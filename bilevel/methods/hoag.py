@@ -28,12 +28,13 @@ from ..backends import (
 from ..hypergrad import Hypergradient, HypergradResult, Implicit, smaller
 from ..inner import inner_constants
 from ..linalg import dot, norm
+from ..linalg.rounding import known
 from ..problem import Problem
 from ..record import Record
 from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, point_error, solve
 from ..status import Status
-from ._protocol import bends_down, estimated, optimality
+from ._protocol import bends_down, estimated, lost, optimality, too_rounded
 from .reported import sharpened
 
 
@@ -246,7 +247,8 @@ class HOAG:
             status = Status.NON_FINITE
         elif converged:
             down = bends_down(problem, at.inner.point)
-            status = Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
+            end = Status.STALLED if at.rounded else Status.CONVERGED
+            status = Status.NEGATIVE_CURVATURE if down else end
         return HOAGState(
             k=k,
             lam=lam_next,
@@ -332,6 +334,7 @@ class _Iterate:
     value_error: float | None
     estimate: float | None
     estimate_error: float | None
+    rounded: bool  # whether rounding has moved f by more than an end allows
     n_inner: int
     n_cg: int
 
@@ -344,26 +347,29 @@ class _Iterate:
         before: _Iterate | None = None,
     ) -> _Iterate:
         backend, q = problem.backend, found.adjoint
-        inner = _moved(problem, inner, found)
+        given, inner = inner, _moved(problem, inner, found)
         zero = backend.xp.zeros_like(found.outer.value)
-        value, norm_p, norm_g, stationarity, correction = backend.scalars(
+        value, norm_p, norm_g, stationarity, correction, rounding = backend.scalars(
             found.outer.value,
             norm(found.value, backend),
             norm(found.outer.grad_x, backend),
             optimality(problem.domain, backend, inner.point.lam, found.value),
             zero if q is None else dot(q, inner.point.grad, backend),
+            zero if q is None else lost(problem, inner.point, found.outer, q),
         )
         estimate, error = (None, None) if q is None else estimated(problem, value, correction)
         if error is not None and not _resolved(found.residual, norm_g):
             # By a q that is none yet: what it left unsolved is the share of g that is not known.
             share = (found.residual or 0.0) / norm_g if norm_g > 0 else 1.0
             estimate, error = value, abs(correction) + share * abs(value)
+        if error is not None:
+            walked = 0.0 if inner is given else _unsolved(problem, inner, found)
+            error = known(error + rounding + walked)
         bound = found.value_error
         n_inner = inner.n_iter + (0 if before is None else before.n_inner)
         n_cg = found.n_iter + (0 if before is None else before.n_cg)
-        return cls(
-            inner, found, value, norm_p, norm_g, stationarity, bound, estimate, error, n_inner, n_cg
-        )
+        numbers = (value, norm_p, norm_g, stationarity, bound, estimate, error)
+        return cls(inner, found, *numbers, too_rounded(value, rounding), n_inner, n_cg)
 
     @property
     def finite(self) -> bool:
@@ -407,6 +413,15 @@ def _moved(problem: Problem, inner: InnerResult, found: HypergradResult) -> Inne
     (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
     bound = point_error(point, inner_constants(problem.inner, point.lam).mu, problem.backend)
     return replace(inner, point=point, grad_norm=slope, error_bound=bound)
+
+
+def _unsolved(problem: Problem, inner: InnerResult, found: HypergradResult) -> float:
+    """‖H q - ∂_x g‖ ‖∂_x h‖/μ, what a q of steps, no solve, may leave of the correction.
+
+    0 where μ is not known.
+    """
+    mu = problem.inner.constants(inner.point.lam).mu
+    return (found.residual or 0.0) * inner.grad_norm / mu if mu else 0.0
 
 
 def _resolved(residual: float | None, norm_g: float) -> bool:

@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Maybe, Number, check_fields, function
 from ..hypergrad import HypergradResult, Implicit, value_error
 from ..linalg import dot, norm
+from ..linalg.rounding import known
 from ..outer import OuterPoint
 from ..problem import Problem
 from ..record import Record
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
-from ._protocol import estimated, optimality
+from ._protocol import estimated, lost, optimality
 from .reported import sharpened
 
 
@@ -270,11 +271,12 @@ class _Iterate:
     def of(cls, problem: Problem, inner: InnerResult, found: HypergradResult) -> _Iterate:
         backend, z = problem.backend, found.value
         assert found.adjoint is not None
-        value, size, stationarity, correction = backend.scalars(
+        value, size, stationarity, correction, rounding = backend.scalars(
             found.outer.value,
             norm(z, backend),
             optimality(problem.domain, backend, inner.point.lam, z),
             dot(found.adjoint, inner.point.grad, backend),
+            lost(problem, inner.point, found.outer, found.adjoint),
         )
         error = uncertain = math.inf
         finite = math.isfinite(size + value) and inner.status is not Status.NON_FINITE
@@ -282,6 +284,7 @@ class _Iterate:
             error = _needed(found.error_bound, "the error of the hypergradient")
             uncertain = _needed(found.value_error, "the value of the criterion")
         estimate, estimate_error = estimated(problem, value, correction)
+        estimate_error = known(estimate_error + rounding)
         numbers = (value, size, stationarity, error, uncertain, estimate, estimate_error)
         return cls(inner, found, finite, *numbers)
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
 from ..hypergrad import Bounds, whitened_bounds
-from ..inner import InnerPoint, Pushable, grad_rounding
+from ..inner import InnerPoint, Pushable
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -38,12 +38,13 @@ from ..linalg import (
     dot,
     norm,
 )
+from ..linalg.rounding import known
 from ..meter import offer
 from ..problem import Problem
 from ..record import Record
 from ..status import Status
 from . import projected, secant
-from ._protocol import bends_down, estimated, optimality
+from ._protocol import bends_down, estimated, lost, optimality, too_rounded
 from .approach import stations
 from .certified import Proof, Wanted, provable_at, prove, proven
 from .kept import Formed, Pairs, Sketch, plain, preconditioner, rounded_point
@@ -346,7 +347,7 @@ class PathFollowing:
             return False
         left, rule = self._left(problem, work)
         work.verdict = replace(work.verdict, rule=rule, gap=left)
-        if left <= state.tol * abs(estimate.value) and _lost(problem, work.look, estimate.value):
+        if left <= state.tol * abs(estimate.value) and estimate.rounded:
             work.status = Status.STALLED
         elif left <= state.tol * abs(estimate.value):
             down = bends_down(problem, work.look.point)
@@ -585,7 +586,7 @@ class PathFollowing:
             inner_status=Status.CONVERGED if work.sweeps < self.max_sweeps else Status.MAX_ITER,
             cg_status=estimate.cg_status,
             estimate=estimate.corrected,
-            estimate_error=estimate.corrected_error,
+            estimate_error=known(estimate.corrected_error + estimate.rounding),
         )
 
 
@@ -663,11 +664,16 @@ class _Estimate:
     value: float
     corrected: float
     corrected_error: float
+    rounding: float  # in f, which no correction of x brings back
     noise: float  # what rounding leaves of a p that is zero
     decrement: float  # ‖x - X(λ)‖²_H, as far as the last solve tells
     inner_value: float  # abs(h)
     cg_residual: float
     cg_status: Status
+
+    @property
+    def rounded(self) -> bool:
+        return too_rounded(self.value, self.rounding)
 
     @property
     def flat(self) -> bool:
@@ -709,6 +715,7 @@ def _estimate(problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Est
         value=seen.value,
         corrected=corrected_value,
         corrected_error=corrected_error,
+        rounding=known(seen.lost),
         noise=8 * eps * seen.grad_x * seen.tangents,
         decrement=left * left,
         inner_value=seen.inner_value,
@@ -762,6 +769,7 @@ class _Numbers:
 
     value: float
     correction: float
+    lost: float
     inner_value: float
     fall: float
     size: float
@@ -786,6 +794,7 @@ class _Numbers:
         host = backend.scalars(
             after.outer.value,
             dot(after.vectors[..., 0], after.grad, backend),
+            lost(problem, point, after.outer, after.vectors[..., 0]),
             backend.xp.abs(point.value),
             solved.fall,
             norm(p, backend),
@@ -802,7 +811,7 @@ class _Numbers:
             *(norm(rhs[..., j], backend) for j in range(1, width)),
             *([] if swing is None else [swing[0], *(swing[1][j] for j in range(width - 1))]),
         )
-        n, k = 14, width - 1
+        n, k = 15, width - 1
         rest, swung = host[n : n + 2 * k], host[n + 2 * k :]
         return cls(*host[:n], rest[:k], rest[k:], swung)  # type: ignore[arg-type, call-arg]
 
@@ -871,24 +880,6 @@ def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
         if residual <= _ROUNDED * size:
             found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
     return tuple(found)
-
-
-#: The share of f that the rounding of h may move before an end is no longer one.
-_LOST = 0.1
-
-
-def _lost(problem: Problem, look: Look, value: float) -> bool:
-    """Whether h is rounded so much, by its own account, that f at its minimum is not known.
-
-    A kernel matrix in single precision with a small ridge is: what is left of the gradient then
-    says nothing of the distance to X(λ).
-    """
-    mu, backend = look.constants.mu, problem.backend
-    lost = grad_rounding(look.point, backend)
-    if lost == 0 or mu is None:
-        return False
-    (slope,) = backend.scalars(norm(look.outer.grad_x, backend))
-    return not slope * lost <= _LOST * mu * abs(value)
 
 
 def _grown(error: float, energy: float, old: float, new: float, size: float) -> float:

@@ -22,7 +22,7 @@ from ..linalg import CGResult, Energy, cg, dot
 from ..linalg.rounding import known, upper_norm
 from ..problem import Problem
 from ..record import Record
-from ._protocol import estimated
+from ._protocol import estimated, lost
 from .certified import Wanted, provable_at, prove, proven
 from .kept import preconditioner
 from .looks import Look, Solved, look_at, turned, walk
@@ -129,11 +129,14 @@ def _fitted(problem: Problem, point: InnerPoint, record: Record) -> Record:
         turn = turned(problem, look, found)
         ahead, _ = walk(problem, look, turn)
         look, rhs = look_at(problem, ahead, turn.vectors, turn.pushed)
-        value, correction = backend.scalars(
-            look.outer.value, dot(look.vectors[..., 0], look.grad, backend)
+        q = look.vectors[..., 0]
+        value, correction, rounding = backend.scalars(
+            look.outer.value,
+            dot(q, look.grad, backend),
+            lost(problem, look.point, look.outer, q),
         )
         likely, error = estimated(problem, value, correction)
-        error += abs(likely - record.likely)
+        error = known(error + rounding + abs(likely - record.likely))
         record = replace(record, estimate=likely, estimate_error=error)
     return record
 

@@ -11,6 +11,7 @@ from ._protocol import (
     OuterRounding,
     RoundedOuter,
     Sampled,
+    ValueRounded,
 )
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
 from .gcv import GCV, gcv
@@ -41,6 +42,7 @@ __all__ = [
     "Predictor",
     "RoundedOuter",
     "Sampled",
+    "ValueRounded",
     "check_pair",
     "from_autodiff",
     "from_functions",

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from .._cached import cached_property
 from ..backends import Array
+from ..linalg import norm
 from ._predictor import Prediction, Predictor
 from .effective import Smoother, SmootherPoint
 
@@ -46,6 +47,24 @@ class PredictedPoint(ABC):
     def _slopes(self) -> Array:
         """∂φ/∂t, the shape of t."""
 
+    @property
+    @abstractmethod
+    def _terms(self) -> Array:
+        """What φ is the sum of."""
+
+    @property
+    @abstractmethod
+    def _bend(self) -> Array | float:
+        """About the curvature of φ in t, 0 where that is not known."""
+
+    @cached_property
+    def value_rounding(self) -> Array:
+        """What the rounding of t does to φ, to second order, and that of the sum."""
+        backend, drift = self.outer.predictor.backend, self.prediction.drift
+        eps = float(backend.xp.finfo(drift.dtype).eps)
+        own = 8 * eps * backend.xp.sum(backend.xp.abs(self._terms))
+        return norm(self._slopes, backend) * drift + self._bend * drift * drift / 2 + own
+
     @cached_property
     def grad_x(self) -> Array:
         return self.prediction.pull_x(self._slopes)
@@ -73,6 +92,11 @@ class SmoothedPoint(PredictedPoint):
     @abstractmethod
     def _by_trace(self) -> Array | float:
         """∂φ/∂ tr S."""
+
+    @cached_property
+    def value_rounding(self) -> Array:
+        """That of tr S besides."""
+        return super().value_rounding + abs(self._by_trace) * self._smoother.trace_rounding
 
     @cached_property
     def grad_lam(self) -> Array:

@@ -20,6 +20,11 @@ class Prediction(Protocol):
         """t, its first axis the rows."""
         ...
 
+    @property
+    def drift(self) -> Array:
+        """About the norm of what rounding has done to t, 0-d."""
+        ...
+
     def pull_x(self, r: Array) -> Array:
         """(∂_x t)ᵀ r, the shape of x."""
         ...
@@ -91,7 +96,7 @@ class LinearPredictor:
         return self.design.passes.total
 
     def at(self, x: Array, lam: Array) -> LinearPrediction:
-        return LinearPrediction(self.design, x, lam)
+        return LinearPrediction(self, x, lam)
 
     @cached_property
     def reach(self) -> Reach:
@@ -111,16 +116,20 @@ class LinearPredictor:
 class LinearPrediction:
     """X x."""
 
-    design: Design
+    predictor: LinearPredictor
     x: Array
     lam: Array
 
     @cached_property
     def value(self) -> Array:
-        return matmul(self.design, self.x)
+        return matmul(self.predictor.design, self.x)
+
+    @cached_property
+    def drift(self) -> Array:
+        return self.predictor.reach.likely(self.x)
 
     def pull_x(self, r: Array) -> Array:
-        return rmatmul(self.design, r)
+        return rmatmul(self.predictor.design, r)
 
     def pull_lam(self, r: Array) -> Array:
-        return self.design.backend.xp.zeros_like(self.lam)
+        return self.predictor.backend.xp.zeros_like(self.lam)

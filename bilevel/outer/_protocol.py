@@ -104,6 +104,16 @@ class RoundedOuter(Protocol):
 
 
 @runtime_checkable
+class ValueRounded(Protocol):
+    """A point that knows about how far rounding may have moved its value: no proof."""
+
+    @property
+    def value_rounding(self) -> Array:
+        """That number, no pass, 0-d."""
+        ...
+
+
+@runtime_checkable
 class CurvedRounded(Protocol):
     """A point that can bound the rounding of its products with G."""
 

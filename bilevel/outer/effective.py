@@ -1,8 +1,10 @@
 """Traces and determinants of linear smoothers ŷ = S(λ) y, which depend on λ alone.
 
 Generalised cross-validation and SURE need the degrees of freedom tr S, the marginal likelihood
-a log-determinant. Both are computed exactly from a dense Cholesky factor, of size p for ridge
-regression and n for kernel ridge regression, once for each λ.
+a log-determinant. Both are computed exactly from a dense Cholesky factor, of the lesser of n and p
+for ridge regression and n for kernel ridge regression, once for each λ. Each number is a sum of
+terms of one sign: where nearly all or nothing of y is smoothed away, the difference of n and a
+trace would be one of roundings.
 """
 
 from __future__ import annotations
@@ -35,8 +37,23 @@ class SmootherPoint(Protocol):
         ...
 
     @property
+    def left(self) -> Array:
+        """N - tr S, 0-d."""
+        ...
+
+    @property
     def trace_grad(self) -> Array:
         """∂_λ tr S, shape (m,)."""
+        ...
+
+    @property
+    def trace_rounding(self) -> Array:
+        """About how far rounding may have moved tr S and n - tr S, 0-d."""
+        ...
+
+    @property
+    def log_det_rounding(self) -> Array:
+        """The same of the log-determinant."""
         ...
 
     @property
@@ -71,18 +88,24 @@ def _lost(A: Array, factor: Array, backend: Backend) -> bool:
     return not pivot * pivot > 10 * A.shape[0] * unit * largest
 
 
+def _moved(A: Array, backend: Backend) -> Array:
+    """About the norm of what rounding does to a matrix of sums: √n entries of rounding size."""
+    xp = backend.xp
+    share = 4 * float(xp.finfo(A.dtype).eps) * math.sqrt(A.shape[0])
+    return share * xp.max(xp.linalg.diagonal(A))
+
+
 class RidgeSmoother:
     """S = X (XᵀX + W)⁻¹ Xᵀ with W = diag e^{λ_g(j)}; the covariance is I + X W⁻¹ Xᵀ.
 
-    With G = XᵀX and C = (G + W)⁻¹: tr S = tr C G, ∂ tr S/∂λ_g = -Σ_{j∈g} w_j (C G C)_jj,
-    log det (I + X W⁻¹ Xᵀ) = -log det C - Σ_j λ_g(j), with the gradient -Σ_{j∈g} (C G)_jj. In terms
-    of p - Σ_j w_j C_jj, which is the same, all digits are lost where W is far above G.
+    It is computed from whichever of the two matrices is smaller: :class:`RidgeSmootherPoint` and
+    :class:`DualRidgeSmootherPoint`. With p < n no less than n - p is left of n - tr S.
 
     Parameters
     ----------
     model : LinearModel
         With the squared loss, an ℓ2 penalty, no row weights and no free intercept. The Gram
-        matrix costs two passes with p columns.
+        matrix costs two passes with p columns, Xᵀ as it is one with n.
     """
 
     def __init__(self, model: LinearModel) -> None:
@@ -107,31 +130,64 @@ class RidgeSmoother:
         eye = xp.eye(p, dtype=model.dtype, device=model.backend.device)
         return model.design.rmatmul(model.design.matmul(eye))
 
-    def at(self, lam: Array) -> RidgeSmootherPoint:
-        return RidgeSmootherPoint(self._penalty, self._model.backend, self.gram, lam)
+    @cached_property
+    def columns(self) -> Array:
+        """Xᵀ, shape (p, n)."""
+        model = self._model
+        eye = model.backend.xp.eye(
+            model.design.shape[0], dtype=model.dtype, device=model.backend.device
+        )
+        return model.design.rmatmul(eye)
+
+    def at(self, lam: Array) -> SmootherPoint:
+        n, p = self._model.design.shape
+        if p < n:
+            return RidgeSmootherPoint(self._penalty, self._model.backend, lam, n, self.gram)
+        return DualRidgeSmootherPoint(self._penalty, self._model.backend, lam, self.columns)
 
 
 @dataclass(frozen=True)
-class RidgeSmootherPoint:
-    """The traces of ridge regression at λ."""
+class _RidgePoint:
+    """The weights at λ, and sums over their groups."""
 
     penalty: WeightedL2
     backend: Backend
-    gram: Array
     lam: Array
+
+    def _spread(self, like: Array) -> Array:
+        """W as a vector."""
+        xp = self.backend.xp
+        return self.penalty.spread(xp.exp(self.lam), 1, self.backend) * xp.ones_like(like)
+
+    def _gather(self, a: Array) -> Array:
+        return self.penalty.gather(a, self.backend.xp.ones_like(a), self.backend)
+
+
+@dataclass(frozen=True)
+class RidgeSmootherPoint(_RidgePoint):
+    """From G = XᵀX and C = (G + W)⁻¹.
+
+    Tr S = tr C G, ∂ tr S/∂λ_g = -Σ_{j∈g} w_j (C G C)_jj, and log det (I + X W⁻¹ Xᵀ) =
+    -log det C - Σ_j λ_g(j), with the gradient -Σ_{j∈g} (C G)_jj. In terms of p - Σ_j w_j C_jj,
+    which is the same, all digits are lost where W is far above G.
+    """
+
+    n_rows: int
+    gram: Array
 
     @cached_property
     def _weights(self) -> Array:
+        return self._spread(self.gram[0, :])
+
+    @cached_property
+    def _matrix(self) -> Array:
         xp = self.backend.xp
-        w = self.penalty.spread(xp.exp(self.lam), 1, self.backend)
-        return w * xp.ones_like(self.gram[0, :])
+        eye = xp.eye(self.gram.shape[0], dtype=self.gram.dtype, device=self.backend.device)
+        return self.gram + self._weights[:, None] * eye
 
     @cached_property
     def _solved(self) -> tuple[Array, Array]:
-        eye = self.backend.xp.eye(
-            self.gram.shape[0], dtype=self.gram.dtype, device=self.backend.device
-        )
-        return _inverse(self.gram + self._weights[:, None] * eye, self.backend)
+        return _inverse(self._matrix, self.backend)
 
     @cached_property
     def _kept(self) -> tuple[Array, Array]:
@@ -139,12 +195,25 @@ class RidgeSmootherPoint:
         product = self.backend.xp.matmul(self._solved[0], self.gram)
         return product, self.backend.xp.linalg.diagonal(product)
 
-    def _gather(self, a: Array) -> Array:
-        return self.penalty.gather(a, self.backend.xp.ones_like(a), self.backend)
-
     @cached_property
     def trace(self) -> Array:
         return self.backend.xp.sum(self._kept[1])
+
+    @property
+    def left(self) -> Array:
+        return self.n_rows - self.trace
+
+    @cached_property
+    def trace_rounding(self) -> Array:
+        """‖δA‖ Σ_j w_j (C C)_jj."""
+        xp, C = self.backend.xp, self._solved[0]
+        return _moved(self._matrix, self.backend) * xp.sum(self._weights[:, None] * C * C)
+
+    @cached_property
+    def log_det_rounding(self) -> Array:
+        """‖δA‖ tr C."""
+        trace = self.backend.xp.linalg.trace(self._solved[0])
+        return _moved(self._matrix, self.backend) * trace
 
     @cached_property
     def trace_grad(self) -> Array:
@@ -162,11 +231,79 @@ class RidgeSmootherPoint:
 
 
 @dataclass(frozen=True)
+class DualRidgeSmootherPoint(_RidgePoint):
+    """From Z = Xᵀ, M = I + Zᵀ W⁻¹ Z and D = M⁻¹ = I - S.
+
+    Tr S = tr D Zᵀ W⁻¹ Z and n - tr S = tr D, ∂ tr S/∂λ_g = -Σ_{j∈g} ‖(Z D)_j‖²/w_j, and
+    log det M has the gradient -Σ_{j∈g} (Z D Zᵀ)_jj/w_j.
+    """
+
+    columns: Array
+
+    @cached_property
+    def _weights(self) -> Array:
+        return self._spread(self.columns[:, 0])
+
+    @cached_property
+    def _kernel(self) -> Array:
+        """Zᵀ W⁻¹ Z."""
+        Z = self.columns
+        return self.backend.xp.matmul(Z.T, Z / self._weights[:, None])
+
+    @cached_property
+    def _matrix(self) -> Array:
+        xp, K = self.backend.xp, self._kernel
+        return K + xp.eye(K.shape[0], dtype=K.dtype, device=self.backend.device)
+
+    @cached_property
+    def _solved(self) -> tuple[Array, Array]:
+        return _inverse(self._matrix, self.backend)
+
+    @cached_property
+    def _pulled(self) -> Array:
+        """Z D."""
+        return self.backend.xp.matmul(self.columns, self._solved[0])
+
+    @cached_property
+    def trace(self) -> Array:
+        return self.backend.xp.sum(self._solved[0] * self._kernel)
+
+    @cached_property
+    def left(self) -> Array:
+        return self.backend.xp.linalg.trace(self._solved[0])
+
+    @cached_property
+    def trace_rounding(self) -> Array:
+        """‖δM‖ tr D²."""
+        D = self._solved[0]
+        return _moved(self._matrix, self.backend) * self.backend.xp.sum(D * D)
+
+    @cached_property
+    def log_det_rounding(self) -> Array:
+        """‖δM‖ tr D."""
+        return _moved(self._matrix, self.backend) * self.left
+
+    @cached_property
+    def trace_grad(self) -> Array:
+        square = self.backend.xp.sum(self._pulled * self._pulled, axis=1)
+        return -self._gather(square / self._weights)
+
+    @property
+    def log_det(self) -> Array:
+        return self._solved[1]
+
+    @cached_property
+    def log_det_grad(self) -> Array:
+        bent = self.backend.xp.sum(self._pulled * self.columns, axis=1)
+        return -self._gather(bent / self._weights)
+
+
+@dataclass(frozen=True)
 class KernelSmoother:
     """S = K A⁻¹ with A = K(θ) + ρ I, which is also the covariance.
 
-    With C = A⁻¹: tr S = n - ρ tr C, its derivative is ρ ⟨C², ∂K/∂θ_l⟩ in θ_l and
-    -ρ tr C + ρ² tr C² in log ρ; that of log det A is ⟨C, ∂K/∂θ_l⟩ and ρ tr C.
+    With C = A⁻¹: tr S = tr C K and n - tr S = ρ tr C, the derivative of tr S is ρ ⟨C², ∂K/∂θ_l⟩ in
+    θ_l and -ρ tr C K C in log ρ; that of log det A is ⟨C, ∂K/∂θ_l⟩ and ρ tr C.
 
     Attributes
     ----------
@@ -188,9 +325,12 @@ class KernelSmootherPoint:
     lam: Array
 
     @cached_property
+    def _matrix(self) -> Array:
+        return self.model.matrix(self.lam).dense()
+
+    @cached_property
     def _solved(self) -> tuple[Array, Array]:
-        xp = self.model.backend.xp
-        K = self.model.matrix(self.lam).dense()
+        xp, K = self.model.backend.xp, self._matrix
         eye = xp.eye(K.shape[0], dtype=K.dtype, device=self.model.backend.device)
         return _inverse(K + self._ridge * eye, self.model.backend)
 
@@ -209,15 +349,40 @@ class KernelSmootherPoint:
         return [model.backend.xp.sum(M * derivative) for derivative in derivatives]
 
     @cached_property
+    def _kept(self) -> Array:
+        """C K."""
+        return self.model.backend.xp.matmul(self._solved[0], self._matrix)
+
+    @cached_property
     def trace(self) -> Array:
-        return self.model.X.shape[0] - self._ridge * self._trace_inverse
+        return self.model.backend.xp.linalg.trace(self._kept)
+
+    @property
+    def left(self) -> Array:
+        return self._ridge * self._trace_inverse
+
+    @cached_property
+    def _moved(self) -> float:
+        """‖δK‖ at most."""
+        return self.model.grad_rounding(self.lam)[0]
+
+    @cached_property
+    def trace_rounding(self) -> Array:
+        """ρ ‖δK‖ tr C²."""
+        C = self._solved[0]
+        return self._ridge * self._moved * self.model.backend.xp.sum(C * C)
+
+    @property
+    def log_det_rounding(self) -> Array:
+        """‖δK‖ tr C."""
+        return self._moved * self._trace_inverse
 
     @cached_property
     def trace_grad(self) -> Array:
         xp, C, ridge = self.model.backend.xp, self._solved[0], self._ridge
         square = xp.matmul(C, C)
         theta = [ridge * part for part in self._against_derivatives(square)]
-        last = ridge * ridge * xp.linalg.trace(square) - ridge * self._trace_inverse
+        last = -ridge * xp.sum(self._kept * C)
         return xp.stack([*theta, last])
 
     @cached_property

@@ -50,13 +50,21 @@ class GCVPoint(SmoothedPoint):
     @cached_property
     def _left(self) -> Array:
         """N - tr S."""
-        return self.outer.y.shape[0] - self._smoother.trace
+        return self._smoother.left
 
     @cached_property
     def value(self) -> Array:
         xp = self.outer.predictor.backend.xp
         n = self.outer.y.shape[0]
         return n * xp.vecdot(self._residual, self._residual) / (self._left * self._left)
+
+    @property
+    def _terms(self) -> Array:
+        return self.value
+
+    @property
+    def _bend(self) -> Array:
+        return 2 * self.outer.y.shape[0] / (self._left * self._left)
 
     @cached_property
     def _slopes(self) -> Array:

@@ -124,6 +124,21 @@ class HeldOutPoint(PredictedPoint):
         return self.outer.predictor.backend.xp.sum(self._losses)
 
     @cached_property
+    def _terms(self) -> Array:
+        """S ℓ, and what a loss that is a difference was one of."""
+        outer, backend = self.outer, self.outer.predictor.backend
+        if not isinstance(outer.loss, Accounted):
+            return self._losses
+        own, _ = outer.loss.rounding(outer.y, self.prediction.value, backend)
+        return backend.xp.abs(self._losses) + outer.weigh(own)
+
+    @cached_property
+    def _bend(self) -> Array | float:
+        outer, xp = self.outer, self.outer.predictor.backend.xp
+        heaviest = 1.0 if outer.sample_weight is None else xp.max(outer.sample_weight)
+        return heaviest * (outer.loss.curvature_bound or 0.0)
+
+    @cached_property
     def _slopes(self) -> Array:
         outer, backend = self.outer, self.outer.predictor.backend
         return outer.weigh(outer.loss.derivative(outer.y, self.prediction.value, backend))

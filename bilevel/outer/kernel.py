@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import Array
 from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_kernel_weights, with_columns
-from ..linalg import dot
+from ..linalg import dot, norm
 from ..losses import LOSS, Loss
 from ._rows import RowsPredictor, check_rows, refuse_other_models
 from .held_out import HeldOut
@@ -47,6 +47,12 @@ class KernelPrediction:
     @cached_property
     def value(self) -> Array:
         return self.matrix.matmul(self.alpha)
+
+    @cached_property
+    def drift(self) -> Array:
+        """That of K and of its product, a bound."""
+        share = self.model.matrix_rounding(self.matrix.X, self.matrix.theta)
+        return share * norm(self.alpha, self.matrix.backend)
 
     def pull_x(self, r: Array) -> Array:
         return self.model.scale(self.matrix.rmatmul(r))

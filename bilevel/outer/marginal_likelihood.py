@@ -21,9 +21,8 @@ from dataclasses import dataclass
 
 from .._cached import cached_property
 from ..backends import Array
-from ..inner import InnerPoint
-from ..inner.kernel_ridge import KernelRidge
-from ..inner.linear import LinearModel
+from ..inner.kernel_ridge import KernelRidge, KernelRidgePoint
+from ..inner.linear import LinearModel, LinearPoint
 from ._protocol import OuterConstants
 from ._rows import refuse_other_models, standard_deviation
 from .effective import Smoother, SmootherPoint, smoother
@@ -60,7 +59,7 @@ class MarginalLikelihoodPoint:
     lam: Array
 
     @cached_property
-    def _inner(self) -> InnerPoint:
+    def _inner(self) -> LinearPoint | KernelRidgePoint:
         return self.outer.model.at(self.x, self.lam)
 
     @cached_property
@@ -74,6 +73,15 @@ class MarginalLikelihoodPoint:
             + self._smoother.log_det / 2
             + (self.outer.constant)
         )
+
+    @cached_property
+    def value_rounding(self) -> Array:
+        """That of h, of the log-determinant and of the sum."""
+        outer, smoother, xp = self.outer, self._smoother, self.outer.model.backend.xp
+        eps = float(xp.finfo(self.x.dtype).eps)
+        terms = xp.abs(outer.scale * self._inner.value) + xp.abs(smoother.log_det)
+        inner = abs(outer.scale) * self._inner.value_rounding
+        return inner + smoother.log_det_rounding / 2 + 8 * eps * (terms + abs(outer.constant))
 
     @cached_property
     def grad_x(self) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import Array
 from ..inner.mlp import MLP
+from ..linalg import norm
 from ..losses import LOSS, Loss
 from ._rows import RowsPredictor, check_rows, refuse_other_models
 from .held_out import HeldOut
@@ -43,6 +44,12 @@ class MLPPrediction:
     @property
     def value(self) -> Array:
         return self._levels[-1]
+
+    @cached_property
+    def drift(self) -> Array:
+        backend = self.predictor.backend
+        eps = float(backend.xp.finfo(self.value.dtype).eps)
+        return 16 * eps * norm(self.value, backend)
 
     def pull_x(self, r: Array) -> Array:
         predictor = self.predictor

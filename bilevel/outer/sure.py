@@ -67,9 +67,16 @@ class SUREPoint(SmoothedPoint):
 
     @cached_property
     def value(self) -> Array:
-        outer = self.outer
-        trace = self._smoother.trace
-        return _estimate(self._residual, outer.noise, trace, outer.predictor.backend)
+        return self.outer.predictor.backend.xp.sum(self._terms)
+
+    @cached_property
+    def _terms(self) -> Array:
+        outer, trace = self.outer, self._smoother.trace
+        return _terms(self._residual, outer.noise, trace, outer.predictor.backend)
+
+    @property
+    def _bend(self) -> float:
+        return 2.0
 
     @cached_property
     def _slopes(self) -> Array:
@@ -134,8 +141,16 @@ class MonteCarloSUREPoint(PredictedPoint):
 
     @cached_property
     def value(self) -> Array:
+        return self.outer.predictor.backend.xp.sum(self._terms)
+
+    @cached_property
+    def _terms(self) -> Array:
         outer = self.outer
-        return _estimate(self._residual, outer.noise, self.divergence, outer.predictor.backend)
+        return _terms(self._residual, outer.noise, self.divergence, outer.predictor.backend)
+
+    @property
+    def _bend(self) -> float:
+        return 2.0
 
     @cached_property
     def _slopes(self) -> Array:
@@ -148,10 +163,12 @@ class MonteCarloSUREPoint(PredictedPoint):
         return xp.concat([first[:, None], pulled], axis=1)
 
 
-def _estimate(residual: Array, noise: float, divergence: Array, backend: Backend) -> Array:
-    """‖y - t‖² - n σ² + 2 σ² div."""
-    square, variance = backend.xp.vecdot(residual, residual), noise**2
-    return square - residual.shape[0] * variance + 2 * variance * divergence
+def _terms(residual: Array, noise: float, divergence: Array, backend: Backend) -> Array:
+    """‖y - t‖², -n σ² and 2 σ² div."""
+    xp, variance = backend.xp, noise**2
+    square = xp.vecdot(residual, residual)
+    expected = -residual.shape[0] * variance * xp.ones_like(square)
+    return xp.stack([square, expected, 2 * variance * divergence])
 
 
 def _constants(predictor: Predictor) -> OuterConstants:

@@ -148,7 +148,13 @@ def test_ridge_of_any_units_is_that_of_long_double(draws):
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(X, y)
+            warnings.filterwarnings("ignore", "overflow encountered")
+            try:
+                model.fit(X, y)
+            except ValueError as error:  # squares beyond the range of float32, and said so
+                if host is np.float64 or "overflows float32" not in str(error):
+                    raise
+                continue
         coef, _ = exact_ridge(X, y, model.alpha_, intercept)
         error = float(np.max(np.abs(model.coef_ - coef)) / np.max(np.abs(coef)))
         eps = float(np.finfo(host).eps)
