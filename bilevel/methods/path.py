@@ -52,7 +52,7 @@ from .looks import Look, Solved, ahead, look_at, turned, walk
 from .projected import ProjectedState
 from .reported import sharpened
 from .secant import SecantState
-from .settled import beside, decrease_left
+from .settled import Beside, Left, beside, confirmed, decrease_left
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,10 @@ class PathFollowing:
         look, rhs = look_at(problem, point, vectors, pushed, warm=True)
         wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
         if state.gap <= 20 * state.tol:
-            # This step will arrive: what the proof needs is cheapest at once.
-            wanted = state.goal or Wanted(0.05 * self.newton, 0.2 * self.adjoint)
+            # This step will arrive: what the proof needs is cheapest at once, and in a valley the
+            # looks beside the end need more of q and t than p does.
+            share = 0.2 if state.vectors.shape[-1] <= 2 else 0.04
+            wanted = state.goal or Wanted(0.05 * self.newton, share * self.adjoint)
             if sketch is not None:
                 sketch = sketch.ahead(look)
         provable = self.certify and provable_at(problem, look)
@@ -346,15 +348,24 @@ class PathFollowing:
                 work.sketch = work.sketch.proven(work.look, problem.backend)
             return False
         left, rule = self._left(problem, work)
-        work.verdict = replace(work.verdict, rule=rule, gap=left)
-        if left <= state.tol * abs(estimate.value) and estimate.rounded:
+        enough = state.tol * abs(estimate.value)
+        unknown = left.least <= enough < left.most
+        nearer = work.near > _NEAREST and work.sweeps < self.max_sweeps
+        if unknown and nearer and (left.seen <= enough or work.near < 1):
+            # The looks cannot tell a flat valley from an end: more precise q and t will.
+            work.near *= 0.1
+            work.wanted = replace(work.wanted, adjoint=0.1 * work.wanted.adjoint)
+            return False
+        work.verdict = replace(work.verdict, rule=rule, gap=left.most)
+        lost = unknown and left.seen <= enough and work.near <= _NEAREST
+        if lost or (left.most <= enough and estimate.rounded):
             work.status = Status.STALLED
-        elif left <= state.tol * abs(estimate.value):
+        elif left.most <= enough:
             down = bends_down(problem, work.look.point)
             work.status = Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
         return True
 
-    def _left(self, problem: Problem, work: _Work) -> tuple[float, SecantState | ProjectedState]:
+    def _left(self, problem: Problem, work: _Work) -> tuple[Left, SecantState | ProjectedState]:
         """What is left to gain by the curvature at the iterate, and the rule that knows of it.
 
         Without tangents it is what the rule said.
@@ -364,21 +375,26 @@ class PathFollowing:
         assert gap is not None
         flat = estimate.flat
         if not look.has_tangents or (estimate.free_norm == 0 and not flat):
-            return gap, rule
+            return Left(gap, gap, gap), rule
         backend = problem.backend
         inside = projected.free(look.point.lam, look.p, problem.domain, backend)
         m = int(look.p.shape[0])
         host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
         p, axes = host[:m], [j for j in range(m) if flat or host[m + j] != 0]
-        looks = []
+        looks, least = [], float(backend.xp.finfo(look.p.dtype).eps) ** 0.4
         for j in axes:
-            found = beside(problem, look, j, math.copysign(_probe(estimate, gap, p[j]), -p[j]))
+            step = math.copysign(max(work.near * _probe(estimate, gap, p[j]), least), -p[j])
+            found = beside(problem, look, work.rhs, estimate.errors, j, step)
             if found is None:
-                return gap, rule
+                return Left(gap, gap, gap), rule
             looks.append(found)
         if flat and all(abs(c) <= 4 * estimate.noise for b in looks for c in b.change):
-            return 0.0, rule  # beside it too: f does not depend on λ here
-        left = decrease_left(problem, look.point.lam, p, estimate.error, looks)
+            return Left(0.0, 0.0, 0.0), rule  # beside it too: f does not depend on λ here
+        known = looks
+        if [b.axis for b in work.looks] == axes:
+            known = [confirmed(now, was) for now, was in zip(looks, work.looks, strict=True)]
+        work.looks = looks
+        left = decrease_left(problem, look.point.lam, p, estimate.error, known)
         if isinstance(rule, SecantState):
             curvature = looks[0].change[0] / looks[0].step
             rule = replace(rule, curvature=curvature if curvature > 0 else None, bend=0.0)
@@ -607,8 +623,9 @@ class _Work:
 
     ``fresh``: nothing was known of q and t where the iteration began; ``still``: the correction
     before did not move x; ``vague``: the error of f with which nothing could be decided;
-    ``rounded``: solve in the lower precision where that is cheaper, until a proof has failed with
-    it.
+    ``near``: how much nearer than usual to look for the curvature, q and t being more precise;
+    ``looks``: the last ones there; ``rounded``: solve in the lower precision where that is cheaper,
+    until a proof has failed with it.
     """
 
     look: Look
@@ -624,6 +641,8 @@ class _Work:
     moved: bool = False
     still: bool = False
     vague: float = math.inf
+    near: float = 1.0
+    looks: list[Beside] = field(default_factory=list)
     rounded: bool = True
     status: Status = Status.RUNNING
     proof: Proof | None = None
@@ -660,6 +679,7 @@ class _Estimate:
     free_norm: float  # of the coordinates that D leaves free
     error: float
     linear_error: float
+    errors: tuple[float, ...]  # of q and each t_j, in the norm of H
     stationarity: float
     value: float
     corrected: float
@@ -711,6 +731,7 @@ def _estimate(problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Est
         free_norm=seen.free,
         error=error if error == error else math.inf,
         linear_error=linear,
+        errors=tuple(grown),
         stationarity=seen.stationarity,
         value=seen.value,
         corrected=corrected_value,
@@ -880,6 +901,10 @@ def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
         if residual <= _ROUNDED * size:
             found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
     return tuple(found)
+
+
+#: How much nearer than usual a look is of use before rounding hides what it would show.
+_NEAREST = 3e-5
 
 
 def _grown(error: float, energy: float, old: float, new: float, size: float) -> float:

@@ -3,14 +3,19 @@
 The curvature that a secant shows is that of the last step. On a plateau, or behind a bend, it
 says nothing of where the run has come to: a decrease that is small by it may be small by mistake.
 With tangents the model at λ + s e_j is predicted, and q and t are so near there that the corrected
-p is in error by s² only: a look beside each hyperparameter, a pass back over the data, gives the
-second derivatives of f at the iterate itself.
+p says what f' is: a look beside each hyperparameter, a pass back over the data, gives the second
+derivatives of f at the iterate itself.
+
+p is in error by the product of the errors of q and t, but these second derivatives are by each of
+them: from λ to λ + s e_k the error of q grows by s Q', that of t_j by s T', and the product by
+s (e_q T' + e_t Q' + s Q' T'). In a flat valley that is far more than the curvature along it, which
+is then not known.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backends import Array
 from ..linalg import norm
@@ -20,15 +25,29 @@ from .looks import Look, ahead, look_at
 
 @dataclass(frozen=True)
 class Beside:
-    """The change of p from λ to λ + step e_j, as far as the look at λ predicts it."""
+    """The change of p from λ to λ + step e_j, as far as the look at λ predicts it.
+
+    ``blur``: how far each number of it may be wrong.
+    """
 
     axis: int
     step: float
     change: tuple[float, ...]
+    blur: tuple[float, ...]
 
 
-def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | None:
-    """Look at λ + step e_j, or on the other side where D ends before; None without room in D."""
+def beside(
+    problem: Problem,
+    look: Look,
+    rhs: Array,
+    errors: tuple[float, ...],
+    axis: int,
+    step: float,
+) -> Beside | None:
+    """Look at λ + step e_j, or on the other side where D ends before; None without room in D.
+
+    ``rhs`` and ``errors`` are the residuals at λ, and the errors of q and t there in the norm of H.
+    """
     backend, xp = problem.backend, problem.backend.xp
     lam = look.point.lam
     unit = xp.eye(lam.shape[0], dtype=lam.dtype, device=backend.device)[axis, :]
@@ -41,30 +60,106 @@ def beside(problem: Problem, look: Look, axis: int, step: float) -> Beside | Non
     else:
         return None
     point = ahead(problem, look.point, look.vectors, look.pushed, target, delta)
-    there, _ = look_at(problem, point, look.vectors, look.pushed)
-    change = there.p - look.p
-    return Beside(axis, moved, backend.scalars(*(change[j] for j in range(change.shape[0]))))
+    there, rest = look_at(problem, point, look.vectors, look.pushed)
+    change, m = there.p - look.p, int(lam.shape[0])
+    grown = (norm(rest[..., j + 1] - rhs[..., j + 1], backend) for j in range(m + 1))
+    host = backend.scalars(*(change[j] for j in range(m)), *grown)
+    return Beside(axis, moved, host[:m], _blur(look, errors, host[m:]))
+
+
+def confirmed(now: Beside, before: Beside) -> Beside:
+    """The look, where its blur has fallen: by no more in error than it has moved meanwhile.
+
+    In an ill-conditioned H the residuals tell far too much of the errors of q and t.
+    """
+    scale = abs(now.step / before.step)
+    numbers = zip(now.change, before.change, now.blur, before.blur, strict=True)
+    blur = tuple(
+        min(b, abs(c - was * now.step / before.step)) if b <= 0.3 * scale * blurred else b
+        for c, was, b, blurred in numbers
+    )
+    return replace(now, blur=blur)
+
+
+def _blur(look: Look, errors: tuple[float, ...], grown: tuple[float, ...]) -> tuple[float, ...]:
+    """What of the change of each p_j is error, by how much the residuals of q and t have grown.
+
+    As a share of the right-hand sides the residuals say how far q and t have still to go.
+    """
+    q, *tangents = (
+        e * r / size if size > 0 else 0.0
+        for e, r, size in zip(look.energies, grown, look.sizes, strict=True)
+    )
+    return tuple(
+        (errors[0] + q) * (error + t) - errors[0] * error
+        for error, t in zip(errors[1:], tangents, strict=True)
+    )
 
 
 #: Of a Newton step longer than this the curvature at its beginning says nothing.
 _REACH = 1.5
 
 
+@dataclass(frozen=True)
+class Left:
+    """The decrease of f that is left: as the looks have it, at least and at most by their blur."""
+
+    seen: float
+    least: float
+    most: float
+
+
 def decrease_left(
     problem: Problem, lam: Array, p: tuple[float, ...], error: float, looks: list[Beside]
-) -> float:
+) -> Left:
     """½ (‖p‖ + error)² / curvature along the Newton step of the coordinates that were looked at.
 
     The error of p is counted against it; inf where the Hessian is not positive definite, and where
     the step, as far as D lets it, is so long that f may bend before its end: on a plateau.
     """
     axes = [b.axis for b in looks]
-    rows = [[b.change[j] / b.step for j in axes] for b in looks]
-    n = len(axes)
-    hessian = [[(rows[i][j] + rows[j][i]) / 2 for j in range(n)] for i in range(n)]
-    right = [p[j] for j in axes]
+    right, n = [p[j] for j in axes], range(len(axes))
+    hessian, blur = _hessian(looks)
+    seen = _decrease(problem, lam, axes, hessian, right, error)
+    if len(looks) == 1:  # no wall beside the valley whose error could hide it
+        return Left(seen, seen, seen)
+    # |2 b x_j x_k| ≤ b (r x_j² + x_k² / r): with the r that makes both coordinates alike.
+    scale = [math.sqrt(abs(hessian[j][j])) for j in n]
+    spread = [sum(blur[j][k] * scale[j] / scale[k] for k in n if scale[k] > 0) for j in n]
+    least, most = (
+        _decrease(problem, lam, axes, _shifted(hessian, spread, sign), right, error)
+        for sign in (1, -1)
+    )
+    # A valley that is flat as far as is known is an end where a step of full reach gains nothing.
+    flat = seen + max(map(sum, blur)) * _REACH**2 / 2
+    return Left(seen, least, min(most, flat))
+
+
+def _hessian(looks: list[Beside]) -> tuple[list[list[float]], list[list[float]]]:
+    """The second derivatives, of two looks that tell the same one the better, and their blur."""
+    n = range(len(looks))
+    rows = [
+        [(b.blur[c.axis] / abs(b.step), b.change[c.axis] / b.step) for c in looks] for b in looks
+    ]
+    best = [[min(rows[j][k], rows[k][j]) for k in n] for j in n]
+    return [[h for _, h in row] for row in best], [[b for b, _ in row] for row in best]
+
+
+def _shifted(matrix: list[list[float]], by: list[float], sign: int) -> list[list[float]]:
+    n = range(len(by))
+    return [[matrix[j][k] + (sign * by[j] if j == k else 0.0) for k in n] for j in n]
+
+
+def _decrease(
+    problem: Problem,
+    lam: Array,
+    axes: list[int],
+    hessian: list[list[float]],
+    right: list[float],
+    error: float,
+) -> float:
     size = math.hypot(*right)
-    step = _solved(hessian, right if size > 0 else [1.0] * n)
+    step = _solved(hessian, right if size > 0 else [1.0] * len(right))
     if step is None:
         return math.inf
     if size == 0:
