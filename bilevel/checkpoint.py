@@ -96,11 +96,11 @@ class Keeper:
             raise ValueError(f"checkpoint must be the path of a file, got {path}, which is none.")
         self._packages = packages_of(method)
         _refuse_unreadable(begun.state, method, _Codec(problem, self._packages))
-        self._identity = identify(problem, method, **start)
+        self._identity, self._method = identify(problem, method, **start), method
         with contextlib.suppress(Exception):  # what a problem can't compute is said by its run
             _ = problem.probe  # kept: its passes are not the run's
         self._warned = False
-        self._due, self._kept = 0.0, 0
+        self._due, self._kept, self._asked = 0.0, 0, 0
         self.trouble = ""
 
     def load(self) -> Snapshot | None:
@@ -124,7 +124,10 @@ class Keeper:
     def _write(self, snapshot: Snapshot) -> None:
         """Write; where that fails, warn once and let the run go on."""
         began = time.perf_counter()
-        self.trouble = f"The checkpoint {self._path} does not hold the last iteration."
+        before, self.trouble = (
+            self.trouble,
+            f"The checkpoint {self._path} does not hold the last iteration.",
+        )
         try:
             save(self._path, snapshot, self._problem, self._identity, self._packages)
         except Exception as error:  # whatever it is, the run is worth more than its checkpoint
@@ -134,10 +137,27 @@ class Keeper:
                 self._warned = True
                 warnings.warn(f"{self.trouble} The run goes on.", RuntimeWarning, stacklevel=3)
         else:
-            self.trouble, self._kept = "", snapshot.n_iter
+            self.trouble, self._kept = self._changed(before), snapshot.n_iter
         now = time.perf_counter()
         self._due = now + _PATIENCE * (now - began)
 
+    def _changed(self, before: str) -> str:
+        """Whether a method keeps in itself what belongs into its state; asked once or twice."""
+        if self._asked >= _ASKED:
+            return before if self._asked > _ASKED else ""
+        self._asked += 1
+        now = fingerprint(self._method, "method")
+        differing = differences(self._identity["method"], now)
+        if not differing:
+            return ""
+        self._asked = _ASKED + 1
+        text = f"The method changes itself ({differing[0]}): a resumed run differs."
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+        return text
+
+
+#: How often a method is asked whether it is still what it was.
+_ASKED = 2
 
 #: Seconds of the run for each second that writing takes, at least.
 _PATIENCE = 20.0

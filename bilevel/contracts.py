@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .backends import Array
+from .backends import Array, described, get_backend, is_array, same_backend
 from .design.shared import is_ours
 from .inner import TERM_MEMBERS, LinearModel, lacking
+from .linalg import norm
 from .methods import Method
 from .problem import Problem
+from .record import Record
+from .status import Status
 
 
 def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | None) -> None:
@@ -34,7 +37,13 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
     Traceback (most recent call last):
     TypeError: Stochastic needs problem.outer.rows, which a FunctionOuter does not have.
     """
-    for need in getattr(method, "needs", ()):
+    needs = getattr(method, "needs", ())
+    if isinstance(needs, str) or not all(n.partition(".")[0] in ("inner", "outer") for n in needs):
+        raise TypeError(
+            f'{type(method).__name__}.needs must be a tuple of names such as "inner.rows" and '
+            f'"outer.rows", got {needs!r}.'
+        )
+    for need in needs:
         part, _, member = need.partition(".")
         found = getattr(problem, part)
         if not hasattr(found, member):
@@ -48,6 +57,56 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
                 f"{what}.at must return a point with {', '.join(missing)}, got a "
                 f"{type(point).__name__}{remedy}."
             )
+
+
+def refuse_misfits(problem: Problem, state: Any) -> None:
+    """Refuse a first step whose state or record is not what the loop takes it for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the part of the state, what it is and what it should be.
+    """
+    record: Any = getattr(state, "record", None)
+    if not isinstance(record, Record) or record.lam is None or record.hypergrad is None:
+        raise TypeError(
+            "method.step must return a state whose record is a Record with lam, value and "
+            f"hypergrad, got {described(state if record is None else record)}."
+        )
+    m = (problem.inner.n_hyperparameters,)
+    held: tuple[tuple[str, Any, tuple[int, ...]], ...] = (
+        ("record.lam", record.lam, m),
+        ("record.hypergrad", record.hypergrad, m),
+        ("lam", getattr(state, "lam", None), m),
+        ("x", getattr(state, "x", None), tuple(problem.inner.x_shape)),
+    )
+    for name, array, shape in held:
+        where = f"the {name} of the state that method.step returns"
+        if not is_array(array):
+            raise TypeError(f"{where} must be an array of shape {shape}, got {described(array)}.")
+        same_backend(problem.backend, get_backend(array), "the problem", where)
+        if tuple(array.shape) != shape or array.dtype != problem.dtype:
+            raise ValueError(
+                f"{where} must be of shape {shape} and dtype {problem.dtype}, got "
+                f"{tuple(array.shape)} and {array.dtype}."
+            )
+    if not isinstance(getattr(state, "status", None), Status):
+        raise TypeError(f"the status of a state must be a Status, got {state.status!r}.")
+    for name in ("value_error", "hypergrad_error", "estimate_error", "inner_error"):
+        bound = getattr(record, name)
+        if bound is not None and bound < 0:
+            raise ValueError(f"record.{name} is a bound, zero or more, got {bound!r}.")
+    _refuse_outside(problem, record)
+
+
+def _refuse_outside(problem: Problem, record: Record) -> None:
+    backend, lam = problem.backend, record.lam
+    inside = problem.domain.project(lam, backend)
+    off, size = backend.scalars(norm(inside - lam, backend), norm(lam, backend))
+    if off > 1e-3 * (1 + size):
+        raise ValueError(
+            f"record.lam must lie in the domain, {problem.domain}: method.step has to project it."
+        )
 
 
 def _points(

@@ -23,7 +23,7 @@ from .backends import (
     function,
     lent,
 )
-from .contracts import refuse_bare_parts
+from .contracts import refuse_bare_parts, refuse_misfits
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
@@ -147,6 +147,8 @@ def _snapshots(
     while status is Status.RUNNING:
         with meter.running():
             state = method.step(problem, snapshot.state)
+            if snapshot.last is None:
+                refuse_misfits(problem, state)
             found = _read(problem, state)
             problem.backend.synchronize()
         meter.offered = None
@@ -171,11 +173,7 @@ def _read(problem: Problem, state: State) -> _Found:
     A value or a slope that is no number ends the run, whatever the method makes of it.
     """
     record, backend = state.record, problem.backend
-    if not isinstance(record, Record) or record.lam is None or record.hypergrad is None:
-        raise TypeError(
-            "method.step must return a state whose record is a Record with lam, value and "
-            f"hypergrad, got {described(record)}."
-        )
+    assert record is not None
     wanted: dict[str, Array] = {}
     if hasattr(record.value, "shape"):
         wanted["value"] = record.value
@@ -313,7 +311,7 @@ def minimize(
     budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
     ended = None if snapshot.last is None else budgets.verdict(snapshot.last)
     if ended is not None:
-        found = _result(problem, snapshot, ended)
+        found = replace(_result(problem, snapshot, ended), every=every)
         return _bounded(chosen, problem, found, budgets.meter(problem, None), [])
     run = _Run(problem, chosen, snapshot, budgets, keeper, every)
     del snapshot  # its vectors may be large
@@ -356,7 +354,7 @@ class _Run:
         snapshot = _with_offered(self.problem, self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
             notes = (*notes, self.keeper.trouble)
-        found = _result(self.problem, snapshot, status, notes)
+        found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
         return _bounded(self.method, self.problem, found, meter, theirs)
 
     def _close(self) -> None:
@@ -525,6 +523,8 @@ def _loose(best: Record) -> tuple[str, ...]:
     away = max(best.at_most - best.value, best.value - best.at_least)
     if not math.isfinite(best.value) or away <= _UNKNOWN * abs(best.value):
         return ()
+    if not math.isfinite(away):
+        return ("fun is the value that the method states: how far it is from f is not known.",)
     note = (
         "The model is fitted loosely, and fun is not known well enough: f is estimated at "
         f"{best.likely:.6g} ± {best.at_most - best.likely:.2g}. Columns of very unlike scales make "

@@ -50,7 +50,7 @@ class Tally:
 def tidy(number: float) -> float:
     """An integer where it is one but for the rounding of shares."""
     nearest = round(number)
-    return nearest if abs(number - nearest) <= 1e-9 * max(1.0, abs(number)) else number
+    return nearest if abs(number - nearest) <= 1e-9 * max(1.0, abs(number)) else round(number, 9)
 
 
 class Passes:
@@ -131,6 +131,8 @@ class SharedPasses(Passes):
         The counter of the matrix, where the share is entered.
     share : float
         The rows, of all: more than 1 where some are taken several times.
+    *others : Passes
+        Further counters of the same matrix: of a search, and of all searches.
 
     Examples
     --------
@@ -142,13 +144,15 @@ class SharedPasses(Passes):
     (1, 0.25)
     """
 
-    def __init__(self, whole: Passes, share: float) -> None:
+    def __init__(self, whole: Passes, share: float, *others: Passes) -> None:
         super().__init__()
-        self._whole, self._share = whole, share
+        self._wholes, self._share = (whole, *others), share
 
     def _count(self, one: Tally) -> None:
         share = self._share
-        self._whole._count(Tally(share * one.forward, share * one.backward, share * one.columns))
+        part = Tally(share * one.forward, share * one.backward, share * one.columns)
+        for whole in self._wholes:
+            whole._count(part)
         self._totals.add(one)
 
 

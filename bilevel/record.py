@@ -203,6 +203,8 @@ class Result(Costed):
     best : Record or None
         The iteration that is returned, with what is known of the errors there: more than when it
         was made, where the method corrects it once more.
+    every : int
+        The history holds each ``every``-th record, and the last.
     notes : tuple of str
         Sentences about the end: λ at a bound of the domain, nothing fitted, a checkpoint that could
         not be written, and the like.
@@ -218,6 +220,7 @@ class Result(Costed):
     costs: Costs
     best: Record | None = None
     notes: tuple[str, ...] = ()
+    every: int = 1
 
     @property
     def success(self) -> bool:

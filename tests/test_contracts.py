@@ -239,3 +239,116 @@ def test_a_backend_may_have_any_name():
         name, module, install = "no module of this name", "array_api_compat.numpy", ""
 
     assert Named().describe().startswith("no module of this name ")
+
+
+# -- what a step returns ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class State:
+    lam: Any
+    x: Any
+    record: Any = None
+    status: Any = bilevel.Status.RUNNING
+
+
+class Steps:
+    """A method whose steps say what a test wants them to say."""
+
+    def __init__(self, state=None, **record):
+        self.state, self.record = state or {}, record
+
+    def init(self, problem, lam0, x0, tol):
+        return State(lam0, problem.x(x0))
+
+    def step(self, problem, state):
+        said = {"lam": state.lam, "value": 1.0, "hypergrad": state.lam} | self.record
+        held = {"lam": state.lam, "x": state.x} | self.state
+        return State(**held, record=bilevel.Record(**said))
+
+
+def test_a_slim_record_is_enough():
+    result = bilevel.minimize(problem(), 1.0, method=Steps(), max_iter=3)
+    assert [record.k for record in result.history] == [1, 2, 3]
+    assert result.history[0].step == 0.0
+    assert result.history[0].optimality == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        (Steps(lam=None), "a Record with lam, value and hypergrad"),
+        (Steps(lam=[1.0]), "record.lam of the state .* must be an array"),
+        (Steps(lam=np.array([90.0])), "record.lam must lie in the domain"),
+        (Steps(lam=np.ones(1, dtype=np.float32)), "record.lam .*float64, got .*float32"),
+        (Steps(hypergrad=np.ones(2)), r"record.hypergrad .* shape \(1,\)"),
+        (Steps(hypergrad=1.0), "record.hypergrad .* must be an array"),
+        (Steps(value_error=-5.0), "record.value_error is a bound"),
+        (Steps({"x": None}), "the x of the state"),
+        (Steps({"lam": np.ones(3)}), "the lam of the state"),
+        (Steps({"status": "converged"}), "status of a state must be a Status"),
+    ],
+)
+def test_a_step_of_wrong_content_is_refused(method, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(problem(), 1.0, method=method, max_iter=3)
+
+
+def test_a_step_without_a_state_is_refused():
+    class Nothing(Steps):
+        def step(self, problem, state):
+            return None
+
+    with pytest.raises(TypeError, match="method.step must return a state"):
+        bilevel.minimize(problem(), 1.0, method=Nothing())
+
+
+@pytest.mark.parametrize("needs", ["inner.rows", ("foo.rows",)])
+def test_needs_are_a_tuple_of_names(needs):
+    method = Steps()
+    method.needs = needs
+    with pytest.raises(TypeError, match="needs must be a tuple of names"):
+        bilevel.minimize(problem(), 1.0, method=method)
+
+
+class Counting(Steps):
+    """A method that keeps in itself what belongs into its state."""
+
+    def step(self, problem, state):
+        self.count = getattr(self, "count", 0) + 1
+        return super().step(problem, state)
+
+
+def test_a_method_that_changes_itself_is_no_method_to_resume(tmp_path):
+    options = {"max_iter": 3, "checkpoint": tmp_path / "run.npz"}
+    with pytest.warns(RuntimeWarning, match="The method changes itself"):
+        result = bilevel.minimize(problem(), 1.0, method=Counting(), **options)
+    assert "a resumed run differs" in result.message
+    result = bilevel.minimize(problem(), 1.0, method=Steps(), **options)
+    assert "changes itself" not in result.message
+
+
+def test_few_of_the_records_make_no_certificate():
+    result = bilevel.minimize(problem(), every=3)
+    assert [r.k for r in result.history] == sorted({*range(1, result.nit + 1, 3), result.nit})
+    with pytest.raises(ValueError, match="each 3-th record only"):
+        bilevel.certify(result, problem())
+
+
+class Rows(Steps):
+    needs = ("inner.rows",)
+
+    def step(self, problem, state):
+        _ = problem.inner.rows(np.arange(3)).at(state.x, state.lam).grad
+        return super().step(problem, state)
+
+
+def test_shares_of_several_searches_are_counted_once_each():
+    found = bilevel.multistart(problem(), [0.0, 1.0], method=Rows(), max_iter=10)
+    alone = bilevel.minimize(problem(), 0.0, method=Rows(), max_iter=10)
+    assert alone.passes == 2.0  # two products of a tenth of the rows, ten times
+    assert [result.passes for result in found.results] == [2.0, 2.0]
+    assert found.passes == 4.0
+    ended = bilevel.multistart(problem(), [0.0, 1.0], method=Rows(), max_total_passes=1)
+    assert ended.passes <= 1
+    assert {result.status for result in ended.results} == {bilevel.Status.MAX_PASSES}

@@ -54,7 +54,17 @@ def part_of(design: Design, index: HostIndex) -> Design:
     (array([1.]), 0.5)
     """
     share = len(index) / design.shape[0]
-    return recounted(design.rows(index), SharedPasses(design.passes, share))
+    return recounted(design.rows(index), SharedPasses(design.passes, share, *_others(design)))
+
+
+def _others(design: Any) -> tuple[Passes, ...]:
+    """Counters below the one that a design shows: where it has one of its own beside its base's."""
+    below: tuple[Passes, ...] = ()
+    while hasattr(design, "base"):
+        if design.base.passes is not design.passes:
+            below = (*below, design.base.passes)
+        design = design.base
+    return below
 
 
 def row_square_norms(design: Design) -> Array:

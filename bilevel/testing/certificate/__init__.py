@@ -76,6 +76,11 @@ def certify(
     refuse_no_problem(problem)
     if not result.history:
         raise ValueError("result must have at least one iteration, got none.")
+    if result.every != 1:
+        raise ValueError(
+            f"result keeps each {result.every}-th record only: a certificate takes all of them, "
+            "minimize without every."
+        )
     delta, seed = POSITIVE(delta, "delta"), SEED(seed, "seed")
     if not delta < math.inf:
         raise ValueError(f"delta must be finite, got {delta!r}.")
