@@ -170,7 +170,22 @@ def tick() -> None:
 
 
 def offer(iterate: Any) -> None:
-    """Hand the run that is under way what it may return should it end within this iteration."""
+    """Hand the run that is under way what it may return should it end within this iteration.
+
+    Parameters
+    ----------
+    iterate : tuple
+        A :class:`~bilevel.Record`, and the x that it is of.
+
+    Raises
+    ------
+    TypeError
+        If it is no pair.
+    """
+    if not (isinstance(iterate, tuple) and len(iterate) == 2):
+        raise TypeError(
+            f"iterate must be a pair of a record and its x, got {type(iterate).__name__}."
+        )
     meter = _RUNNING.get()
     if meter is not None:
         meter.offered = iterate
