@@ -152,7 +152,7 @@ def _snapshots(
             found = _read(problem, state)
             problem.backend.synchronize()
         meter.offered = None
-        costs = before + metered(problem, meter)
+        costs = metered(problem, meter, before)
         record = replace(found.record, k=snapshot.n_iter + 1, costs=costs, **found.fields)
         snapshot = snapshot.followed(problem.backend, state, record, state.x, every=every)
         status = record.status
@@ -203,12 +203,20 @@ def started(problem: Problem, **budgets: Any) -> Meter:
     return meter
 
 
-def metered(problem: Problem, meter: Meter) -> Costs:
-    """What a meter has counted of a problem."""
-    inner, outer = problem.inner, problem.outer
+#: What a run has spent that begins.
+_NOTHING = Costs()
+
+
+def metered(problem: Problem, meter: Meter, before: Costs = _NOTHING) -> Costs:
+    """What a meter has counted of a problem, and what was spent before."""
+    inner, outer, (passes, columns, others) = problem.inner, problem.outer, meter.origin
     with meter.reading():
-        now = Costs(inner.passes, inner.column_passes, outer.passes, meter.seconds)
-        return now - Costs(*meter.origin)
+        return Costs(
+            before.passes + inner.passes - passes,
+            before.column_passes + inner.column_passes - columns,
+            before.outer_passes + outer.passes - others,
+            before.seconds + meter.seconds,
+        )
 
 
 def minimize(
