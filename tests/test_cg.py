@@ -1,5 +1,6 @@
 """Conjugate gradients against dense solves, on every backend."""
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -162,6 +163,30 @@ def test_negative_curvature_in_one_column_leaves_the_others_alone():
     assert result.status is Status.NEGATIVE_CURVATURE
     np.testing.assert_allclose(result.x[:, 0], b[:, 0] / d, atol=1e-12)
     np.testing.assert_array_equal(result.x[:, 1], 0.0)
+
+
+@pytest.mark.parametrize("goal", ["bound", "estimate", "residual"])
+@pytest.mark.parametrize(
+    ("apply", "status"),
+    [
+        (lambda r: -r, Status.NEGATIVE_CURVATURE),
+        (lambda r: 0 * r, Status.STALLED),
+        (lambda r: math.nan * r, Status.NON_FINITE),
+        (lambda r: np.roll(r, 1, axis=0) - np.roll(r, -1, axis=0), Status.STALLED),
+    ],
+)
+def test_a_preconditioner_that_is_not_positive_is_no_convergence(apply, status, goal):
+    """In the norm of M⁻¹ its residual looks like nothing at all."""
+    d, b = np.array([1.0, 2.0, 3.0]), np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    tol = {
+        "bound": Energy(1.0, (1e-9, 1e-9), (0.0, 0.0)),
+        "estimate": EstimatedEnergy((1e-9, 1e-9), (0.0, 0.0)),
+        "residual": 1e-9,
+    }[goal]
+    result = cg(lambda v: d[:, None] * v, b, tol=tol, preconditioner=apply, columns=True)
+    assert result.status is status
+    single = cg(lambda v: d * v, b[:, 0], tol=1e-9, preconditioner=apply)
+    assert single.status is status
 
 
 def test_nan_is_reported(backend):

@@ -176,7 +176,11 @@ class Rounded(Protocol):
 
 @runtime_checkable
 class Preconditioned(Protocol):
-    """A point that may know a matrix M close to its Hessian H, with M⁻¹H ⪰ I."""
+    """A point that may know a matrix M close to its Hessian H, with M⁻¹H ⪰ I.
+
+    M is symmetric and positive definite. Runs take this on trust: what they say of their errors
+    rests on it, and :func:`~bilevel.testing.check_problem` looks whether it is so.
+    """
 
     def preconditioner(self) -> Preconditioner | None:
         """The function r ↦ M⁻¹ r, for one direction or several, or None."""

@@ -86,6 +86,16 @@ class Progress:
             return math.sqrt(max(self.rr, 0.0)) <= self.goal
         return error <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
 
+    @property
+    def lost(self) -> bool:
+        """Whether rᵀM⁻¹r is not positive for an r ≠ 0: it then measures nothing.
+
+        A residual below a goal of its own needs no measure by M.
+        """
+        goal = self.residual_goal
+        shown = math.isfinite(goal) and math.sqrt(max(self.rr, 0.0)) <= goal
+        return self.rz <= 0 < self.rr and not shown
+
     def begin(self, rz: float, rr: float) -> Progress:
         return replace(self, rz=rz, rr=rr)
 

@@ -42,8 +42,9 @@ class CGResult:
     x : array
         The solution, the shape of b.
     status : Status
-        CONVERGED, MAX_ITER, NEGATIVE_CURVATURE, SINGULAR (no convergence, and a direction without
-        curvature beyond rounding), STALLED or NON_FINITE. Where the columns ended differently it is
+        CONVERGED, MAX_ITER, NEGATIVE_CURVATURE (of the operator or the preconditioner), SINGULAR
+        (no convergence, and a direction without curvature beyond rounding), STALLED or NON_FINITE.
+        Where the columns ended differently it is
         the worst of them.
     n_iter : int
         Products with the operator inside the iteration.
@@ -287,7 +288,7 @@ class _Descent:
         host = _read(self._backend, self._columns, self._rz, rr)
         k = len(self._now)
         self._now = [p.begin(host[j], host[k + j]) for j, p in enumerate(self._now)]
-        if not all(math.isfinite(p.rr) for p in self._now):
+        if not all(math.isfinite(v) for v in host):
             self._status = Status.NON_FINITE
             return False
         if _underflown(self._backend, self._r, self._now, self._columns):
@@ -295,7 +296,7 @@ class _Descent:
             return False
         eps = float(xp.finfo(self._x.dtype).eps)
         self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz), xp)
-        self._keep([j for j in range(k) if not self._now[j].reached])
+        self._keep([j for j in range(k) if self._goes_on(j)])
         self._p = xp.asarray(self._p, copy=True)  # it may be r itself
         return bool(self._block)
 
@@ -346,9 +347,18 @@ class _Descent:
                 self._status = _worse(self._status, self._flatness.status(j))
                 continue
             self._now[j] = self._now[j].advance(alpha, rz, rr)
-            if not self._now[j].reached:
+            if self._goes_on(j):
                 kept.append(i)
         return kept
+
+    def _goes_on(self, j: int) -> bool:
+        """Whether a column has further to go; one that M⁻¹ is not positive for can't."""
+        now = self._now[j]
+        if now.lost:
+            lost = Status.NEGATIVE_CURVATURE if now.rz < 0 else Status.STALLED
+            self._status = _worse(self._status, lost)
+            return False
+        return not now.reached
 
     def _keep(self, kept: list[int]) -> None:
         """Let the other columns leave the block."""

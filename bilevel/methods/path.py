@@ -360,6 +360,8 @@ class PathFollowing:
         lost = unknown and left.seen <= enough and work.near <= _NEAREST
         if lost or (left.most <= enough and estimate.rounded):
             work.status = Status.STALLED
+        elif estimate.cg_status in _BLIND and left.most <= enough:
+            work.status = estimate.cg_status
         elif left.most <= enough:
             down = bends_down(problem, work.look.point)
             work.status = Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
@@ -902,6 +904,9 @@ def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
             found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
     return tuple(found)
 
+
+#: Ends of a solve that say its errors are not known, so that no run converges by them.
+_BLIND = (Status.NEGATIVE_CURVATURE, Status.STALLED)
 
 #: How much nearer than usual a look is of use before rounding hides what it would show.
 _NEAREST = 3e-5

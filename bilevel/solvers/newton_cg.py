@@ -81,7 +81,7 @@ class NewtonCG:
             max_iter=self.max_cg,
             verify=False,
         )
-        if result.status in _FLAT and result.n_iter == 1:
+        if result.status in _FLAT and result.n_iter <= 1:
             return -point.grad
         return result.x
 

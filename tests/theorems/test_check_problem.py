@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import faulty
@@ -24,6 +24,7 @@ from bilevel.problem import Problem
 from bilevel.testing import KnownProblem, linear, quadratic
 from bilevel.testing.check import check_problem
 from bilevel.testing.check.causes import likely_factor, likely_mu
+from bilevel.testing.quadratic import Quadratic, QuadraticPoint
 
 RNG = np.random.default_rng(3)
 N, P = 16, 4
@@ -646,3 +647,84 @@ def test_the_rounding_of_nothing_is_nothing() -> None:
     lost = inner.at(np.zeros(P), np.zeros(1)).rounding(np.zeros((P, 1)))
     assert lost is not None
     assert 0 <= float(lost.products[0]) < 1e-10
+
+
+# -- a preconditioner from outside ---------------------------------------------------------------------
+
+
+def with_member(member: Any, p: int = 3) -> Problem:
+    """A right problem, whose points have this ``preconditioner``."""
+    known = quadratic(1, p=p, m=3, lam=[1.5, -1.0, 0.5])
+    spoilt = type("Spoilt", (QuadraticPoint,), {"preconditioner": member})
+
+    class Inner(Quadratic):
+        def at(self, x: Any, lam: Any, carry: Any = None) -> Any:
+            return spoilt(self, x, lam)
+
+    right = known.problem.inner
+    parts = {part.name: getattr(right, part.name) for part in fields(Quadratic) if part.init}
+    return replace(known.problem, inner=Inner(**parts))
+
+
+def sloping(apply: Any, p: int = 3) -> Problem:
+    """The same by a function of H and r."""
+
+    def preconditioner(point: Any) -> Any:
+        H = point.hvp(np.eye(p))
+        return lambda r: apply(H, r)
+
+    return with_member(preconditioner, p)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.999, 1e-6])
+def test_a_right_preconditioner_is_no_fault(share: float) -> None:
+    """M = c H with c ≤ 1, of which M⁻¹H = I / c."""
+    report = check_problem(sloping(lambda H, r: np.linalg.solve(share * H, r)))
+    assert report.ok, str(report)
+    assert "inner.preconditioner" in report.checked
+
+
+@pytest.mark.parametrize(
+    ("apply", "clue"),
+    [
+        (lambda H, r: -np.linalg.solve(H, r), "positive"),
+        (lambda H, r: 0 * r, "positive"),
+        (lambda H, r: math.nan * r, "finite"),
+        (lambda H, r: r[:2], "shape"),
+        (lambda H, r: np.multiply(r, 1e3, out=r), "in place"),
+        (lambda H, r: np.linalg.solve(H + 0.1 * np.triu(H, 1), r), "symmetric"),
+        (lambda H, r: np.linalg.solve(50 * H, r), "quotient 0.02"),
+        (lambda H, r: np.linalg.solve(1.001 * H, r), "quotient 0.999"),
+        (lambda H, r: np.linalg.solve(H, r) * (1.0 if r.ndim == 1 else 2.0), "column"),
+    ],
+)
+def test_a_wrong_preconditioner_is_found(apply: Any, clue: str) -> None:
+    report = check_problem(sloping(apply))
+    (finding,) = report.findings
+    assert finding.what == "inner.preconditioner"
+    assert clue in str(finding)
+
+
+def test_a_preconditioner_that_is_no_method_is_found() -> None:
+    member = property(lambda point: lambda r: r)
+    (finding,) = check_problem(with_member(member)).findings
+    assert finding.what == "inner.preconditioner"
+    assert "is a method" in str(finding)
+
+
+def test_one_direction_that_a_preconditioner_takes_for_too_steep_is_found() -> None:
+    """Of 12 directions one is wrong: a random residual has little of it."""
+
+    def apply(H: Any, r: Any) -> Any:
+        values, vectors = np.linalg.eigh(H)
+        values = np.where(np.arange(12) == 3, 1.1, 0.5) * values
+        return vectors @ ((vectors.T @ r).T / values).T
+
+    (finding,) = check_problem(sloping(apply, p=12)).findings
+    assert "quotient 0.909091" in str(finding)
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0])
+def test_no_run_converges_by_a_preconditioner_that_is_not_positive(factor: float) -> None:
+    result = bilevel.minimize(sloping(lambda H, r: factor * r), max_iter=5)
+    assert not result.success

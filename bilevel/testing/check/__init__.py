@@ -15,7 +15,7 @@ import numpy as np
 from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
-from . import constants, derivatives, purity, structure
+from . import constants, derivatives, preconditioned, purity, structure
 from .places import SIZES, Place, Window, place
 from .report import Book, CheckReport, Finding
 
@@ -39,10 +39,11 @@ def check_problem(
     differences of ``value``; ``hvp`` and ``cross_jvp`` against differences of ``grad``;
     ``cross_vjp`` as the adjoint of ``cross_jvp``; the Hessian is symmetric, and the products are
     linear; blocks of directions, ``diag``, ``cross_norm``, ``ray``, ``carry``, ``push`` and
-    ``pull`` agree with the rest; ``grad_x`` and ``grad_lam`` of the criterion against differences
-    of its value. The same derivatives, along one random direction each, at λ drawn over all of D
-    and x from tiny to far beyond the solution; and that no declared constant is refuted by a
-    search for the worst point and direction there.
+    ``pull`` agree with the rest; a ``preconditioner`` is symmetric and positive, leaves its
+    argument alone, and has M⁻¹H ⪰ I; ``grad_x`` and ``grad_lam`` of the criterion against
+    differences of its value. The same derivatives, along one random direction each, at λ drawn over
+    all of D and x from tiny to far beyond the solution; and that no declared constant is refuted by
+    a search for the worst point and direction there.
 
     Steps are measured in the curvature of h, so that features of unlike scales are asked alike; a
     λ on the boundary of D is moved inside by a step, so that no function is asked beyond it.
@@ -165,6 +166,8 @@ class _Tour:
             derivatives.hessian(at, book, noise["inner.grad"].level, three[:2])
             derivatives.cross(at, book, noise["inner.grad"].level)
         structure.consistency(at, book)
+        if not book.blames("inner.grad", "inner.hvp"):
+            preconditioned.preconditioned(at, book)
         lams = [at.along_lam(at.direction_lam(rng)) for _ in range(3)]
         derivatives.criterion(at, book, noise["outer.value"].level, three, lams)
         if not book.blames("outer.grad_x", "outer.value"):

@@ -1,0 +1,140 @@
+"""A preconditioner of a point: a fixed symmetric positive M⁻¹, with M⁻¹H ⪰ I where it is asked.
+
+A wrong one leaves every derivative right. It spoils what the solves with H say of their errors:
+the lower bound 1 of M⁻¹H is what their stopping test, and each proof that follows, rest on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...inner import Preconditioned
+from .._probe import Vector, length
+from .derivatives import product_share
+from .places import Place
+from .report import Book
+
+_WHAT = "inner.preconditioner"
+
+
+def preconditioned(place: Place, book: Book) -> None:
+    """All that a stated M⁻¹ has to be, the plainest first: one fault is reported once."""
+    if not isinstance(place.probe.point, Preconditioned):
+        return
+    book.made(_WHAT)
+    try:
+        apply = place.probe.point.preconditioner()
+        if apply is not None:
+            # Residuals are sums of products with H: where H is singular, M⁻¹ is asked on its range.
+            u, v = (place.probe.hvp(place.direction(book.rng)) for _ in range(2))
+            if _plain(place, book, apply, u, v) and _symmetric(place, book, apply, u, v):
+                _above_one(place, book, apply, u)
+    except Exception as error:  # whatever a user's function raises
+        message = f"it raises {type(error).__name__}: {error}"
+        cause = "preconditioner() is a method that returns the function r ↦ M⁻¹ r, or None"
+        book.add(_WHAT, "", math.inf, message, cause if isinstance(error, TypeError) else None)
+
+
+def _plain(place: Place, book: Book, apply: Callable[[Any], Any], u: Vector, v: Vector) -> bool:
+    """Shape, finite values, its argument left alone, and a block column by column."""
+    probe, shape = place.probe, tuple(place.probe.problem.inner.x_shape)
+    xp = probe.problem.backend.xp
+    parts = [probe.send(u), probe.send(v)]
+    for asked in (parts[0], xp.stack(parts, axis=len(shape))):
+        kept = probe.host(asked)
+        found = apply(asked)
+        if tuple(found.shape) != tuple(asked.shape):
+            message = f"got the shape {tuple(found.shape)}, expected {tuple(asked.shape)}."
+            book.add(_WHAT, "", math.inf, message, None)
+            return False
+        if not np.array_equal(kept, probe.host(asked)):
+            cause = "an operation in place, as r *= 2; take a copy"
+            book.add(_WHAT, "", math.inf, "it changes the residual.", cause)
+            return False
+        if not np.all(np.isfinite(probe.host(found))):
+            book.add(_WHAT, "", math.inf, "it is not finite.", None)
+            return False
+    return book.compare(
+        _WHAT,
+        probe.host(found),
+        np.stack([probe.host(apply(part)) for part in parts], axis=1).reshape(-1),
+        0.0,
+        share=_asked(place),
+        metric=np.repeat(1 / place.metric, 2),
+        reference="one column after the other would",
+    )
+
+
+def _symmetric(place: Place, book: Book, apply: Callable[[Any], Any], u: Vector, v: Vector) -> bool:
+    """UᵀM⁻¹v = vᵀM⁻¹u, both with a positive square."""
+    probe = place.probe
+    mu, mv = (probe.host(apply(probe.send(r))) for r in (u, v))
+    for square in (float(u @ mu), float(v @ mv)):
+        if not square > 0:
+            message = f"rᵀM⁻¹r = {square:.6g} for a residual r that is not 0."
+            book.add(_WHAT, "", math.inf, message, "M⁻¹ has to be positive definite")
+            return False
+    forth, back = float(u @ mv), float(v @ mu)
+    scale = length(u * place.metric) * length(mv / place.metric)
+    scale += length(v * place.metric) * length(mu / place.metric)
+    if abs(forth - back) <= 4 * _asked(place) * scale:
+        return True
+    message = f"uᵀM⁻¹v = {forth:.9g} but vᵀM⁻¹u = {back:.9g}."
+    book.add(_WHAT, "", abs(forth - back) / scale, message, "M⁻¹ has to be symmetric")
+    return False
+
+
+def _above_one(place: Place, book: Book, apply: Callable[[Any], Any], start: Vector) -> None:
+    """No quotient zᵀHz / zᵀMz that Lanczos finds is below 1."""
+    probe = place.probe
+
+    def inverse(r: Vector) -> Vector:
+        return probe.host(apply(probe.send(r)))
+
+    values = _quotients(inverse, probe.hvp, start, place.eps)
+    lowest, top = float(values[0]), float(values[-1])
+    if lowest < 1 - 100 * _asked(place) - 1e3 * place.eps * top:
+        message = f"M⁻¹H ⪰ I is asked for, but has the quotient {lowest:.6g}."
+        book.add(_WHAT, "", 1 / lowest if lowest > 0 else math.inf, message, "M is too large")
+
+
+def _quotients(
+    inverse: Callable[[Vector], Vector],
+    product: Callable[[Vector], Vector],
+    r: Vector,
+    eps: float,
+) -> Vector:
+    """Ritz values of M⁻¹H: Lanczos in the metric of M, which is known by its inverse alone.
+
+    The basis z is kept with w = M z, so that zᵀw' is the inner product. It ends where ``share``, of
+    what the products are beside those before, leaves rounding: that may lie where H is 0.
+    """
+    basis: list[tuple[Vector, Vector, Vector]] = []
+    share = 1.0
+    for _ in range(min(_STEPS, r.shape[0])):
+        known = sum(float(z @ r) ** 2 for z, _, _ in basis)
+        for _ in range(2):
+            for z, w, _ in basis:
+                r = r - (z @ r) * w
+        image = inverse(r)
+        square = float(image @ r)
+        share *= square / (square + known) if square > 0 else 0.0
+        if not share > 1e3 * eps:
+            break
+        z, w = image / math.sqrt(square), r / math.sqrt(square)
+        r = product(z)
+        basis.append((z, w, r))
+    core = np.array([[z @ hz for _, _, hz in basis] for z, _, _ in basis])
+    return np.asarray(np.linalg.eigvalsh((core + core.T) / 2))
+
+
+#: Products with H, and so many applications of M⁻¹.
+_STEPS = 20
+
+
+def _asked(place: Place) -> float:
+    return product_share(place.probe.problem, "hvp", place.eps)
