@@ -57,6 +57,17 @@ def test_problems_that_differ_are_not_stacked():
         stacked([])
 
 
+def test_intercepts_without_curvature_are_left_alone(backend):
+    """A saturated multinomial: S is zero, and solving with it raised LinAlgError."""
+    model = linear_model(
+        backend.asarray(1e9 * X), backend.asarray(CLASSES), Multinomial(3), fit_intercept=True
+    )
+    x = backend.normal(3, model.x_shape, model.dtype)
+    apply = model.at(x, backend.asarray(np.array([0.0]))).preconditioner()
+    found = backend.to_numpy(apply(backend.xp.ones_like(x)))
+    assert np.all(np.isfinite(found))
+
+
 @pytest.mark.slow_on("jax")
 @pytest.mark.parametrize(
     ("loss", "y"), [(Logistic(), SIGNS), (Squared(), Y), (Multinomial(3), CLASSES)], ids=str

@@ -124,14 +124,19 @@ def free_intercept(
 
 
 def _inverse(S: Array, c: int, backend: Backend) -> Array:
-    """S⁻¹, K matrices; an intercept without curvature (a flat loss) is left alone."""
+    """S⁻¹, K matrices; what has no curvature (a flat loss) is left alone."""
     xp = backend.xp
-    if c > 1:
-        eye = xp.eye(c, dtype=S.dtype, device=backend.device)
-        return xp.linalg.solve(S, xp.broadcast_to(eye, S.shape))
-    bent = S > 0
-    one = xp.ones_like(S)
-    return xp.where(bent, one / xp.where(bent, S, one), xp.zeros_like(S))
+    if c == 1:
+        return _reciprocal(S, S > 0, backend)
+    values, vectors = xp.linalg.eigh(S)
+    floor = c * float(xp.finfo(S.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
+    found = _reciprocal(values, values > xp.maximum(floor, xp.zeros_like(floor)), backend)
+    return xp.matmul(vectors * found[:, None, :], xp.matrix_transpose(vectors))
+
+
+def _reciprocal(a: Array, where: Array, backend: Backend) -> Array:
+    xp, one = backend.xp, backend.xp.ones_like(a)
+    return xp.where(where, one / xp.where(where, a, one), xp.zeros_like(a))
 
 
 def _stacked(a: Array, rows: int, c: int, k: int, backend: Backend) -> Array:
