@@ -633,3 +633,16 @@ def test_what_a_look_cannot_tell_is_left():
         assert left(blur).least == pytest.approx(1e-3 / (1 + 2e3 * blur))
     assert left(0.1).most >= 0.1
     assert left(0.1).least <= 1e-5
+
+
+def test_maid_ends_where_tighter_solves_tell_nothing_more():
+    """It asked for 10⁻¹⁶ again and again: 64,000 passes within an iteration, and no end."""
+    rng = np.random.default_rng(2)
+    D, U, b = 10 ** rng.uniform(-3, 1, 30), rng.standard_normal((30, 3)), rng.standard_normal(30)
+    z = np.linalg.solve(np.diag(D + 0.5) + U @ U.T, b) + 0.1 * rng.standard_normal(30)
+    R = np.linalg.cholesky(np.diag(D) + U @ U.T).T
+    model = inner.linear_model(R, np.linalg.solve(R.T, b), losses.Squared())
+    problem = bilevel.Problem(model, outer.held_out(np.eye(30), z, losses.Squared()), Box(-6, 6))
+    result = bilevel.minimize(problem, method="maid", max_passes=20_000)
+    assert result.status in (Status.STALLED, Status.CONVERGED)
+    assert result.lam[0] == pytest.approx(-0.706, abs=2e-3)  # by a grid of direct solves

@@ -157,14 +157,20 @@ class MAID:
         work = _Work(
             state.start, state.carry, state.adjoint, state.alpha, state.epsilon, state.delta
         )
-        status, move = Status.STALLED, None
+        status, move, known, stuck = Status.STALLED, None, (math.inf, math.inf), 0
         for attempt in range(self.max_tightenings):
             at = self._look(problem, state.lam, work)
+            now = at.error, at.uncertain
+            # Tighter solves that tell nothing more: rounding has the last word, not a tolerance.
+            stuck = 0 if any(b < 0.5 * a for a, b in zip(known, now, strict=True)) else stuck + 1
+            known = now
             if not at.finite:
                 status = Status.NON_FINITE
                 break
             if state.tol > 0 and at.stationarity + at.error <= state.tol * abs(at.value):
                 status = Status.CONVERGED
+                break
+            if stuck >= _STUCK:
                 break
             if at.error <= (1 - self.eta) * at.norm:
                 move = self._backtrack(problem, state.lam, at, work, self.max_backtracks + attempt)
@@ -227,6 +233,11 @@ class MAID:
             record=_record(state, work, at, move.length),
             status=status,
         )
+
+
+#: Tightenings in a row that halve neither the error of p nor that of the value, after which no
+#: further one will.
+_STUCK = 3
 
 
 @dataclass
