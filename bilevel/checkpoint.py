@@ -100,7 +100,8 @@ class Keeper:
         with contextlib.suppress(Exception):  # what a problem can't compute is said by its run
             _ = problem.probe  # kept: its passes are not the run's
         self._warned = False
-        self._due, self._kept, self._asked = 0.0, 0, 0
+        self._due, self._kept = 0.0, 0
+        self._questions, self._remark = _QUESTIONS, ""
         self.trouble = ""
 
     def load(self) -> Snapshot | None:
@@ -124,10 +125,7 @@ class Keeper:
     def _write(self, snapshot: Snapshot) -> None:
         """Write; where that fails, warn once and let the run go on."""
         began = time.perf_counter()
-        before, self.trouble = (
-            self.trouble,
-            f"The checkpoint {self._path} does not hold the last iteration.",
-        )
+        self.trouble = f"The checkpoint {self._path} does not hold the last iteration."
         try:
             save(self._path, snapshot, self._problem, self._identity, self._packages)
         except Exception as error:  # whatever it is, the run is worth more than its checkpoint
@@ -137,27 +135,25 @@ class Keeper:
                 self._warned = True
                 warnings.warn(f"{self.trouble} The run goes on.", RuntimeWarning, stacklevel=3)
         else:
-            self.trouble, self._kept = self._changed(before), snapshot.n_iter
+            self._ask()
+            self.trouble, self._kept = self._remark, snapshot.n_iter
         now = time.perf_counter()
         self._due = now + _PATIENCE * (now - began)
 
-    def _changed(self, before: str) -> str:
-        """Whether a method keeps in itself what belongs into its state; asked once or twice."""
-        if self._asked >= _ASKED:
-            return before if self._asked > _ASKED else ""
-        self._asked += 1
+    def _ask(self) -> None:
+        """Ask, now and then, whether the method keeps in itself what belongs into its state."""
+        if self._remark or not self._questions:
+            return
+        self._questions -= 1
         now = fingerprint(self._method, "method")
         differing = differences(self._identity["method"], now)
-        if not differing:
-            return ""
-        self._asked = _ASKED + 1
-        text = f"The method changes itself ({differing[0]}): a resumed run differs."
-        warnings.warn(text, RuntimeWarning, stacklevel=5)
-        return text
+        if differing:
+            self._remark = f"The method changes itself ({differing[0]}): a resumed run differs."
+            warnings.warn(self._remark, RuntimeWarning, stacklevel=5)
 
 
 #: How often a method is asked whether it is still what it was.
-_ASKED = 2
+_QUESTIONS = 2
 
 #: Seconds of the run for each second that writing takes, at least.
 _PATIENCE = 20.0

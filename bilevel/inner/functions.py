@@ -31,6 +31,7 @@ from ..backends import (
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..meter import Passes
 from ._protocol import InnerConstants, Rounding
+from .point import Point
 
 Origin = Literal["given", "autodiff", "differences"]
 
@@ -194,13 +195,10 @@ def unit_vectors(lam: Array, backend: Backend) -> Iterator[Array]:
     return (xp.where(number == j, one, zero) for j in range(lam.shape[0]))
 
 
-@dataclass(frozen=True)
-class FunctionPoint:
+class FunctionPoint(Point):
     """h from functions at (x, λ)."""
 
     inner: FunctionInner
-    x: Array
-    lam: Array
 
     @cached_property
     def _both(self) -> tuple[Array, Array]:
@@ -213,11 +211,6 @@ class FunctionPoint:
     @property
     def grad(self) -> Array:
         return self._both[1]
-
-    @property
-    def carry(self) -> None:
-        """Nothing: the functions keep to themselves what they compute."""
-        return
 
     @property
     def cross_norm(self) -> Array | None:
@@ -244,10 +237,6 @@ class FunctionPoint:
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return Rounding(most * grad, most * xp.stack(products), most * cross)
 
-    def diag(self) -> None:
-        """Not to be had from products."""
-        return
-
     def hvp(self, v: Array) -> Array:
         return self._each(self._hvp, v, self.inner.x_shape)
 
@@ -256,9 +245,6 @@ class FunctionPoint:
 
     def cross_jvp(self, d: Array) -> Array:
         return self._each(self._cross_jvp, d, (self.inner.n_hyperparameters,))
-
-    def ray(self, d: Array) -> FunctionRay:
-        return FunctionRay(self, d)
 
     def _each(self, product: Callable[[Array], Array], v: Array, shape: tuple[int, ...]) -> Array:
         """Apply a product to one direction, or to each of several along a last axis."""
@@ -291,21 +277,6 @@ class FunctionPoint:
     def _cross_columns(self) -> list[Array]:
         """The columns of ∂²_{xλ} h: computed once, whatever the number of products."""
         return [self._cross_jvp(unit) for unit in unit_vectors(self.lam, self.inner.backend)]
-
-
-@dataclass(frozen=True)
-class FunctionRay:
-    """x + t d; each point costs an evaluation."""
-
-    start: FunctionPoint
-    d: Array
-
-    def at(self, t: float) -> FunctionPoint:
-        start = self.start
-        return FunctionPoint(start.inner, start.x + t * self.d, start.lam)
-
-    def slope(self, point: Any) -> Array:
-        return self.start.inner.backend.xp.sum(point.grad * self.d)
 
 
 def from_functions(
