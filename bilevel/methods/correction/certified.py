@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from .._cached import cached_property
-from ..backends import Array, Backend
-from ..hypergrad import (
+from ..._cached import cached_property
+from ...backends import Array, Backend
+from ...hypergrad import (
     Along,
     Bend,
     Bounds,
@@ -19,12 +19,12 @@ from ..hypergrad import (
     self_concordant_value_bound,
     value_error,
 )
-from ..inner import InnerConstants, Rounded, Rounding, Swinging
-from ..linalg import dot
-from ..linalg.rounding import gamma, unit_roundoff, upper_norm
-from ..outer import Curved, CurvedRounded, OuterConstants, RoundedOuter
-from ..problem import Problem
-from ..solvers import point_error
+from ...inner import InnerConstants, Rounded, Rounding, Swinging
+from ...linalg import dot
+from ...linalg.rounding import gamma, unit_roundoff, upper_norm
+from ...outer import Curved, CurvedRounded, OuterConstants, RoundedOuter
+from ...problem import Problem
+from ...solvers import point_error
 from .looks import Look, Solved
 
 
