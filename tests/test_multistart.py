@@ -16,15 +16,14 @@ from scipy import sparse
 import bilevel
 from bilevel import Ball, Box, Problem, Status, as_design, minimize, multistart
 from bilevel._cached import cached_property
-from bilevel.cross_validation import cross_validation
 from bilevel.design import CSRDesign, DenseDesign
-from bilevel.design.shared import Product, Shared, serve
 from bilevel.inner import RBF, kernel_ridge, linear_model
-from bilevel.lockstep import Task, stopping
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.methods import HOAG
+from bilevel.multistart.lockstep import Task, stopping
+from bilevel.multistart.shared import Product, Shared, serve
 from bilevel.outer import held_out, held_out_kernel
-from bilevel.stacked import stacked
+from bilevel.problems import cross_validation, stacked
 
 STARTS = [4.0, 1.0, -1.0, 2.5, 0.0]
 HAS_CSR = {"numpy", "torch", "cupy"}

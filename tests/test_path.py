@@ -8,7 +8,6 @@ import pytest
 from scipy import optimize
 
 import bilevel
-from bilevel.cross_validation import cross_validation
 from bilevel.domains import Box
 from bilevel.inner import RBF, Tanh, kernel_ridge, linear_model, mlp
 from bilevel.linalg import EstimatedEnergy, cg
@@ -17,6 +16,7 @@ from bilevel.methods import PathFollowing, kept, projected, secant
 from bilevel.methods.projected import ProjectedState, Taken
 from bilevel.methods.secant import SecantState
 from bilevel.outer import held_out, held_out_kernel, held_out_mlp
+from bilevel.problems import cross_validation
 from bilevel.status import Status
 
 NUMPY = bilevel.get_backend("numpy")

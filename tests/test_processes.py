@@ -15,7 +15,6 @@ from scipy import sparse
 import bilevel
 from bilevel import schedules
 from bilevel.backends import _host_csr
-from bilevel.cross_validation import cross_validation
 from bilevel.design import CSRDesign, MixedPrecision, Standardized, WithIntercept, as_design
 from bilevel.hypergrad import Direct, ForwardUnrolled, Implicit, Neumann
 from bilevel.inner import (
@@ -32,7 +31,7 @@ from bilevel.losses import Huber, Logistic, Multinomial, Poisson, Squared, Squar
 from bilevel.methods import HOAG, MAID, METHODS
 from bilevel.outer import from_autodiff as outer_from_autodiff
 from bilevel.outer import gcv, held_out, held_out_kernel, held_out_mlp, marginal_likelihood, sure
-from bilevel.stacked import stacked
+from bilevel.problems import cross_validation, stacked
 
 rng = np.random.default_rng(0)
 X, Y, SIGNS = (

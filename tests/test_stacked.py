@@ -7,11 +7,10 @@ import pytest
 
 import bilevel
 from bilevel import Problem
-from bilevel.cross_validation import cross_validation
 from bilevel.inner import RBF, kernel_ridge, linear_model
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.outer import held_out, held_out_kernel
-from bilevel.stacked import stacked
+from bilevel.problems import cross_validation, stacked
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3)) + 2.0

@@ -17,7 +17,6 @@ import numpy as np
 
 import bilevel
 from bilevel import inner, losses, outer, schedules, solvers
-from bilevel.cross_validation import cross_validation, weighted_validation
 from bilevel.hypergrad import (
     Direct,
     ForwardUnrolled,
@@ -29,8 +28,8 @@ from bilevel.hypergrad import (
 )
 from bilevel.linalg import cg
 from bilevel.methods import HOAG, MAID, AdaptiveStep, FixedStep, PathFollowing
+from bilevel.problems import cross_validation, stacked, weighted_validation
 from bilevel.solvers.linesearch import WolfeSearch
-from bilevel.stacked import stacked
 from bilevel.testing import check_problem
 from bilevel.testing.problems import linear, quadratic
 

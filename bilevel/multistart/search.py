@@ -16,20 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
-from .design import Design
-from .design.shared import Product, Shared, map_designs, serve
-from .domains import Unfolds
-from .inner import inner_constants
-from .inner.linear import LinearModel
+from ..backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
+from ..design import Design
+from ..domains import Unfolds
+from ..inner import inner_constants
+from ..inner.linear import LinearModel
+from ..loop import BUDGET, metered, minimize, started
+from ..meter import BudgetSpent
+from ..methods import Method
+from ..problem import Problem
+from ..problems.stacked import StackedInner
+from ..record import Costed, Costs, Record, Result, aligned
+from ..status import Status
 from .lockstep import Ask, Task, stopping
-from .loop import BUDGET, metered, minimize, started
-from .meter import BudgetSpent
-from .methods import Method
-from .problem import Problem
-from .record import Costed, Costs, Record, Result, aligned
-from .stacked import StackedInner
-from .status import Status
+from .shared import Product, Shared, map_designs, serve
 
 #: Searches in threads at most: systems allow a process some thousands of them.
 _MOST_THREADS = 2000
