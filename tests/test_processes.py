@@ -394,3 +394,21 @@ def test_a_thread_that_outlives_the_main_one(tmp_path):
     """Python's pools refuse work then."""
     done = script(tmp_path, "ending", BILEVEL_MKL="0")
     assert done.stdout.strip() == "as here", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("bilevel.stacked", "StackedInner"),
+        ("bilevel.stacked", "StackedOuter"),
+        ("bilevel.stacked", "Layout"),
+        ("bilevel.cross_validation", "cross_validation"),
+        ("bilevel.multistart", "MultistartResult"),
+        ("bilevel.problem", "Problem"),
+    ],
+)
+def test_pickles_of_0_1_0_name_what_is_there(module, name):
+    """Classes have moved since; a pickle finds them by the module that they were in."""
+    found = pickle.loads(f"c{module}\n{name}\n.".encode())
+    assert found.__qualname__ == name
+    assert found.__module__.startswith("bilevel.")
