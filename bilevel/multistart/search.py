@@ -47,7 +47,8 @@ class MultistartResult(Costed):
     costs : Costs
         What all of them cost together: a pass that serves several searches counts once.
     best : Result
-        That of the least f, by what is known of it, whether the search had come to its end or not.
+        That of the least f, whether the search had come to its end or not: by what f is at most,
+        as in a single search; between those of which that is not known, by what f is taken for.
     passes, column_passes, outer_passes, seconds
         Those of ``costs``.
     """
@@ -57,7 +58,7 @@ class MultistartResult(Costed):
 
     @property
     def best(self) -> Result:
-        return min(self.results, key=_at_most)
+        return min(self.results, key=_rank)
 
     def __repr__(self) -> str:
         found = Counter(result.status.value for result in self.results)
@@ -71,10 +72,12 @@ class MultistartResult(Costed):
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
-def _at_most(result: Result) -> float:
-    if result.best is None or result.fun != result.fun:
-        return math.inf
-    return result.best.at_most
+def _rank(result: Result) -> tuple[float, float]:
+    """What f is at most, then what it is taken for; what is no number comes last."""
+    best = result.best
+    if best is None or result.fun != result.fun:
+        return math.inf, math.inf
+    return best.at_most, best.likely if best.likely == best.likely else math.inf
 
 
 def multistart(
