@@ -22,7 +22,8 @@ from .domains import Box, Domain
 from .inner import Inner, LinearModel, Startable
 from .outer import Outer, OuterConstants, check_pair
 
-_INNER = Has(
+#: What an inner objective, a criterion and a domain have to have to be taken for one.
+INNER = Has(
     "an inner objective",
     "backend",
     "x_shape",
@@ -33,8 +34,8 @@ _INNER = Has(
     "passes",
     "column_passes",
 )
-_OUTER = Has("an outer criterion", "at", "constants", "passes")
-_DOMAIN = Has("a Box, a Ball or another domain", "project")
+OUTER = Has("an outer criterion", "at", "constants", "passes")
+DOMAIN = Has("a Box, a Ball or another domain", "project")
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Problem:
     domain: Domain = Box()
 
     def __post_init__(self) -> None:
-        _INNER(self.inner, "inner")
-        _OUTER(self.outer, "outer")
-        _DOMAIN(self.domain, "domain")
+        INNER(self.inner, "inner")
+        OUTER(self.outer, "outer")
+        DOMAIN(self.domain, "domain")
         check_pair(self.inner, self.outer)
         if isinstance(self.inner, LinearModel):
             self.inner.refuse_without_minimum()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, described
+from ..backends import Array, Backend, Has, described
 from ..inner import (
     Inner,
     InnerConstants,
@@ -28,7 +28,7 @@ from ..inner import (
 from ..linalg import Preconditioner
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
 from ..outer import Outer, OuterConstants, OuterPoint, OuterRounding, RoundedOuter
-from ..problem import Problem
+from ..problem import INNER, OUTER, Problem
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,73 @@ def _root(numbers: list[float]) -> float:
     return math.hypot(*numbers)
 
 
+_LAYOUT = Has("a Layout", "shapes", "backend", "split", "join")
+
+
+def _parts(parts: Any, rule: Has) -> tuple[Any, ...]:
+    """The parts as a tuple; each has to be what the rule takes."""
+    if not isinstance(parts, (list, tuple)):
+        raise TypeError(f"parts must be a tuple, got {described(parts)}.")
+    return tuple(rule(part, f"parts[{k}]") for k, part in enumerate(parts))
+
+
+def _refuse_unlike(parts: Sequence[Inner], name: str) -> None:
+    """Refuse none, and inner objectives that no common λ can be handed to."""
+    if not parts:
+        raise ValueError(f"{name} must hold one at least, got none.")
+    first = parts[0]
+    for k, part in enumerate(parts):
+        pairs = (
+            ("the backend", _place(first.backend), _place(part.backend)),
+            ("the dtype", first.dtype, part.dtype),
+            ("the number of hyperparameters", first.n_hyperparameters, part.n_hyperparameters),
+        )
+        for what, expected, found in pairs:
+            if found != expected:
+                raise ValueError(
+                    f"{name}[{k}] must have {what} of {name}[0], {expected}, got {found}."
+                )
+
+
+def _place(backend: Backend) -> str:
+    return f"{backend.name} ({backend.device})"
+
+
+def _refuse_other_layout(
+    layout: Layout, shapes: tuple[tuple[int, ...], ...], backend: Backend
+) -> None:
+    if layout.shapes != shapes or layout.backend != backend:
+        raise ValueError(
+            f"layout must be of shapes {shapes} on {_place(backend)} as the parts, got "
+            f"{layout.shapes} on {_place(layout.backend)}."
+        )
+
+
 @dataclass(frozen=True)
 class StackedInner:
-    """Σ_k h_k(x_k, λ)."""
+    """Σ_k h_k(x_k, λ).
+
+    Attributes
+    ----------
+    parts : tuple of Inner
+        h_k: on one backend, of one dtype and number of hyperparameters.
+    layout : Layout
+        Of their x_k.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are none, or differ.
+    """
 
     parts: tuple[Inner, ...]
     layout: Layout
+
+    def __post_init__(self) -> None:
+        parts, layout = _parts(self.parts, INNER), _LAYOUT(self.layout, "layout")
+        object.__setattr__(self, "parts", parts)
+        _refuse_unlike(parts, "parts")
+        _refuse_other_layout(layout, tuple(tuple(part.x_shape) for part in parts), parts[0].backend)
 
     @property
     def backend(self) -> Backend:
@@ -255,10 +316,25 @@ class StackedRay:
 
 @dataclass(frozen=True)
 class StackedOuter:
-    """Σ_k g_k(x_k, λ)."""
+    """Σ_k g_k(x_k, λ), each of the x_k of a layout.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part is no criterion, or there are not as many as the layout has x_k.
+    """
 
     parts: tuple[Outer, ...]
     layout: Layout
+
+    def __post_init__(self) -> None:
+        parts, layout = _parts(self.parts, OUTER), _LAYOUT(self.layout, "layout")
+        object.__setattr__(self, "parts", parts)
+        if len(parts) != len(layout.shapes):
+            raise ValueError(
+                f"parts must be {len(layout.shapes)}, one for each x_k of the layout, got "
+                f"{len(parts)}."
+            )
 
     @property
     def passes(self) -> float:
@@ -352,14 +428,8 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     for k, problem in enumerate(problems):
         if not isinstance(problem, Problem):
             raise TypeError(f"problems[{k}] must be a Problem, got {described(problem)}.")
-    if not problems:
-        raise ValueError("problems must hold at least one problem, got none.")
+    _refuse_unlike([problem.inner for problem in problems], "problems")
     first = problems[0]
-    for k, problem in enumerate(problems):
-        ours = (first.backend, first.dtype, first.inner.n_hyperparameters)
-        theirs = (problem.backend, problem.dtype, problem.inner.n_hyperparameters)
-        if ours != theirs:
-            raise ValueError(f"problems[{k}] has {theirs}, expected {ours} as problems[0].")
     layout = Layout(tuple(tuple(p.inner.x_shape) for p in problems), first.backend)
     inner = StackedInner(tuple(p.inner for p in problems), layout)
     return Problem(inner, StackedOuter(tuple(p.outer for p in problems), layout), first.domain)
