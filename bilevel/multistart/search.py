@@ -21,7 +21,7 @@ from ..design import Design
 from ..domains import Unfolds
 from ..inner import inner_constants
 from ..inner.linear import LinearModel
-from ..loop import BUDGET, metered, minimize, started
+from ..loop import BUDGET, metered, minimize, pass_budget, started
 from ..meter import BudgetSpent
 from ..methods import Method
 from ..problem import Problem
@@ -49,7 +49,7 @@ class MultistartResult(Costed):
     best : Result
         That of the least f, whether the search had come to its end or not: by what f is at most,
         as in a single search; between those of which that is not known, by what f is taken for.
-    passes, column_passes, outer_passes, seconds
+    passes, column_passes, outer_passes, seconds, evaluations, outer_evaluations
         Those of ``costs``.
     """
 
@@ -65,9 +65,7 @@ class MultistartResult(Costed):
         rows = {
             "starts": len(self.results),
             "statuses": ", ".join(f"{n} {status}" for status, n in found.items()),
-            "passes": self.passes,
-            "column_passes": self.column_passes,
-            "seconds": round(self.seconds, 3),
+            **self.costs.rows(),
         }
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
@@ -171,12 +169,12 @@ def multistart(
         "x0": None if x0 is None else start_x,
         "max_iter": max_iter,
         "tol": tol,
-        "max_passes": max_passes,
+        "max_passes": pass_budget(problem, max_passes, "max_passes"),
         "max_seconds": max_seconds,
     }
     meter = started(
         problem,
-        max_passes=Maybe(BUDGET)(max_total_passes, "max_total_passes"),
+        max_passes=pass_budget(problem, max_total_passes, "max_total_passes"),
         max_seconds=Maybe(BUDGET)(max_total_seconds, "max_total_seconds"),
     )
     run = _together if _shares(problem.inner) else _in_turn

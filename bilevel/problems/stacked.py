@@ -27,6 +27,7 @@ from ..inner import (
 )
 from ..linalg import Preconditioner
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..meter import EVALUATIONS, PASSES, Unit, unit_of
 from ..outer import Outer, OuterConstants, OuterPoint, OuterRounding, RoundedOuter
 from ..problem import INNER, OUTER, Problem
 
@@ -80,6 +81,11 @@ def _root(numbers: list[float]) -> float:
 
 
 _LAYOUT = Has("a Layout", "shapes", "backend", "split", "join")
+
+
+def _unit(parts: Iterable[Any]) -> Unit:
+    """Evaluations where they are among what is added up: that sum is no number of passes."""
+    return EVALUATIONS if any(unit_of(part) == EVALUATIONS for part in parts) else PASSES
 
 
 def _parts(parts: Any, rule: Has) -> tuple[Any, ...]:
@@ -170,6 +176,10 @@ class StackedInner:
     @property
     def column_passes(self) -> float:
         return sum(part.column_passes for part in self.parts)
+
+    @property
+    def unit(self) -> Unit:
+        return _unit(self.parts)
 
     def start(self) -> Array:
         """Each part's own, zeros where it states none."""
@@ -339,6 +349,10 @@ class StackedOuter:
     @property
     def passes(self) -> float:
         return sum(part.passes for part in self.parts)
+
+    @property
+    def unit(self) -> Unit:
+        return _unit(self.parts)
 
     def constants(self) -> OuterConstants:
         """Of a block diagonal ∂²_{xx} g, and of blocks of ∂²_{xλ} g on top of each other."""

@@ -441,6 +441,7 @@ def models() -> list[Door]:
                 "cross_vjp": NO_FUNCTION,
                 "cross_jvp": NO_FUNCTION,
                 "constants": [3.0, "mu", {"mu": 1.0}],
+                "passes_per_call": [*NO_FINITE, -1.0],
             },
         ),
         Door(
@@ -453,6 +454,7 @@ def models() -> list[Door]:
                 "like": NO_ARRAY_LIKE,
                 "x_shape": shapes,
                 "n_hyperparameters": NO_COUNT,
+                "passes_per_call": [*NO_FINITE, -1.0],
             },
         ),
         Door(
@@ -464,6 +466,7 @@ def models() -> list[Door]:
                 "like": NO_ARRAY_LIKE,
                 "grad_lam": NO_FUNCTION,
                 "constants": [3.0, inner.InnerConstants()],
+                "passes_per_call": [*NO_FINITE, -1.0],
             },
         ),
         Door(
