@@ -21,6 +21,7 @@ from ._host import from_host
 from ._protocol import Design, Rounds, Summing, rounded
 from ._reach import Reach
 from ._recount import part_of, recounted, row_square_norms
+from ._wrapper import Wrapper
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -40,6 +41,7 @@ __all__ = [
     "Standardized",
     "Summing",
     "WithIntercept",
+    "Wrapper",
     "as_design",
     "from_host",
     "part_of",
