@@ -39,7 +39,7 @@ from .snapshot import History, Snapshot
 if TYPE_CHECKING:
     from .methods import Method
 
-_FORMAT = 4
+_FORMAT = 5
 
 #: Differences that a refusal names.
 _NAMED = 3

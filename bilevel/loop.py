@@ -565,15 +565,26 @@ def _loose(best: Record) -> tuple[str, ...]:
     return (note,)
 
 
+def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
+    """Say which bounds of the domain a λ lies on."""
+    if not isinstance(problem.domain, Touches):
+        return ()
+    contact = problem.domain.contact(lam, problem.backend)
+    if contact is None:
+        return ()
+    return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
     best, x = snapshot.best, snapshot.state.x
-    last = snapshot.last
+    lam = snapshot.state.lam if best is None else best.lam
     if best is None:  # nothing has run: the state is where it would have begun
         notes = (*notes, "No iteration was completed, so no model has been fitted.")
-    elif status is Status.CONVERGED and last is not None and not _worse(problem, snapshot):
-        best = last
+    elif status is Status.CONVERGED and not _worse(problem, snapshot):
+        assert snapshot.last is not None
+        best, lam = snapshot.last, snapshot.last.lam
     else:
         if status is Status.CONVERGED:
             status = Status.STALLED
@@ -581,13 +592,12 @@ def _result(
         assert snapshot.best_x is not None
         x = snapshot.best_x
     if best is not None:
-        notes = (*notes, *_unranked(problem, snapshot, best), *_loose(best))
-    lam = snapshot.state.lam if best is None else best.lam
-    contact = None
-    if best is not None and isinstance(problem.domain, Touches):
-        contact = problem.domain.contact(lam, problem.backend)
-    if contact is not None:
-        notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
+        notes = (
+            *notes,
+            *_unranked(problem, snapshot, best),
+            *_loose(best),
+            *_touched(problem, lam),
+        )
     remarks = _remarks(problem, snapshot, lam)
     if status is Status.CONVERGED and "Here" in remarks:
         status = Status.STALLED  # f is flat where h does not see the data: that is no minimum

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..backends import Array
-from ..hypergrad import Bounds, Whitened
-from ..inner import InnerPoint
-from ..linalg import CGResult, Energy, cg, dot
-from ..linalg.rounding import known, upper_norm
-from ..problem import Problem
-from ..record import Record
-from ._protocol import estimated, lost
+from ...backends import Array
+from ...hypergrad import Bounds, Whitened
+from ...inner import InnerPoint
+from ...linalg import CGResult, Energy, cg, dot
+from ...linalg.rounding import known, upper_norm
+from ...problem import Problem
+from ...record import Record
+from .._protocol import estimated, lost
 from .certified import Wanted, provable_at, prove, proven
 from .kept import preconditioner
 from .looks import Look, Solved, look_at, turned, walk
