@@ -17,6 +17,7 @@ from .backends import (
     is_number,
     lent,
     numbers_of,
+    same_backend,
 )
 from .domains import Box, Domain
 from .inner import Inner, LinearModel, Startable
@@ -166,12 +167,7 @@ class Problem:
 
     def _check_array(self, value: Array, shape: tuple[int, ...], name: str) -> None:
         backend = self.backend
-        found = dense_backend_of(**{name: value})
-        if found != backend:
-            raise ValueError(
-                f"{name} is on {found.name} ({found.device}) but the problem is on "
-                f"{backend.name} ({backend.device}): move it first."
-            )
+        same_backend(backend, dense_backend_of(**{name: value}), "the problem", name)
         if tuple(value.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}.")
         if value.dtype != self.dtype:

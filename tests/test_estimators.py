@@ -411,7 +411,7 @@ def test_masks_are_not_passed_over(estimator):
 def test_held_out_rows_of_another_library_are_refused_as_such():
     torch = pytest.importorskip("torch")
     X, y = np.eye(6), np.arange(6) % 2
-    with pytest.raises(ValueError, match="X_val is a torch array but X is a numpy array"):
+    with pytest.raises(ValueError, match=r"X_val is on torch \(cpu\) but X is on numpy \(cpu\)"):
         BilevelRidge(cv=(torch.asarray(X), y)).fit(X, y)
 
 

@@ -118,7 +118,10 @@ def test_saturated_units_have_finite_products():
     ("call", "words"),
     [
         (lambda: mlp(X, CLASSES, Multinomial(3), [0]), "hidden"),
-        (lambda: mlp(X, CLASSES[:-1], Multinomial(3), [2]), "rows"),
+        (
+            lambda: mlp(X, CLASSES[:-1], Multinomial(3), [2]),
+            "y must have shape .* a label for each row of X",
+        ),
         (
             lambda: mlp(X, CLASSES, Multinomial(3), [2], sample_weight=np.ones(2)),
             "sample_weight",

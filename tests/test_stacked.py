@@ -228,8 +228,14 @@ def test_kernel_weights_have_the_derivatives_and_constants_that_they_state():
         (np.ones(3), "sample_weight must have shape"),
         (-np.ones(24), "finite and not negative"),
         (np.ones((24, 2, 1)), "sample_weight must have shape"),
+        (np.ones((24, 0)), "sample_weight must have shape"),
     ],
 )
 def test_kernel_weights_that_do_not_fit_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         kernel_ridge(X, Y, RBF(), sample_weight=weights)
+
+
+def test_kernel_weights_have_a_column_for_each_target():
+    with pytest.raises(ValueError, match=r"a column for each of y, of shape \(24, 2\), got 3"):
+        kernel_ridge(X, np.ones((24, 2)), RBF(), sample_weight=np.ones((24, 3)))

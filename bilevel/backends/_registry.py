@@ -322,15 +322,11 @@ def same_backend(expected: Backend, found: Backend, expected_name: str, found_na
     ValueError
         If library or device differ; the message names both arguments and the cure.
     """
-    if found.name != expected.name:
+    if found != expected:
         raise ValueError(
-            f"{found_name} is a {found.name} array but {expected_name} is a {expected.name} "
-            f"array: move one of them with get_backend(...).asarray first."
-        )
-    if found.device != expected.device:
-        raise ValueError(
-            f"{found_name} is on {found.device} but {expected_name} is on {expected.device}: "
-            "move one of them with get_backend(...).asarray first."
+            f"{found_name} is on {found.name} ({found.device}) but {expected_name} is on "
+            f"{expected.name} ({expected.device}): move one of them with get_backend(...).asarray "
+            "first."
         )
 
 

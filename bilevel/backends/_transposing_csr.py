@@ -1,4 +1,4 @@
-"""CSR products of libraries that multiply a compressed matrix well from the left alone."""
+"""What the sparse kernels have in common, and those that multiply well from the left alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from .._cached import cached_property
 from ._protocol import Array
 
 
-class TransposingCSR(ABC):
-    """What the :class:`SparseKernel` of such a library consists of, but for its own calls.
-
-    Xᵀ is kept as CSR too, built at the first product with it.
+class MatrixKernel:
+    """What every :class:`SparseKernel` around a CSR matrix of a library has.
 
     Parameters
     ----------
@@ -24,8 +22,24 @@ class TransposingCSR(ABC):
         self.matrix = matrix
 
     def __getstate__(self) -> dict[str, Any]:
-        """The matrix alone: Xᵀ is built anew from it."""
+        """The matrix alone: what is kept for its products is made anew from it."""
         return {"matrix": self.matrix}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, p = self.matrix.shape
+        return int(n), int(p)
+
+    @property
+    def dtype(self) -> Any:
+        return self.matrix.dtype
+
+
+class TransposingCSR(MatrixKernel, ABC):
+    """What the :class:`SparseKernel` of such a library consists of, but for its own calls.
+
+    Xᵀ is kept as CSR too, built at the first product with it.
+    """
 
     @staticmethod
     @abstractmethod
@@ -36,15 +50,6 @@ class TransposingCSR(ABC):
     @abstractmethod
     def _square(matrix: Any) -> Any:
         """X∘X, which shares the index arrays of X."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        n, p = self.matrix.shape
-        return int(n), int(p)
-
-    @property
-    def dtype(self) -> Any:
-        return self.matrix.dtype
 
     @property
     def longest_row(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..backends import (
     BOUND,
@@ -357,14 +357,18 @@ class Inner(Protocol):
         ...
 
 
+#: What is left of a part when some of its rows are: an objective, or a criterion.
+Part = TypeVar("Part", covariant=True)
+
+
 @runtime_checkable
-class Sampled(Protocol):
-    """An objective of rows, some of which can stand for all, as stochastic methods need it."""
+class Sampled(Protocol[Part]):
+    """An objective or a criterion of rows, some of which can stand for all, as samples do."""
 
     @property
     def n_rows(self) -> int: ...
 
-    def rows(self, index: HostIndex) -> Inner:
+    def rows(self, index: HostIndex) -> Part:
         """The same of these rows, on the host, a row several times perhaps.
 
         Its mean over random rows is the whole; its passes count there as their share.

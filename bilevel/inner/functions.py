@@ -21,6 +21,7 @@ from ..backends import (
     described,
     function,
     lent,
+    same_backend,
 )
 from ..backends.autodiff import Engine, Scalar, second_derivatives
 from ..meter import Unit
@@ -387,8 +388,7 @@ def _checked_start(
     """Refuse a start that is no x."""
     if start is None:
         return None
-    if dense_backend_of(start=start) != backend:
-        raise ValueError(f"start must be on {backend.name} ({backend.device}) as like: move it.")
+    same_backend(backend, dense_backend_of(start=start), "like", "start")
     if tuple(start.shape) != shape or start.dtype != dtype:
         raise ValueError(
             f"start must have shape {shape} and dtype {dtype}, got {tuple(start.shape)} and "

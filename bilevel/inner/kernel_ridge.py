@@ -28,8 +28,8 @@ from ..backends import Array, Backend, Has, Whole, all_finite, common_dtype, den
 from ..design import Passes
 from ..linalg import dot, dots, norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
+from ._checks import check_weights, refuse_other_rows
 from ._protocol import InnerConstants, Rounding
-from ._weights import refuse_bad_weights
 from .kernels import Kernel, Scaled, kernel_rounding
 from .penalties import exp_or_inf, upper_norms
 
@@ -486,10 +486,7 @@ def kernel_ridge(
     backend = dense_backend_of(X=X, y=y)
     common_dtype(backend, X=X, y=y)
     check_matrix(X, "X", backend)
-    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or 0 in y.shape:
-        raise ValueError(
-            f"y must have shape ({X.shape[0]},) or ({X.shape[0]}, T), got {tuple(y.shape)}."
-        )
+    refuse_other_rows(y, X.shape[0], "y", "X")
     if not all_finite(y, backend):
         raise ValueError("y holds NaN or infinite values.")
     kept_entries = Whole(0)(kept_entries, "kept_entries")
@@ -505,20 +502,14 @@ def kernel_ridge(
 def check_kernel_weights(
     weights: Array | None, X: Array, y: Array, backend: Backend
 ) -> Array | None:
-    """Refuse row weights that do not fit rows and targets, are negative or not finite."""
-    if weights is None:
-        return None
-    dense_backend_of(X=X, sample_weight=weights)
-    common_dtype(backend, X=X, sample_weight=weights)
-    n = X.shape[0]
-    columns = weights.shape[1] if weights.ndim == 2 else 1
-    fits = y.ndim == 1 or columns in (1, y.shape[1])
-    if weights.ndim not in (1, 2) or weights.shape[0] != n or not fits:
+    """Refuse row weights that do not fit rows and targets, or are no weights."""
+    weights = check_weights(weights, X, backend)
+    columns = 1 if weights is None or weights.ndim == 1 else weights.shape[1]
+    if y.ndim == 2 and columns not in (1, y.shape[1]):
         raise ValueError(
-            f"sample_weight must have shape ({n},) or ({n}, K) for y of shape {tuple(y.shape)}, "
-            f"got {tuple(weights.shape)}."
+            f"sample_weight must have a column for each of y, of shape {tuple(y.shape)}, got "
+            f"{columns}."
         )
-    refuse_bad_weights(weights, backend)
     return weights
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, HostIndex, dense_backend_of, flag
+from ..backends import Array, Backend, Has, HostIndex, dense_backend_of, flag, same_backend
 from ..design import (
     Design,
     Reach,
@@ -31,9 +31,9 @@ from ..design import (
 from ..linalg import Preconditioner, dot, norm
 from ..linalg.rounding import gamma, known, upper_norm
 from ..losses import LOSS, Accounted, Loss, Totals, refuse_without_support
+from ._checks import check_weights, refuse_other_rows
 from ._protocol import InnerConstants, Rounded, Rounding
 from ._rows import RowRounding
-from ._weights import refuse_bad_weights
 from .intercept import Coupling, KeptColumns, free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
 
@@ -696,7 +696,7 @@ def check_rows(
     LOSS(loss, "loss")
     design = as_design(X, name=X_name)
     labels = check_labels(design, y, loss, X_name, y_name)
-    weights = check_weights(design, sample_weight, X_name)
+    weights = check_weights(sample_weight, design, design.backend, X_name=X_name)
     problems = n_problems(labels, weights, loss, y_name)
     labels, weights = align(labels, weights, loss, problems)
     return design, labels, weights, (*loss.output_shape, *problems)
@@ -730,40 +730,8 @@ def align(
     return y, weights
 
 
-def check_weights(design: Design, weights: Array | None, X_name: str) -> Array | None:
-    """Refuse row weights that do not fit the design, are negative or not finite."""
-    if weights is None:
-        return None
-    name, backend = "sample_weight", design.backend
-    found = dense_backend_of(**{name: weights})
-    if found != backend:
-        raise ValueError(
-            f"{name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
-            f"({backend.device}): move one of them first."
-        )
-    if weights.ndim not in (1, 2) or weights.shape[0] != design.shape[0] or 0 in weights.shape:
-        raise ValueError(
-            f"{name} must have shape ({design.shape[0]},) or ({design.shape[0]}, K), got "
-            f"{tuple(weights.shape)}."
-        )
-    if weights.dtype != design.dtype:
-        raise TypeError(f"{name} has dtype {weights.dtype}, expected {design.dtype} as {X_name}.")
-    refuse_bad_weights(weights, backend, name)
-    return weights
-
-
 def check_labels(design: Design, y: Array, loss: Loss, X_name: str, y_name: str) -> Array:
     """Refuse labels that do not fit the design or the loss; return them as the loss wants."""
-    backend = design.backend
-    found = dense_backend_of(**{y_name: y})
-    if found != backend:
-        raise ValueError(
-            f"{y_name} is on {found.name} ({found.device}) but {X_name} is on {backend.name} "
-            f"({backend.device}): move one of them first."
-        )
-    if y.ndim not in (1, 2) or y.shape[0] != design.shape[0] or 0 in y.shape:
-        raise ValueError(
-            f"{y_name} must have shape ({design.shape[0]},), a label for each row of {X_name}, "
-            f"got {tuple(y.shape)}."
-        )
-    return loss.encode(y, backend, design.dtype, y_name)
+    same_backend(design.backend, dense_backend_of(**{y_name: y}), X_name, y_name)
+    refuse_other_rows(y, design.shape[0], y_name, X_name)
+    return loss.encode(y, design.backend, design.dtype, y_name)

@@ -35,8 +35,8 @@ from ..backends import (
 from ..design import Passes
 from ..linalg import norm
 from ..losses import LOSS, Loss
+from ._checks import check_weights, refuse_other_rows
 from ._protocol import InnerConstants
-from ._weights import refuse_bad_weights
 from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
 from .point import Point
@@ -403,13 +403,11 @@ def mlp(
     ((26,), 2)
     """
     LOSS(loss, "loss")
-    given = {} if sample_weight is None else {"sample_weight": sample_weight}
-    backend = dense_backend_of(X=X, y=y, **given)
-    dtype = common_dtype(backend, X=X, sample_weight=sample_weight)
+    backend = dense_backend_of(X=X, y=y)
+    dtype = common_dtype(backend, X=X)
     check_matrix(X, "X", backend)
     units = _units(hidden)
-    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or 0 in y.shape:
-        raise ValueError(f"y must have {X.shape[0]} rows as X, got shape {tuple(y.shape)}.")
+    refuse_other_rows(y, X.shape[0], "y", "X")
     labels = loss.encode(y, backend, dtype, "y")
     if labels.ndim == 1:
         labels = labels[:, None]
@@ -419,14 +417,10 @@ def mlp(
     network = Network(sizes, Tanh() if activation is None else activation)
     groups = [index for index, size in enumerate(network.layer_sizes) for _ in range(size)]
     penalty = GroupL2.from_labels(groups, (network.n_parameters,), backend)
-    if sample_weight is not None:
-        if tuple(sample_weight.shape) != (X.shape[0],):
-            raise ValueError(
-                f"sample_weight must have shape ({X.shape[0]},), got {tuple(sample_weight.shape)}."
-            )
-        refuse_bad_weights(sample_weight, backend)
-        sample_weight = sample_weight[:, None]
-    return MLP(network, X, labels, loss, penalty, backend, sample_weight)
+    weights = check_weights(sample_weight, X, backend, axes=(1,))
+    if weights is not None:
+        weights = weights[:, None]
+    return MLP(network, X, labels, loss, penalty, backend, weights)
 
 
 def _units(hidden: Any) -> tuple[int, ...]:

@@ -7,11 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 from ..domains import Domain
+from ..hypergrad import HypergradResult, smaller
 from ..inner import InnerPoint, Preconditioned, RoundingAlong, inner_constants
 from ..linalg import cg, dot, norm
 from ..outer import OuterPoint, ValueRounded
 from ..problem import Problem
 from ..record import Record
+from ..solvers import InnerResult
 from ..status import Status
 
 
@@ -87,6 +89,19 @@ def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -
 
 #: The shortest step of ``optimality``: far beyond the rounding of λ.
 _SHORTEST = 1e-3
+
+
+def recorded(inner: InnerResult, found: HypergradResult, **own: Any) -> Record:
+    """The record of the two solves of an iteration, with what else its method knows of it."""
+    return Record(
+        hypergrad=found.value,
+        hypergrad_error=found.error_bound,
+        inner_error=smaller(inner.error_bound, found.inner_error),
+        cg_residual=found.residual,
+        inner_status=inner.status,
+        cg_status=found.status,
+        **own,
+    )
 
 
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:

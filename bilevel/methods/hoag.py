@@ -25,7 +25,7 @@ from ..backends import (
     flag,
     function,
 )
-from ..hypergrad import Hypergradient, HypergradResult, Implicit, smaller
+from ..hypergrad import Hypergradient, HypergradResult, Implicit
 from ..inner import inner_constants
 from ..linalg import dot, norm
 from ..linalg.rounding import known
@@ -34,7 +34,7 @@ from ..record import Record
 from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, point_error, solve
 from ..status import Status
-from ._protocol import bends_down, estimated, lost, optimality, too_rounded
+from ._protocol import bends_down, estimated, lost, optimality, recorded, too_rounded
 from .correction import sharpened
 
 
@@ -430,22 +430,18 @@ def _resolved(residual: float | None, norm_g: float) -> bool:
 
 
 def _record(k: int, lam: Array, tol: float, at: _Iterate, moved: float) -> Record:
-    return Record(
+    return recorded(
+        at.inner,
+        at.found,
         k=k,
         lam=lam,
         value=at.value,
         value_error=at.value_error,
-        hypergrad=at.found.value,
-        hypergrad_error=at.found.error_bound,
         tol=tol,
-        inner_error=smaller(at.inner.error_bound, at.found.inner_error),
-        cg_residual=at.found.residual,
         optimality=at.stationarity,
         step=moved,
         n_inner=at.n_inner,
         n_cg=at.n_cg,
-        inner_status=at.inner.status,
-        cg_status=at.found.status,
         estimate=at.estimate,
         estimate_error=at.estimate_error,
     )

@@ -31,7 +31,7 @@ from ..problem import Problem
 from ..record import Record
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
-from ._protocol import estimated, lost, optimality
+from ._protocol import estimated, lost, optimality, recorded
 from .correction import sharpened
 
 
@@ -320,22 +320,18 @@ def _uncertainty(problem: Problem, inner: InnerResult, outer: OuterPoint) -> flo
 
 
 def _record(state: MAIDState, work: _Work, at: _Iterate, moved: float) -> Record:
-    return Record(
+    return recorded(
+        at.inner,
+        at.found,
         k=state.k + 1,
         lam=state.lam,
         value=at.value,
         value_error=at.uncertain,
-        hypergrad=at.found.value,
-        hypergrad_error=at.found.error_bound,
         tol=work.epsilon,
-        inner_error=at.found.inner_error,
-        cg_residual=at.found.residual,
         optimality=at.stationarity,
         step=moved,
         n_inner=work.n_inner,
         n_cg=work.n_cg,
-        inner_status=at.inner.status,
-        cg_status=at.found.status,
         estimate=at.estimate,
         estimate_error=at.estimate_error,
     )

@@ -1,5 +1,6 @@
 """Outer criteria g(x, λ): what the hyperparameters minimise."""
 
+from ..inner import Sampled
 from ._pair import check_pair
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import (
@@ -10,7 +11,6 @@ from ._protocol import (
     OuterPoint,
     OuterRounding,
     RoundedOuter,
-    Sampled,
     ValueRounded,
 )
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions

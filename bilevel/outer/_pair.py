@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Backend
+from ..backends import Backend, same_backend
 from ..design import Design, WithIntercept
 from ..inner import LinearModel
 from ..inner.penalties import FreeLast
@@ -55,21 +55,14 @@ _OTHER = "outer was made for another model than inner: hand over the model that 
 
 def _same_library(inner: Any, part: Any) -> None:
     """Where the criterion says on which backend and in which dtype it computes."""
+    theirs, ours = ("X_val", "X") if hasattr(part, "design") else ("outer", "inner")
     backend: Backend | None = getattr(part, "backend", None)
-    ours = inner.backend
-    if backend is not None and backend != ours:
-        raise ValueError(
-            f"X_val is on {backend.name} ({backend.device}) but X is on {ours.name} "
-            f"({ours.device}): move one of them first."
-            if hasattr(part, "design")
-            else f"outer is on {backend.name} ({backend.device}) but inner is on {ours.name} "
-            f"({ours.device}): move one of them first."
-        )
+    if backend is not None:
+        same_backend(inner.backend, backend, ours, theirs)
     dtype = getattr(part, "dtype", None)
     if dtype is not None and dtype != inner.dtype:
-        names = ("X_val", "X") if hasattr(part, "design") else ("outer", "inner")
         raise TypeError(
-            f"{names[0]} has dtype {dtype} but {names[1]} has dtype {inner.dtype}: convert one."
+            f"{theirs} has dtype {dtype} but {ours} has dtype {inner.dtype}: convert one."
         )
 
 

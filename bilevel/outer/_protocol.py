@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ..backends import BOUND, Array, HostIndex, Maybe, Number, check_fields
+from ..backends import BOUND, Array, Maybe, Number, check_fields
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,4 @@ class Outer(Protocol):
     @property
     def passes(self) -> float:
         """Passes over the criterion's own data until now."""
-        ...
-
-
-@runtime_checkable
-class Sampled(Protocol):
-    """A criterion of rows, some of which can stand for all, as stochastic methods need it."""
-
-    @property
-    def n_rows(self) -> int: ...
-
-    def rows(self, index: HostIndex) -> Outer:
-        """The same of these rows, on the host, a row several times perhaps.
-
-        Its mean over random rows is the whole; its passes count there as their share.
-        """
         ...

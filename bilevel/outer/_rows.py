@@ -9,6 +9,7 @@ from typing import Any
 from ..backends import POSITIVE, Array, Backend, Number, common_dtype, dense_backend_of, described
 from ..design import Passes
 from ..inner import Inner
+from ..inner._checks import refuse_other_rows
 from ..inner.kernel_ridge import check_matrix
 
 
@@ -47,8 +48,7 @@ def check_rows(X: Array, X_train: Array, y: Array) -> Backend:
     check_matrix(X, "X_val", backend)
     if X.shape[1] != X_train.shape[1]:
         raise ValueError(f"X_val has {X.shape[1]} features but X has {X_train.shape[1]}.")
-    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0]:
-        raise ValueError(f"y_val must have {X.shape[0]} rows as X_val, got shape {tuple(y.shape)}.")
+    refuse_other_rows(y, X.shape[0], "y_val", "X_val")
     return backend
 
 
