@@ -15,7 +15,17 @@ import numpy as np
 from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
-from . import constants, derivatives, preconditioned, purity, structure
+from . import (
+    constants,
+    cross,
+    curved,
+    gradients,
+    hessian,
+    members,
+    preconditioned,
+    purity,
+    shortened,
+)
 from .places import SIZES, Place, Window, place
 from .report import Book, CheckReport, Finding
 
@@ -139,7 +149,7 @@ class _Tour:
 
     def _arrive(self, probe: Probe, places: list[Place]) -> None:
         """A place to check in full, where all is finite there."""
-        if structure.finite(probe, self.book):
+        if members.finite(probe, self.book):
             places.append(place(probe, self.window, self.book.place, self.book.rng))
 
     def _full(self, places: list[Place], everywhere: bool) -> None:
@@ -154,24 +164,24 @@ class _Tour:
     def _all(self, at: Place, noise: dict[str, purity.Noise], thorough: bool) -> None:
         book, rng = self.book, self.book.rng
         three = [at.along(at.direction(rng)) for _ in range(3)]
-        derivatives.inner_gradient(at, book, noise["inner.value"].level, three)
-        structure.hessian_structure(at, book)
-        structure.cross_structure(at, book)
+        gradients.inner_gradient(at, book, noise["inner.value"].level, three)
+        hessian.structure(at, book)
+        cross.structure(at, book)
         if book.blames("inner.grad", "inner.value"):
             book.note(
                 "hvp and the cross products are held against differences of grad: check again "
                 "once grad (or value) is right."
             )
         else:
-            derivatives.hessian(at, book, noise["inner.grad"].level, three[:2])
-            derivatives.cross(at, book, noise["inner.grad"].level)
-        structure.consistency(at, book)
+            hessian.hessian(at, book, noise["inner.grad"].level, three[:2])
+            cross.cross(at, book, noise["inner.grad"].level)
+        shortened.consistency(at, book)
         if not book.blames("inner.grad", "inner.hvp"):
             preconditioned.preconditioned(at, book)
         lams = [at.along_lam(at.direction_lam(rng)) for _ in range(3)]
-        derivatives.criterion(at, book, noise["outer.value"].level, three, lams)
+        gradients.criterion(at, book, noise["outer.value"].level, three, lams)
         if not book.blames("outer.grad_x", "outer.value"):
-            structure.curved(at, book, noise["outer.grad_x"].level)
+            curved.curved(at, book, noise["outer.grad_x"].level)
         self._constants(at, thorough=thorough)
 
     def _constants(self, at: Place, *, thorough: bool) -> None:
@@ -185,7 +195,7 @@ class _Tour:
         if not self.window.bounded:
             self.book.note("The domain is unbounded: Theorem 2 needs it bounded.")
         for lam in self.window.corners():
-            structure.finite(Probe(self.problem, self.x, lam), self.book)
+            members.finite(Probe(self.problem, self.x, lam), self.book)
 
     def _passing(self) -> None:
         """λ over all of D, x of every size: one direction each; then x alone, very far out."""
@@ -200,28 +210,28 @@ class _Tour:
         for size in (100.0, 1000.0):
             x: Vector = size * rng.standard_normal(self.x.shape)
             probe = Probe(self.problem, x, home)
-            self._attempt("an x far out", structure.overflow, probe, self.book)
+            self._attempt("an x far out", members.overflow, probe, self.book)
 
     def _one(self, lam: Vector, size: float, scaled: bool) -> None:
         """The derivatives along one direction, and the constants, at one more place."""
         book, rng = self.book, self.book.rng
         z: Vector = rng.standard_normal(self.x.shape)
         zero = Probe(self.problem, np.zeros(z.shape), lam)
-        if not structure.finite(zero, book):
+        if not members.finite(zero, book):
             return
         origin = place(zero, self.window, book.place, rng)
         x: Vector = np.multiply(size, origin.metric * z if scaled else z)
         probe = Probe(self.problem, x, lam)
-        if not structure.overflow(probe, book):
+        if not members.overflow(probe, book):
             return
         at = place(probe, self.window, book.place, rng)
         noise = purity.noises(at, rng)
         one, lams = [at.along(at.direction(rng))], [at.along_lam(at.direction_lam(rng))]
         if not book.blames("inner.grad", "inner.value"):
-            derivatives.inner_gradient(at, book, noise["inner.value"].level, one)
+            gradients.inner_gradient(at, book, noise["inner.value"].level, one)
         if not book.blames("inner.grad", "inner.value", "inner.hvp"):
-            derivatives.hessian(at, book, noise["inner.grad"].level, one)
+            hessian.hessian(at, book, noise["inner.grad"].level, one)
         if not book.blames("inner.grad", "inner.value", "inner.cross"):
-            derivatives.cross(at, book, noise["inner.grad"].level, most=1)
-        derivatives.criterion(at, book, noise["outer.value"].level, one, lams)
+            cross.cross(at, book, noise["inner.grad"].level, most=1)
+        gradients.criterion(at, book, noise["outer.value"].level, one, lams)
         self._constants(at, thorough=False)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...inner import Preconditioned
 from .._probe import Vector, length
-from .derivatives import product_share
+from .differences import product_share
 from .places import Place
 from .report import Book
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .._probe import Probe, Vector, length
+from .members import Member, direction_of, members
 from .places import Place
 from .report import Book
-from .structure import Member, direction_of, members
 
 
 @dataclass(frozen=True)
