@@ -16,15 +16,22 @@ from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
 from . import (
+    bounds,
     constants,
+    counters,
     cross,
     curved,
+    designs,
     gradients,
     hessian,
+    losses,
     members,
     preconditioned,
     purity,
+    samples,
     shortened,
+    starts,
+    turning,
 )
 from .places import SIZES, Place, Window, place
 from .report import Book, CheckReport, Finding
@@ -50,10 +57,16 @@ def check_problem(
     ``cross_vjp`` as the adjoint of ``cross_jvp``; the Hessian is symmetric, and the products are
     linear; blocks of directions, ``diag``, ``cross_norm``, ``ray``, ``carry``, ``push`` and
     ``pull`` agree with the rest; a ``preconditioner`` is symmetric and positive, leaves its
-    argument alone, and has M⁻¹H ⪰ I; ``grad_x`` and ``grad_lam`` of the criterion against
+    argument alone, and has M⁻¹H ⪰ I; bounds of rounding are bounds, and none is refuted; ``swing``
+    and ``leverage`` allow for what H does; ``grad_x`` and ``grad_lam`` of the criterion against
     differences of its value. The same derivatives, along one random direction each, at λ drawn over
     all of D and x from tiny to far beyond the solution; and that no declared constant is refuted by
     a search for the worst point and direction there.
+
+    Besides, where they are offered: the mean over disjoint ``rows`` is the whole, at their share of
+    the cost; ``start`` is an x of the problem, the same each time; ``remark`` is a sentence or
+    None; counters don't run backwards; a design counts each product, multiplies as its rows and
+    columns do, and keeps to ``longest_row``; a loss keeps to its bounds.
 
     Steps are measured in the curvature of h, so that features of unlike scales are asked alike; a
     λ on the boundary of D is moved inside by a step, so that no function is asked beyond it.
@@ -95,6 +108,7 @@ def check_problem(
     if x is None:
         size = int(np.prod(problem.inner.x_shape))
         x_host = np.random.default_rng(seed).standard_normal(size)
+        x_host = members.within_reach(Probe(problem, 0.0 * x_host, lam_host), x_host)
     else:
         x_host = np.array(problem.backend.to_numpy(problem.x(x, "x")), np.float64).reshape(-1)
     return examine(problem, lam_host, x_host, seed, everywhere=True)
@@ -104,13 +118,13 @@ def examine(
     problem: Problem, lam: Vector, x: Vector, seed: int, *, everywhere: bool = False
 ) -> CheckReport:
     """Check at (x, λ) and near it; elsewhere in D and at x of other sizes only if asked for."""
-    before = problem.inner.passes + problem.outer.passes
+    before = counters.spent(problem)
     book = Book(np.random.default_rng(seed))
     tour = _Tour(problem, x, lam, Window.of(problem, lam), book)
     with np.errstate(all="ignore"):  # what is not finite is reported, not warned of
         tour.go(everywhere)
-    spent = problem.inner.passes + problem.outer.passes - before
-    return CheckReport(tuple(book.findings), tuple(book.notes), tuple(book.checked), spent)
+    cost = counters.spent(problem) - before
+    return CheckReport(tuple(book.findings), tuple(book.notes), tuple(book.checked), cost)
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,8 @@ class _Tour:
         here = Probe(self.problem, self.x, window.inside(self.lam))
         away = 0.3 * rng.standard_normal(here.p) * (1 + length(self.x)) / here.p**0.5
         shifted = window.inside(self.lam + rng.uniform(0.25, 0.5, self.lam.shape))
-        there = Probe(self.problem, self.x + away, shifted)
+        from_here = Probe(self.problem, self.x, shifted)
+        there = from_here.moved(members.within_reach(from_here, away))
         places: list[Place] = []
         for name, probe in (("the given point", here), ("a point near it", there)):
             self._attempt(name, self._arrive, probe, places)
@@ -160,6 +175,8 @@ class _Tour:
         purity.precise(self.problem, found, book)
         for at, noise in zip(places, found, strict=True):
             self._attempt(at.name, self._all, at, noise, everywhere or at is places[0])
+        if everywhere:
+            self._attempt(places[0].name, self._beside, places[0])
 
     def _all(self, at: Place, noise: dict[str, purity.Noise], thorough: bool) -> None:
         book, rng = self.book, self.book.rng
@@ -175,6 +192,7 @@ class _Tour:
         else:
             hessian.hessian(at, book, noise["inner.grad"].level, three[:2])
             cross.cross(at, book, noise["inner.grad"].level)
+            cross.block(at, book)
         shortened.consistency(at, book)
         if not book.blames("inner.grad", "inner.hvp"):
             preconditioned.preconditioned(at, book)
@@ -182,7 +200,19 @@ class _Tour:
         gradients.criterion(at, book, noise["outer.value"].level, three, lams)
         if not book.blames("outer.grad_x", "outer.value"):
             curved.curved(at, book, noise["outer.grad_x"].level)
+        if not book.blames("inner.grad", "inner.hvp", "outer.grad_x"):
+            bounds.bounds(at, book, noise)
+            turning.turning(at, constants.stated(at), book)
         self._constants(at, thorough=thorough)
+
+    def _beside(self, at: Place) -> None:
+        """What is no derivative: costs, samples of the rows, starts, remarks, parts of h and g."""
+        counters.counters(at, self.book)
+        designs.designs(at, self.book)
+        losses.losses(at, self.book)
+        samples.samples(at, self.book)
+        starts.start(at, self.book)
+        starts.remark(at, (at.probe.lam, *self.window.corners()), self.book)
 
     def _constants(self, at: Place, *, thorough: bool) -> None:
         constants.noted(at, self.book)

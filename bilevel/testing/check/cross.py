@@ -157,3 +157,27 @@ def structure(place: Place, book: Book) -> None:
     ):
         asked = product_share(probe.problem, name.removeprefix("inner."), place.eps)
         linear(place, book, name, product, u, v, metric, asked)
+
+
+def block(place: Place, book: Book) -> None:
+    """``cross_vjp`` of two directions at once: (m, 2)."""
+    probe, what = place.probe, "inner.cross_vjp of two directions"
+    if book.blames("inner.cross_"):
+        return
+    shape, xp = tuple(probe.problem.inner.x_shape), probe.problem.backend.xp
+    u, v = place.direction(book.rng), place.direction(book.rng)
+    with book.asking(what, "one more axis counts several directions"):
+        found = probe.point.cross_vjp(xp.stack([probe.send(u), probe.send(v)], axis=len(shape)))
+        if tuple(found.shape) != (probe.m, 2):
+            message = f"got the shape {tuple(found.shape)}, expected {(probe.m, 2)}."
+            book.add(what, "", math.inf, message, "one more axis counts several directions")
+            return
+        book.compare(
+            what,
+            probe.host(found),
+            np.stack([probe.cross_vjp(u), probe.cross_vjp(v)], axis=1).reshape(-1),
+            0.0,
+            share=product_share(probe.problem, "cross_vjp", place.eps),
+            metric=np.repeat(place.span, 2),
+            reference="one after the other",
+        )

@@ -126,3 +126,23 @@ def overflow(probe: Probe, book: Book) -> bool:
             "an exponential overflows inside: take the largest exponent out of it",
         )
     return False
+
+
+def within_reach(origin: Probe, step: Vector) -> Vector:
+    """The step, halved until all is finite at its end, where all is at its origin.
+
+    A sum of exponentials of large features is infinite at a random x by right.
+    """
+    with np.errstate(all="ignore"):
+        try:
+            for k in range(_HALVINGS):
+                ahead = step / 2.0**k
+                if all(math.isfinite(size) for _, size in sizes(origin.moved(ahead))):
+                    return ahead
+        except Exception:  # that is for the checks to find, and to name
+            return step
+    return step
+
+
+#: A step is no shorter than so many powers of 2.
+_HALVINGS = 16

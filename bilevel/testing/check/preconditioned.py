@@ -25,18 +25,13 @@ def preconditioned(place: Place, book: Book) -> None:
     """All that a stated M⁻¹ has to be, the plainest first: one fault is reported once."""
     if not isinstance(place.probe.point, Preconditioned):
         return
-    book.made(_WHAT)
-    try:
+    with book.asking(_WHAT, "preconditioner() is a method that returns r ↦ M⁻¹ r, or None"):
         apply = place.probe.point.preconditioner()
         if apply is not None:
             # Residuals are sums of products with H: where H is singular, M⁻¹ is asked on its range.
             u, v = (place.probe.hvp(place.direction(book.rng)) for _ in range(2))
             if _plain(place, book, apply, u, v) and _symmetric(place, book, apply, u, v):
                 _above_one(place, book, apply, u)
-    except Exception as error:  # whatever a user's function raises
-        message = f"it raises {type(error).__name__}: {error}"
-        cause = "preconditioner() is a method that returns the function r ↦ M⁻¹ r, or None"
-        book.add(_WHAT, "", math.inf, message, cause if isinstance(error, TypeError) else None)
 
 
 def _plain(place: Place, book: Book, apply: Callable[[Any], Any], u: Vector, v: Vector) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +117,19 @@ class Book:
         if all(finding.what != what for finding in self.findings):
             place = f"{where} ({self.place})" if where else self.place
             self.findings.append(Finding(what, place, error, message, cause))
+
+    @contextmanager
+    def asking(self, what: str, cause: str | None = None) -> Iterator[None]:
+        """Ask for an optional member: whatever it raises is a finding of that name.
+
+        ``cause`` is that of an error of Python itself, as where a property is called or None used.
+        """
+        self.made(what)
+        try:
+            yield
+        except Exception as error:  # whatever a user's function raises
+            known = cause if isinstance(error, (TypeError, AttributeError)) else None
+            self.add(what, "", math.inf, f"it raises {type(error).__name__}: {error}", known)
 
     def compare(
         self,

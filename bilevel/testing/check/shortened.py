@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...inner import Pushable
+from ...inner import Pushable, Roundable
 from .._probe import Probe, length
 from .differences import coordinates, share
 from .places import Place
@@ -35,6 +35,10 @@ def consistency(place: Place, book: Book) -> None:
     carried(place, book)
     if isinstance(probe.point, Pushable):
         pushed(place, book)
+        combined(place, book)
+    if isinstance(probe.point, Roundable):
+        with book.asking("inner.rounded", "rounded() is a method that returns a point, or None"):
+            rounded(place, book)
 
 
 def rays(place: Place, book: Book) -> None:
@@ -120,3 +124,60 @@ def pushed(place: Place, book: Book) -> None:
             metric=metric,
             reference="grad and hvp",
         )
+
+
+def combined(place: Place, book: Book) -> None:
+    """``joined`` and ``along``: sums of directions that went through X once."""
+    probe, xp = place.probe, place.probe.problem.backend.xp
+    axis = len(tuple(probe.problem.inner.x_shape))
+    u, v, w, z = (place.direction(book.rng) for _ in range(4))
+    first, second = (
+        xp.stack([probe.send(a), probe.send(b)], axis=axis) for a, b in ((u, v), (w, z))
+    )
+    point: Any = probe.point
+    with book.asking("inner.joined"):
+        _, products = point.pull(
+            first + second, point.joined(point.push(first), point.push(second))
+        )
+        book.compare(
+            "inner.joined",
+            probe.host(products),
+            np.stack([probe.hvp(u + w), probe.hvp(v + z)], axis=1).reshape(-1),
+            _rounding(place, probe),
+            share=10 * share(place.eps),
+            metric=np.repeat(place.metric, 2),
+            reference="products with the sums",
+        )
+    with book.asking("inner.along"):
+        d = 0.5 * u - 0.25 * v
+        along = point.along(point.push(first), probe.send(np.array([0.5, -0.25]), (2,)))
+        ahead, direct = point.ray(probe.send(d), along).at(0.5), probe.moved(0.5 * d)
+        book.compare(
+            "inner.along",
+            probe.host(ahead.grad),
+            direct.grad,
+            _rounding(place, probe, direct),
+            share=10 * share(place.eps),
+            metric=place.metric,
+            reference="a point of its own, on the ray of the weighted sum,",
+        )
+
+
+def rounded(place: Place, book: Book) -> None:
+    """The same point with products in single precision."""
+    probe: Any = place.probe
+    point, v = probe.point.rounded(), place.direction(book.rng)
+    if point is not None:
+        book.compare(
+            "inner.rounded",
+            probe.host(point.hvp(probe.send(v))),
+            probe.hvp(v),
+            0.0,
+            share=_SINGLE,
+            metric=place.metric,
+            reference="products of the point itself",
+        )
+
+
+#: What products in single precision agree to.
+_SINGLE = 1e-3
