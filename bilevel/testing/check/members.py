@@ -80,6 +80,7 @@ def _all_finite(name: str, values: Vector, book: Book) -> bool:
             math.inf,
             f"got {values[bad[0]]}, {bad.size} of {values.size} are not finite.",
             "overflow of an exponential, a logarithm of 0 or a division by 0",
+            finite=False,
         )
     return not bad.size
 

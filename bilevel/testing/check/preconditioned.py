@@ -57,11 +57,26 @@ def _plain(place: Place, book: Book, apply: Callable[[Any], Any], u: Vector, v: 
         _WHAT,
         probe.host(found),
         np.stack([probe.host(apply(part)) for part in parts], axis=1).reshape(-1),
-        0.0,
+        _rounding(place, book, apply, u),
         share=_asked(place),
         metric=np.repeat(1 / place.metric, 2),
         reference="one column after the other would",
     )
+
+
+def _rounding(place: Place, book: Book, apply: Callable[[Any], Any], r: Vector) -> float:
+    """What the rounding of a residual makes of M⁻¹r, as far as a solve with M may be off."""
+    probe, most = place.probe, 0.0
+    here = probe.host(apply(probe.send(r)))
+    for _ in range(3):
+        moved = r + _SHAKE * length(r) * book.rng.standard_normal(probe.p) / probe.p**0.5
+        off = probe.host(apply(probe.send(moved))) - here
+        most = max(most, length(off / place.metric))
+    return 10 * most * place.eps / _SHAKE
+
+
+#: A shake of a residual that is far above its rounding.
+_SHAKE = 1e-2
 
 
 def _symmetric(place: Place, book: Book, apply: Callable[[Any], Any], u: Vector, v: Vector) -> bool:

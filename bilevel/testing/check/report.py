@@ -31,6 +31,8 @@ class Finding:
         A sentence with the numbers.
     cause : str or None
         A likely cause, where the error has the mark of one.
+    finite : bool
+        False where it says that a number is infinite or NaN.
     """
 
     what: str
@@ -38,6 +40,7 @@ class Finding:
     error: float
     message: str
     cause: str | None = None
+    finite: bool = True
 
     def __str__(self) -> str:
         cause = f" Likely cause: {self.cause}." if self.cause else ""
@@ -113,10 +116,19 @@ class Book:
         """Whether one of these members has been found wrong, in whatever respect."""
         return any(finding.what.startswith(members) for finding in self.findings)
 
-    def add(self, what: str, where: str, error: float, message: str, cause: str | None) -> None:
+    def add(
+        self,
+        what: str,
+        where: str,
+        error: float,
+        message: str,
+        cause: str | None,
+        *,
+        finite: bool = True,
+    ) -> None:
         if all(finding.what != what for finding in self.findings):
             place = f"{where} ({self.place})" if where else self.place
-            self.findings.append(Finding(what, place, error, message, cause))
+            self.findings.append(Finding(what, place, error, message, cause, finite))
 
     @contextmanager
     def asking(self, what: str, cause: str | None = None) -> Iterator[None]:
