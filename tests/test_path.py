@@ -8,15 +8,17 @@ import pytest
 from scipy import optimize
 
 import bilevel
-from bilevel.cross_validation import cross_validation
 from bilevel.domains import Box
 from bilevel.inner import RBF, Tanh, kernel_ridge, linear_model, mlp
 from bilevel.linalg import EstimatedEnergy, cg
 from bilevel.losses import Huber, Logistic, Squared
-from bilevel.methods import PathFollowing, kept, projected, secant
-from bilevel.methods.projected import ProjectedState, Taken
-from bilevel.methods.secant import SecantState
+from bilevel.methods import PathFollowing
+from bilevel.methods.correction import kept
+from bilevel.methods.path import projected, secant
+from bilevel.methods.path.projected import Projected, Taken
+from bilevel.methods.path.secant import Secant
 from bilevel.outer import held_out, held_out_kernel, held_out_mlp
+from bilevel.problems import cross_validation
 from bilevel.status import Status
 
 NUMPY = bilevel.get_backend("numpy")
@@ -323,21 +325,21 @@ def test_the_bent_secant_is_exact_on_a_parabola():
     def p(lam):
         return (lam + 1) * (lam + 4)
 
-    state = SecantState(trust=4.0)
+    state = Secant(trust=4.0)
     for lam in (3.0, 2.0, 1.0):
-        state = secant.observe(state, lam, p(lam), 0.0)
+        state = secant.took(state, lam, p(lam), 0.0)
     assert state.curvature == pytest.approx(2 * 1.0 + 5)
-    assert secant.propose(state) == pytest.approx(-1.0)
+    assert secant.proposed(state) == pytest.approx(-1.0)
 
 
 def test_a_difference_that_is_all_error_has_no_curvature():
-    state = secant.observe(SecantState(trust=2.0), 1.0, 1.0, 0.4)
-    assert secant.observe(state, 0.0, 0.5, 0.4).curvature is None
-    assert secant.observe(state, 0.0, 0.5, 0.05).curvature == pytest.approx(0.5)
-    start = ProjectedState(1.0, lam=np.zeros(2), hypergrad=np.ones(2), value=1.0, error=0.5)
+    state = secant.took(Secant(trust=2.0), 1.0, 1.0, 0.4)
+    assert secant.took(state, 0.0, 0.5, 0.4).curvature is None
+    assert secant.took(state, 0.0, 0.5, 0.05).curvature == pytest.approx(0.5)
+    start = Projected(1.0, lam=np.zeros(2), hypergrad=np.ones(2), value=1.0, error=0.5)
     for error, pairs in ((3.0, 0), (0.1, 1)):
-        taken, accepted = projected.observe(
-            start, -np.ones(2), 0.5 * np.ones(2), 0.0, 0.0, error, NUMPY, 10
+        taken, accepted = projected.took(
+            start, -np.ones(2), 0.5 * np.ones(2), 0.0, 0.0, error, NUMPY
         )
         assert accepted is Taken.ACCEPTED
         assert len(taken.pairs) == pairs
@@ -345,19 +347,19 @@ def test_a_difference_that_is_all_error_has_no_curvature():
 
 def test_a_bracket_from_a_wrong_sign_is_given_up():
     """One p of the wrong sign once shut the minimum out; λ crept towards that place for ever."""
-    state = secant.observe(SecantState(trust=2.0), 0.0, 1.0, 0.1)  # the truth is λ - 3
+    state = secant.took(Secant(trust=2.0), 0.0, 1.0, 0.1)  # the truth is λ - 3
     for _ in range(30):
-        lam = secant.propose(state)
-        state = secant.observe(state, lam, lam - 3, 0.0)
+        lam = secant.proposed(state)
+        state = secant.took(state, lam, lam - 3, 0.0)
     assert lam == pytest.approx(3.0)
 
 
 def contradicted(value, error=0.1):
     """An iterate at 0 with f = 1 ± error after which f = 9 was seen three times beside it."""
-    state = secant.observe(SecantState(trust=2.0), 0.0, -1.0, 0.1, value, error)
+    state = secant.took(Secant(trust=2.0), 0.0, -1.0, 0.1, value, error)
     for _ in range(3):
         assert not state.doubted
-        state = secant.observe(state, secant.propose(state), -5.0, 0.1, 9.0, 0.1)
+        state = secant.took(state, secant.proposed(state), -5.0, 0.1, 9.0, 0.1)
         assert state.lam == 0.0
     return state
 
@@ -365,16 +367,16 @@ def contradicted(value, error=0.1):
 def test_an_iterate_that_others_contradict_is_looked_at_again():
     """λ was halved towards a first iterate with a wrong f for 49 iterations."""
     state = contradicted(1.0)
-    assert (secant.propose(state), state.above, state.trust) == (0.0, 0.5, 0.25)
-    wrong = secant.observe(state, 0.0, -5.0, 0.1, 10.0, 0.1)
+    assert (secant.proposed(state), state.above, state.trust) == (0.0, 0.5, 0.25)
+    wrong = secant.took(state, 0.0, -5.0, 0.1, 10.0, 0.1)
     assert (wrong.below, wrong.above, wrong.trust, wrong.value) == (0.0, None, 2.0, 10.0)
-    right = secant.observe(state, 0.0, -1.0, 0.1, 1.1, 0.01)  # the control
+    right = secant.took(state, 0.0, -1.0, 0.1, 1.1, 0.01)  # the control
     assert (right.below, right.above, right.trust) == (0.0, 0.5, 0.25)
     assert not right.torn
     for _ in range(3):
         for _ in range(3):
-            right = secant.observe(right, secant.propose(right), -5.0, 0.1, 9.0, 0.1)
-        right = secant.observe(right, 0.0, -1.0, 0.1, 1.1, 0.01)
+            right = secant.took(right, secant.proposed(right), -5.0, 0.1, 9.0, 0.1)
+        right = secant.took(right, 0.0, -1.0, 0.1, 1.1, 0.01)
     assert right.torn
 
 
@@ -454,19 +456,19 @@ def test_a_value_that_is_not_known_is_said_to_be(seed):
 
 def test_the_first_step_has_the_length_of_the_trust():
     for size in (1e-9, 1.0, 1e9):
-        state = ProjectedState(0.5, lam=np.zeros(2), hypergrad=size * np.asarray([2.0, -1.0]))
-        target, decrement = projected.propose(state, Box(-12, 12), NUMPY)
+        state = Projected(0.5, lam=np.zeros(2), hypergrad=size * np.asarray([2.0, -1.0]))
+        target, decrement = projected.proposed(state, Box(-12, 12), NUMPY)
         np.testing.assert_allclose(target, [-0.5, 0.25])
         assert decrement is None
 
 
 def test_a_wrong_anchor_does_not_hold_the_run():
     """A value that was too low once had every later step taken back, for ever."""
-    state = ProjectedState(1.0, lam=np.zeros(1), hypergrad=np.ones(1), value=-1.0)
+    state = Projected(1.0, lam=np.zeros(1), hypergrad=np.ones(1), value=-1.0)
     accepted, tries = Taken.TAKEN_BACK, 0
     while accepted is not Taken.ACCEPTED:
-        lam, _ = projected.propose(state, Box(-12, 12), NUMPY)
-        state, accepted = projected.observe(state, lam, np.ones(1), 0.0, 0.0, 0.0, NUMPY, 10)
+        lam, _ = projected.proposed(state, Box(-12, 12), NUMPY)
+        state, accepted = projected.took(state, lam, np.ones(1), 0.0, 0.0, 0.0, NUMPY)
         tries += 1
         assert tries <= 4
     assert state.value == 0.0

@@ -89,6 +89,16 @@ def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -
 _SHORTEST = 1e-3
 
 
+def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
+    """1 for the coordinates that a small step along -p changes, 0 for those that D holds."""
+    xp = backend.xp
+    (largest,) = backend.scalars(xp.max(xp.abs(p)))
+    if largest == 0:
+        return xp.zeros_like(p)
+    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
+    return xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
+
+
 def lost(problem: Problem, point: InnerPoint, outer: OuterPoint, q: Array) -> Array:
     """About how far rounding may have moved g - qᵀ ∂_x h, no pass, 0-d.
 

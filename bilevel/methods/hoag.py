@@ -35,7 +35,7 @@ from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, point_error, solve
 from ..status import Status
 from ._protocol import bends_down, estimated, lost, optimality, too_rounded
-from .reported import sharpened
+from .correction import sharpened
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from ..record import Record
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
 from ._protocol import estimated, lost, optimality
-from .reported import sharpened
+from .correction import sharpened
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
@@ -11,22 +11,14 @@ from ..backends import (
     Array,
     Backend,
     Maybe,
-    common_dtype,
     dense_backend_of,
     described,
     function,
     lent,
 )
 from ..backends.autodiff import Engine, Scalar, second_derivatives
-from ..inner.functions import (
-    Origin,
-    check_result,
-    check_value_and_grad,
-    difference,
-    stated_bound,
-    unit_vectors,
-)
-from ..meter import Passes
+from ..inner._calls import Calls, Origin, difference, unit_vectors
+from ..meter import Unit
 from ._protocol import OuterConstants, OuterRounding
 
 DeclaredRounding = Callable[[Array, Array], tuple[Any, Any, Any]]
@@ -51,12 +43,17 @@ class FunctionOuter:
     derivatives: OuterDerivatives
     declared: OuterConstants
     declared_rounding: DeclaredRounding | None = None
-    _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
+    _calls: Calls = field(kw_only=True, compare=False, repr=False)
 
     @property
     def passes(self) -> float:
-        """Calls of the functions until now, those for differences included."""
+        """What the calls of the functions have cost, those for differences included."""
         return self._calls.total
+
+    @property
+    def unit(self) -> Unit:
+        """Evaluations, unless it was stated what a call costs."""
+        return self._calls.unit
 
     def constants(self) -> OuterConstants:
         return self.declared
@@ -66,17 +63,17 @@ class FunctionOuter:
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """The pair g, ∂_x g, checked and counted."""
-        self._calls.count_call()
-        result = self.value_and_grad(*lent(self.backend, x, lam))
-        return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
+        return self._calls.pair(self.value_and_grad, tuple(x.shape), x, lam)
 
     def evaluate_grad_lam(self, x: Array, lam: Array) -> Array | None:
         """∂_λ g as given, checked and counted; None where it is not given."""
         if self.grad_lam is None:
             return None
-        self._calls.count_call()
-        result = self.grad_lam(*lent(self.backend, x, lam))
-        return check_result("grad_lam", result, tuple(lam.shape), self.backend, self.dtype)
+        return self._calls.array("grad_lam", self.grad_lam, tuple(lam.shape), x, lam)
+
+    def bound(self, value: Any) -> Array:
+        """An upper bound that a function states."""
+        return self._calls.bound(value)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class FunctionOuterPoint:
         if outer.declared_rounding is None:
             return None
         found = outer.declared_rounding(*lent(outer.backend, self.x, self.lam))
-        value, grad_x, grad_lam = (stated_bound(a, outer.backend, outer.dtype) for a in found)
+        value, grad_x, grad_lam = (outer.bound(a) for a in found)
         xp = outer.backend.xp
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return OuterRounding(value, most * grad_x, grad_lam)
@@ -133,6 +130,7 @@ def from_functions(
     grad_lam: Callable[[Array, Array], Array] | None = None,
     constants: OuterConstants | None = None,
     rounding: DeclaredRounding | None = None,
+    passes_per_call: float | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion g(x, λ) from functions.
 
@@ -153,6 +151,9 @@ def from_functions(
     rounding : callable, optional
         (x, λ) ↦ three numbers: how far the computed g, ∂_x g and ∂_λ g may be from what they are,
         in norm. Without it nothing is proven.
+    passes_per_call : float, optional
+        Passes over the data of g that a call of either function takes. When omitted that is not
+        known: runs count ``outer_evaluations`` in place of ``outer_passes``.
 
     Returns
     -------
@@ -173,9 +174,21 @@ def from_functions(
     >>> g.derivatives
     OuterDerivatives(grad_x='given', grad_lam='differences')
     """
-    origin: Origin = "differences" if grad_lam is None else "given"
-    found = OuterDerivatives("given", origin)
-    return _build(found, like, value_and_grad, grad_lam, constants, rounding)
+    calls = Calls.like(like, passes_per_call)
+    function(value_and_grad, "value_and_grad")
+    Maybe(function)(grad_lam, "grad_lam")
+    if not (constants is None or isinstance(constants, OuterConstants)):
+        raise TypeError(f"constants must be OuterConstants, got {described(constants)}.")
+    return FunctionOuter(
+        calls.backend,
+        calls.dtype,
+        value_and_grad,
+        grad_lam,
+        OuterDerivatives("given", "differences" if grad_lam is None else "given"),
+        OuterConstants() if constants is None else constants,
+        rounding,
+        _calls=calls,
+    )
 
 
 def from_autodiff(
@@ -185,6 +198,7 @@ def from_autodiff(
     like: Array,
     constants: OuterConstants | None = None,
     rounding: DeclaredRounding | None = None,
+    passes_per_call: float | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion from g alone, by automatic differentiation.
 
@@ -194,7 +208,7 @@ def from_autodiff(
         (x, λ) ↦ g(x, λ), 0-d, written with the functions of ``engine``; for JAX it is compiled.
     engine : {"torch", "jax"}
         What differentiates.
-    like, constants, rounding
+    like, constants, rounding, passes_per_call
         As in :func:`from_functions`; arrays change hands by DLPack.
 
     Raises
@@ -213,29 +227,12 @@ def from_autodiff(
     array([1.])
     """
     products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
-    return _build(
-        OuterDerivatives("autodiff", "autodiff"),
-        like,
+    found = from_functions(
         products.value_and_grad,
-        products.grad_lam,
-        constants,
-        rounding,
+        like=like,
+        grad_lam=products.grad_lam,
+        constants=constants,
+        rounding=rounding,
+        passes_per_call=passes_per_call,
     )
-
-
-def _build(
-    derivatives: OuterDerivatives,
-    like: Array,
-    value_and_grad: Callable[[Array, Array], tuple[Any, Array]],
-    grad_lam: Callable[[Array, Array], Array] | None,
-    constants: OuterConstants | None,
-    rounding: DeclaredRounding | None,
-) -> FunctionOuter:
-    backend = dense_backend_of(like=like)
-    dtype = common_dtype(backend, like=like)
-    function(value_and_grad, "value_and_grad")
-    Maybe(function)(grad_lam, "grad_lam")
-    if not (constants is None or isinstance(constants, OuterConstants)):
-        raise TypeError(f"constants must be OuterConstants, got {described(constants)}.")
-    declared = OuterConstants() if constants is None else constants
-    return FunctionOuter(backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding)
+    return replace(found, derivatives=OuterDerivatives("autodiff", "autodiff"))

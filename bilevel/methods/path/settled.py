@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..backends import Array
-from ..linalg import norm
-from ..problem import Problem
-from .looks import Look, ahead, look_at
+from ...backends import Array
+from ...linalg import norm
+from ...problem import Problem
+from ..correction.looks import Look, ahead, look_at
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ..backends import Array
-from ..inner import inner_constants
-from ..problem import Problem
+from ...backends import Array
+from ...inner import inner_constants
+from ...problem import Problem
 
 
 def well_conditioned(problem: Problem, lam: Array, condition: float) -> Array:

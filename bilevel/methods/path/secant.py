@@ -10,11 +10,18 @@ than the predictor of x can be trusted.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from ...backends import Array
+from ...problem import Problem
+from .estimate import Estimate
+from .rules import PROVEN, Verdict
+from .settled import Beside
 
 
 @dataclass(frozen=True)
-class SecantState:
+class Secant:
     """What the rule remembers.
 
     Attributes
@@ -69,6 +76,48 @@ class SecantState:
         """Whether it is time to look again at the iterate that so many others contradict."""
         return self.backs >= _DOUBTED
 
+    def observe(self, problem: Problem, lam: Array, seen: Estimate, tol: float) -> Verdict:
+        """Take an iterate in; its gap is by the curvature of the last secant."""
+        at, p = problem.backend.scalars(lam[0], seen.hypergrad[0])
+        rule = took(self, at, p, seen.error, seen.corrected, seen.corrected_error)
+        size, error, curvature = seen.norm, seen.error, rule.curvature
+        if rule.lam != at:
+            return Verdict(rule, back=True)
+        if size + error <= seen.noise:  # f is flat here, up to rounding
+            return Verdict(rule, 0.0, size)
+        gap = None if curvature is None else (size + error) ** 2 / (2 * curvature)
+        if seen.stationarity == 0:  # on the boundary
+            outwards = error < size
+            return Verdict(rule, 0.0 if outwards else gap, size)
+        if curvature is None:
+            return Verdict(rule)
+        # p itself: the domain may cut the stationarity short.
+        enough = PROVEN * tol * abs(seen.value)
+        return Verdict(rule, gap, max(math.sqrt(2 * curvature * enough) - size, 0.0))
+
+    def settled(self, seen: Estimate, gap: float, tol: float) -> bool:
+        """At once: the secant knows the curvature along the only direction that there is."""
+        return True
+
+    def beside(self, looks: Sequence[Beside]) -> Secant:
+        """The curvature as it was seen at the iterate itself, not along the last step."""
+        curvature = looks[0].change[0] / looks[0].step
+        return replace(self, curvature=curvature if curvature > 0 else None, bend=0.0)
+
+    def propose(self, problem: Problem) -> Array:
+        """The zero of the bent secant, inside the bracket and D, and no farther than trusted."""
+        xp, device = problem.backend.xp, problem.backend.device
+        target = xp.full((1,), proposed(self), dtype=problem.dtype, device=device)
+        return problem.domain.project(target, problem.backend)
+
+    def stepped(self, moved: float, sweeps: int) -> Secant:
+        """Lengthen or shorten the trust by how many corrections the last step needed."""
+        if sweeps <= 1 and abs(moved) >= 0.99 * self.trust:
+            return replace(self, trust=min(2 * self.trust, 4.0))
+        if sweeps > 3:
+            return replace(self, trust=max(self.trust / 2, 0.25))
+        return self
+
 
 #: Steps back to the same iterate after which it is looked at again: its f may be the one in error.
 _DOUBTED = 3
@@ -78,14 +127,14 @@ _DOUBTED = 3
 _TORN = 4
 
 
-def observe(
-    state: SecantState,
+def took(
+    state: Secant,
     lam: float,
     p: float,
     error: float,
     value: float = math.nan,
     value_error: float = 0.0,
-) -> SecantState:
+) -> Secant:
     """Take in p ± error and f ± its error at λ; the last iterate stays where λ went past a minimum.
 
     It did where f has grown for certain, and by more than the slope that it ends with accounts for:
@@ -98,14 +147,7 @@ def observe(
         state = replace(state, above=lam) if step > 0 else replace(state, below=lam)
         trust, backs = abs(step) / 2, state.backs + 1
         return replace(state, trust=trust, curvature=None, bend=0.0, backs=backs)
-    below, above, curvature = state.below, state.above, state.curvature
-    if p > error and (above is None or lam < above):
-        above = lam
-    if p < -error and (below is None or lam > below):
-        below = lam
-    if below is not None and above is not None and below >= above:
-        # f' changes sign more than once: keep the bracket that this iterate opens.
-        below, above = (None, above) if p > 0 else (below, None)
+    below, above = _bracket(state, lam, p, error)
     fresh = replace(
         state,
         below=below,
@@ -120,8 +162,30 @@ def observe(
     )
     if state.lam is None or state.hypergrad is None or lam == state.lam:
         return fresh
-    change = p - state.hypergrad
-    slope, middle = change / (lam - state.lam), (lam + state.lam) / 2
+    return _curved(fresh, state)
+
+
+def _bracket(
+    state: Secant, lam: float, p: float, error: float
+) -> tuple[float | None, float | None]:
+    """The bracket, narrowed by a sign that is certain."""
+    below, above = state.below, state.above
+    if p > error and (above is None or lam < above):
+        above = lam
+    if p < -error and (below is None or lam > below):
+        below = lam
+    if below is not None and above is not None and below >= above:
+        # f' changes sign more than once: keep the bracket that this iterate opens.
+        return (None, above) if p > 0 else (below, None)
+    return below, above
+
+
+def _curved(fresh: Secant, before: Secant) -> Secant:
+    """The state with the secant through the last two iterates, and how much it is bent."""
+    lam, p = _known(fresh.lam), _known(fresh.hypergrad)
+    was, slope_was = _known(before.lam), _known(before.hypergrad)
+    change = p - slope_was
+    slope, middle = change / (lam - was), (lam + was) / 2
     if fresh.below is not None and fresh.above is not None:
         width = fresh.above - fresh.below
         if width < 0.25 and not abs(p) <= 2 * width * slope:
@@ -129,18 +193,23 @@ def observe(
             # newer end stays.
             fresh = replace(fresh, below=None) if p > 0 else replace(fresh, above=None)
     # A difference of p that is all error says nothing of the curvature.
-    if not (slope > 0 and abs(change) > error + state.error):
+    if not (slope > 0 and abs(change) > fresh.error + before.error):
         return replace(fresh, curvature=None, bend=0.0, slope=None, middle=None)
-    curvature, bend = slope, 0.0
-    if state.slope is not None and state.middle is not None and middle != state.middle:
-        twice = (slope - state.slope) / (middle - state.middle)
-        here = slope + twice * (lam - middle)
-        if 0.3 * slope <= here <= 2 * slope:  # beyond that the three tell more noise than shape
-            curvature, bend = here, twice / 2
+    curvature, bend = _bent(before, slope, middle, lam)
     return replace(fresh, curvature=curvature, bend=bend, slope=slope, middle=middle)
 
 
-def _passed(state: SecantState, lam: float, p: float, error: float, least: float) -> bool:
+def _bent(before: Secant, slope: float, middle: float, lam: float) -> tuple[float, float]:
+    """f'' at λ and half its derivative, by this secant and the one before it."""
+    if before.slope is None or before.middle is None or middle == before.middle:
+        return slope, 0.0
+    twice = (slope - before.slope) / (middle - before.middle)
+    here = slope + twice * (lam - middle)
+    # Beyond that the three tell more noise than shape.
+    return (here, twice / 2) if 0.3 * slope <= here <= 2 * slope else (slope, 0.0)
+
+
+def _passed(state: Secant, lam: float, p: float, error: float, least: float) -> bool:
     if state.lam is None or state.hypergrad is None:
         return False
     step = lam - state.lam
@@ -149,7 +218,7 @@ def _passed(state: SecantState, lam: float, p: float, error: float, least: float
     return state.hypergrad * step < 0 and grown > rise
 
 
-def _again(state: SecantState, value: float, value_error: float) -> SecantState:
+def _again(state: Secant, value: float, value_error: float) -> Secant:
     """The state after a second look at its iterate; what was concluded from a wrong f is undone."""
     if abs(value - state.value) <= value_error + state.value_error:
         return replace(state, backs=0, looks=state.looks + 1)
@@ -168,7 +237,7 @@ def _zero(p: float, curvature: float, bend: float) -> float:
     return -p / curvature if root < 0 else -2 * p / (curvature + math.sqrt(root))
 
 
-def propose(state: SecantState) -> float:
+def proposed(state: Secant) -> float:
     """The next λ, not projected on the domain."""
     assert state.lam is not None and state.hypergrad is not None
     lam, p = state.lam, state.hypergrad
@@ -187,12 +256,3 @@ def propose(state: SecantState) -> float:
             target = min(max(target, low + margin), high - margin) if inside else (low + high) / 2
             target = lam + min(max(target - lam, -state.trust), state.trust)
     return target
-
-
-def trusted(state: SecantState, moved: float, sweeps: int) -> SecantState:
-    """Lengthen or shorten the trust by how many corrections the last step needed."""
-    if sweeps <= 1 and abs(moved) >= 0.99 * state.trust:
-        return replace(state, trust=min(2 * state.trust, 4.0))
-    if sweeps > 3:
-        return replace(state, trust=max(state.trust / 2, 0.25))
-    return state

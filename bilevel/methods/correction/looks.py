@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
-from ..inner import InnerConstants, InnerPoint, Pushable, Swinging, inner_constants
-from ..linalg import CGResult, dot, dots, norm
-from ..outer import OuterPoint
-from ..problem import Problem
-from ..solvers.linesearch import WolfeSearch
-from ..status import Status
+from ...backends import Array, Backend
+from ...inner import InnerConstants, InnerPoint, Pushable, Swinging, inner_constants
+from ...linalg import CGResult, dot, dots, norm
+from ...outer import OuterPoint
+from ...problem import Problem
+from ...solvers.linesearch import WolfeSearch
+from ...status import Status
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
-from ..hypergrad import Metric
-from ..inner import InnerPoint, Preconditioned, Roundable, Rounded
-from ..linalg import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi, norm
-from ..problem import Problem
+from ...backends import Array, Backend
+from ...hypergrad import Metric
+from ...inner import InnerPoint, Preconditioned, Roundable, Rounded
+from ...linalg import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi, norm
+from ...problem import Problem
 from .certified import Wanted
 from .looks import Look
 

@@ -7,13 +7,19 @@ where the values differ by more than their errors.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ..backends import Array, Backend
-from ..domains import Domain
-from ..linalg import dot, norm, two_loops
-from ..problem import Problem
+from ...backends import Array, Backend
+from ...domains import Domain
+from ...linalg import dot, norm, two_loops
+from ...problem import Problem
+from .._protocol import free
+from .estimate import Estimate
+from .rules import PROVEN, Verdict
+from .settled import Beside
 
 
 class Taken(Enum):
@@ -25,7 +31,7 @@ class Taken(Enum):
 
 
 @dataclass(frozen=True)
-class ProjectedState:
+class Projected:
     """What the rule remembers.
 
     Attributes
@@ -42,6 +48,10 @@ class ProjectedState:
         Of ``hypergrad``.
     rejected : int
         Steps taken back since.
+    memory : int
+        How many pairs are kept.
+    theta : float
+        The error of p, as a share of p, with which a corner of D is taken for an end.
     """
 
     trust: float
@@ -52,26 +62,90 @@ class ProjectedState:
     value_error: float = 0.0
     error: float = 0.0
     rejected: int = 0
+    memory: int = 10
+    theta: float = 0.3
+
+    @property
+    def torn(self) -> bool:
+        """Never: the anchor gives way after three steps that fail."""
+        return False
+
+    def observe(self, problem: Problem, lam: Array, seen: Estimate, tol: float) -> Verdict:
+        """Take an iterate in; its gap is what the model of the pairs promises."""
+        size, error, value = seen.norm, seen.error, (seen.corrected, seen.corrected_error)
+        enough, p, backend = tol * abs(seen.value), seen.hypergrad, problem.backend
+        rule, taken = took(self, lam, p, *value, error, backend, enough)
+        undecided, accepted = taken is Taken.UNDECIDED, taken is Taken.ACCEPTED
+        if size + error <= seen.noise:
+            return Verdict(rule, 0.0, size)
+        if seen.free_norm == 0:  # in a corner, and p points outwards as far as is known
+            known = accepted and error <= self.theta * size
+            return Verdict(rule, 0.0 if known else None, size, undecided)
+        target, decrement = proposed(rule, problem.domain, backend)
+        # What the last step gained and the next one promises is to be told from the error of f.
+        (promised,) = backend.scalars(dot(p, lam - target, backend))
+        fallen = promised if self.lam is None else self.value - seen.corrected
+        told = max(min(promised, fallen) / 4, enough)
+        undecided = undecided or (accepted and seen.corrected_error > told)
+        if decrement is None:
+            return Verdict(rule, undecided=undecided)
+        gap = _gap(problem, lam, seen, decrement) if accepted else None
+        ratio = PROVEN * enough / decrement if decrement > 0 else 0.0
+        return Verdict(rule, gap, max(seen.free_norm * (math.sqrt(ratio) - 1), 0.0), undecided)
+
+    def settled(self, seen: Estimate, gap: float, tol: float) -> bool:
+        """Where the iterate before agrees: the pairs see the curvature along the last steps alone.
+
+        In a corner of D there is no curvature to see.
+        """
+        return seen.free_norm == 0 or gap <= 100 * tol
+
+    def beside(self, looks: Sequence[Beside]) -> Projected:
+        """As it is: its model is of pairs."""
+        return self
+
+    def propose(self, problem: Problem) -> Array:
+        """The step of projected L-BFGS, no longer than trusted."""
+        return proposed(self, problem.domain, problem.backend)[0]
+
+    def stepped(self, moved: float, sweeps: int) -> Projected:
+        """As it is: the trust follows from whether steps are taken back."""
+        return self
 
 
-def observe(
-    state: ProjectedState,
+def _gap(problem: Problem, lam: Array, seen: Estimate, decrement: float) -> float:
+    """The promised decrease with the error of p, and without tangents no less than the fall."""
+    gap = decrement * (1 + seen.error / seen.free_norm) ** 2
+    if seen.has_tangents:
+        return gap
+    return max(gap, fall(lam, seen.hypergrad, seen.error, problem))
+
+
+def took(
+    state: Projected,
     lam: Array,
     p: Array,
     value: float,
     value_error: float,
     error: float,
     backend: Backend,
-    memory: int,
     equal: float = 0.0,
-) -> tuple[ProjectedState, Taken]:
+) -> tuple[Projected, Taken]:
     """Take in an iterate, or say that it has to be taken back.
 
     Values that differ by no more than ``equal`` are taken for equal. Where the errors of the values
     are larger than what would tell them apart the answer is UNDECIDED, and the state that of an
     accepted step only where f has fallen as far as can be told.
     """
-    fresh = ProjectedState(state.trust, state.pairs, lam, p, value, value_error, error)
+    fresh = replace(
+        state,
+        lam=lam,
+        hypergrad=p,
+        value=value,
+        value_error=value_error,
+        error=error,
+        rejected=0,
+    )
     if state.lam is None or state.hypergrad is None:
         return fresh, Taken.ACCEPTED
     s, y = lam - state.lam, p - state.hypergrad
@@ -97,7 +171,7 @@ def observe(
     # A difference of p that is all error says nothing of the curvature. The errors of neighbours
     # mostly cancel in it: with a factor of 1 short steps taught nothing, and stayed short.
     if sy > 1e-8 * yy and sy > 0 and error + state.error < 4 * yy**0.5:
-        fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-memory:])
+        fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-state.memory :])
     grows = taken is Taken.TAKEN_BACK
     return replace(fresh, trust=min(2 * state.trust, 4.0)), Taken.ACCEPTED if grows else taken
 
@@ -120,17 +194,7 @@ def fall(lam: Array, p: Array, error: float, problem: Problem) -> float:
     return slope + error * length
 
 
-def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
-    """1 for the coordinates that a small step along -p changes, 0 for those that D holds."""
-    xp = backend.xp
-    (largest,) = backend.scalars(xp.max(xp.abs(p)))
-    if largest == 0:
-        return xp.zeros_like(p)
-    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
-    return xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
-
-
-def propose(state: ProjectedState, domain: Domain, backend: Backend) -> tuple[Array, float | None]:
+def proposed(state: Projected, domain: Domain, backend: Backend) -> tuple[Array, float | None]:
     """The next λ in D, and the decrease that the model promises (None without a model)."""
     xp = backend.xp
     lam, p = state.lam, state.hypergrad

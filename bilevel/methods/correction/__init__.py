@@ -1,0 +1,34 @@
+"""One correction of x, q and the tangents, and what is proven of p after it.
+
+Path following is made of such corrections, and the bounds of the iterate that any method returns
+are as sharp as one more makes them.
+"""
+
+from .certified import Proof, Wanted, provable_at, prove, proven
+from .kept import FORMED, Formed, Pairs, Sketch, plain, preconditioner, rounded_point
+from .looks import Look, Solved, Turn, ahead, corrected, look_at, turned, walk
+from .reported import sharpened
+
+__all__ = [
+    "FORMED",
+    "Formed",
+    "Look",
+    "Pairs",
+    "Proof",
+    "Sketch",
+    "Solved",
+    "Turn",
+    "Wanted",
+    "ahead",
+    "corrected",
+    "look_at",
+    "plain",
+    "preconditioner",
+    "provable_at",
+    "prove",
+    "proven",
+    "rounded_point",
+    "sharpened",
+    "turned",
+    "walk",
+]

@@ -1,0 +1,5 @@
+"""Path following, the default method."""
+
+from .following import PathFollowing
+
+__all__ = ["PathFollowing"]

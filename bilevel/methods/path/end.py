@@ -1,0 +1,147 @@
+"""The end of a run: whether little is left, as far as is known, proven and seen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ...hypergrad import whitened_bounds
+from ...problem import Problem
+from ...status import Status
+from .._protocol import bends_down, free
+from ..correction import Wanted
+from .estimate import Estimate
+from .settled import Beside, Left, beside, confirmed, decrease_left
+from .state import PathState, Work
+
+#: Ends of a solve that say its errors are not known, so that no run converges by them.
+_BLIND = (Status.NEGATIVE_CURVATURE, Status.STALLED)
+
+#: How much nearer than usual a look is of use before rounding hides what it would show.
+_NEAREST = 3e-5
+
+
+def small(state: PathState, work: Work) -> bool:
+    """Whether the decrease that is left is within the tolerance, as far as the rule knows."""
+    seen, gap = work.estimate, work.verdict.gap
+    enough = state.tol * abs(seen.value)
+    if state.tol == 0 or gap is None or gap > enough or seen.lost(state.tol):
+        return False
+    # The model that is returned has to be as good as its λ: what the last correction of x
+    # would do to g, to first order, is small too.
+    if not abs(seen.value - seen.corrected) <= enough:
+        return False
+    # Neither p nor the correction says anything of the model where g is flat: there it has to
+    # be a minimum of h by itself.
+    loose = seen.decrement > 1e-3 * state.tol * seen.inner_value
+    if seen.flat and work.moved and loose:
+        return False
+    return state.rule.settled(seen, state.gap, state.tol)
+
+
+def ended(problem: Problem, tol: float, work: Work) -> Wanted | None:
+    """Prove that little is left, where it can be proven, and look whether it is so.
+
+    The answer is what the next correction is to do for that; None where there is no more to do,
+    the verdict and the status being what they are.
+    """
+    again = _for_the_proof(problem, work)
+    if again is not None:
+        return again
+    (left, looks), enough = _left(problem, work), tol * abs(work.estimate.value)
+    unknown = left.least <= enough < left.most
+    nearer = work.near > _NEAREST and not work.last
+    if unknown and nearer and (left.seen <= enough or work.near < 1):
+        # The looks cannot tell a flat valley from an end: more precise q and t will.
+        work.near *= 0.1
+        return replace(work.wanted, adjoint=0.1 * work.wanted.adjoint)
+    rule = work.verdict.rule
+    work.verdict = replace(work.verdict, rule=rule.beside(looks) if looks else rule, gap=left.most)
+    if unknown and left.seen <= enough and work.near <= _NEAREST:
+        work.status = Status.STALLED
+    elif left.most <= enough:
+        work.status = _status(problem, work)
+    return None
+
+
+def _for_the_proof(problem: Problem, work: Work) -> Wanted | None:
+    """What another correction needs for the proof that p is small; None where it won't help."""
+    look, allowed = work.look, work.verdict.allowed
+    if work.certify and not work.proves(allowed):
+        few = whitened_bounds(problem, look.point, look.outer, look.p)
+        work.bounds = work.bounds.and_of(few)
+    if not work.provable or work.proves(allowed) or work.last:
+        return None
+    work.rounded = False
+    if work.proof is None and work.sketch is not None:
+        work.sketch = work.sketch.proven(look, problem.backend)
+    return work.goal or Wanted(0.1, 0.5 * work.wanted.adjoint)
+
+
+def _status(problem: Problem, work: Work) -> Status:
+    """What an iterate is with so little left: CONVERGED, or what speaks against it."""
+    seen = work.estimate
+    if seen.rounded:
+        return Status.STALLED
+    if seen.cg_status in _BLIND:
+        return seen.cg_status
+    down = bends_down(problem, work.look.point)
+    return Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
+
+
+def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
+    """What is left to gain by the curvature at the iterate, and the looks that have shown it.
+
+    Without tangents, and where D leaves no room to look, it is what the rule said, and no look.
+    """
+    seen, gap, look = work.estimate, work.verdict.gap, work.look
+    assert gap is not None
+    said = Left(gap, gap, gap)
+    if not look.has_tangents or (seen.free_norm == 0 and not seen.flat):
+        return said, []
+    p, axes = _axes(problem, work)
+    looks = _looks(problem, work, p, axes, gap)
+    if len(looks) < len(axes):
+        return said, []
+    if seen.flat and all(abs(c) <= 4 * seen.noise for b in looks for c in b.change):
+        return Left(0.0, 0.0, 0.0), []  # beside it too: f does not depend on λ here
+    known = looks
+    if [b.axis for b in work.looks] == axes:
+        known = [confirmed(now, was) for now, was in zip(looks, work.looks, strict=True)]
+    work.looks = looks
+    return decrease_left(problem, look.point.lam, p, seen.error, known), looks
+
+
+def _axes(problem: Problem, work: Work) -> tuple[tuple[float, ...], list[int]]:
+    """p, and the coordinates that D leaves free: all of them where p says nothing."""
+    look, backend = work.look, problem.backend
+    inside = free(look.point.lam, look.p, problem.domain, backend)
+    m = int(look.p.shape[0])
+    host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
+    return host[:m], [j for j in range(m) if work.estimate.flat or host[m + j] != 0]
+
+
+def _looks(
+    problem: Problem, work: Work, p: tuple[float, ...], axes: list[int], gap: float
+) -> list[Beside]:
+    """A look beside the iterate for each axis, up to the first that has no room in D."""
+    seen, looks = work.estimate, []
+    least = float(problem.backend.xp.finfo(work.look.p.dtype).eps) ** 0.4
+    for j in axes:
+        step = math.copysign(max(work.near * _probe(seen, gap, p[j]), least), -p[j])
+        found = beside(problem, work.look, work.rhs, seen.errors, j, step)
+        if found is None:
+            break
+        looks.append(found)
+    return looks
+
+
+def _probe(estimate: Estimate, gap: float, p: float) -> float:
+    """How far beside λ to look: twice the Newton step, and so far that p changes by its error.
+
+    The curvature is the one by which the decrease ``gap`` is left.
+    """
+    size = estimate.free_norm + estimate.error
+    if not gap > 0 or not size > 0:
+        return 0.05
+    return min(max(4 * gap * (abs(p) + 4 * estimate.error) / size**2, 1e-3), 0.5)
