@@ -229,7 +229,7 @@ class HOAG:
         at = self._solve(problem, state, tol)  # (i), (ii), (iii)
         converged = False
         if at.fires(state.tol):
-            at, converged = self._confirm(problem, lam, at, state.tol)
+            at, converged = self._confirm(problem, lam, at, state.tol, tol)
         rule, accepted = (
             (self.step_rule.first(at.value, at.norm, lam.shape[0], tol), True)
             if state.rule is None
@@ -281,12 +281,13 @@ class HOAG:
         return _Iterate.of(problem, inner, found)
 
     def _confirm(
-        self, problem: Problem, lam: Array, at: _Iterate, tol: float
+        self, problem: Problem, lam: Array, at: _Iterate, tol: float, epsilon: float
     ) -> tuple[_Iterate, bool]:
         """Solve on at the same λ until p has settled; whether it is still small then.
 
         A p from a loose x and q may vanish where ∇f does not. Ten times more precise solves have
-        to agree with it to ``tol`` f, unless a proven bound says as much.
+        to agree with it to ``tol`` f, unless a proven bound says as much. None is looser than ε_k,
+        which rounding may have kept the first from.
         """
         backend = problem.backend
         for _ in range(_CONFIRMATIONS):
@@ -304,9 +305,9 @@ class HOAG:
                 min_iter=1,
                 max_iter=self.max_inner,
             )
-            goal = 0.1 * (at.found.residual or 0.0)
+            goal = 0.1 * (at.found.residual or 0.0) or at.finer()
             found = self.hypergradient(
-                problem, inner, tol=goal or at.finer(), start=at.found.adjoint
+                problem, inner, tol=min(goal, epsilon), start=at.found.adjoint
             )
             at = _Iterate.of(problem, inner, found, before)
             (change,) = backend.scalars(norm(found.value - before.found.value, backend))

@@ -15,7 +15,7 @@ from ._protocol import (
 )
 from .functions import FunctionOuter, OuterDerivatives, from_autodiff, from_functions
 from .gcv import GCV, gcv
-from .held_out import HeldOut, held_out
+from .held_out import HeldOut, HeldOutLoss, held_out
 from .kernel import KernelPredictor, held_out_kernel
 from .marginal_likelihood import MarginalLikelihood, marginal_likelihood
 from .mlp import MLPPredictor, held_out_mlp
@@ -28,6 +28,7 @@ __all__ = [
     "CurvedRounded",
     "FunctionOuter",
     "HeldOut",
+    "HeldOutLoss",
     "KernelPredictor",
     "LinearPredictor",
     "MLPPredictor",

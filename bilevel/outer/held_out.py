@@ -19,10 +19,10 @@ from ._protocol import OuterConstants, OuterRounding
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Sum of the losses of the held-out rows, as in the paper (section 4).
+class HeldOutLoss:
+    """Sum of the losses of the held-out rows, as in the paper (section 4), of any predictor.
 
-    Build it with :func:`held_out`, which checks its input.
+    Build it with :func:`held_out_kernel` or :func:`held_out_mlp`, which check their input.
 
     Attributes
     ----------
@@ -43,39 +43,11 @@ class HeldOut:
     sample_weight: Array | None = None
 
     @property
-    def design(self) -> Design:
-        """The held-out rows of a linear model."""
-        if not isinstance(self.predictor, LinearPredictor):
-            raise AttributeError(f"A {type(self.predictor).__name__} has no design matrix.")
-        return self.predictor.design
-
-    @property
-    def n_rows(self) -> int:
-        return self.predictor.n_rows
-
-    @property
     def passes(self) -> float:
         return self.predictor.passes
 
     def at(self, x: Array, lam: Array) -> HeldOutPoint:
-        linear = isinstance(self.predictor, LinearPredictor)
-        return (LinearHeldOutPoint if linear else HeldOutPoint)(self, x, lam)
-
-    def rows(self, index: HostIndex) -> HeldOut:
-        """The criterion of these rows, to stand for all; its passes count as their share.
-
-        ``index`` is on the host, shape (k,); the losses are taken n / k times.
-        """
-        backend, s, n = self.predictor.backend, self.sample_weight, self.predictor.n_rows
-        factor = n / max(len(index), 1)
-        shape = (n, *(1,) * len(self.loss.output_shape))
-        weights = backend.xp.ones(shape, dtype=self.predictor.dtype, device=backend.device)
-        return replace(
-            self,
-            predictor=LinearPredictor(part_of(self.design, index)),
-            y=take_rows(self.y, index, backend),
-            sample_weight=factor * take_rows(weights if s is None else s, index, backend),
-        )
+        return HeldOutPoint(self, x, lam)
 
     def weigh(self, rows: Array) -> Array:
         return weigh(self.sample_weight, rows)
@@ -108,10 +80,48 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class HeldOut(HeldOutLoss):
+    """The same of a linear model, where some rows can stand for all.
+
+    Build it with :func:`held_out`, which checks its input.
+    """
+
+    predictor: LinearPredictor
+
+    @property
+    def design(self) -> Design:
+        """The held-out rows."""
+        return self.predictor.design
+
+    @property
+    def n_rows(self) -> int:
+        return self.predictor.n_rows
+
+    def at(self, x: Array, lam: Array) -> LinearHeldOutPoint:
+        return LinearHeldOutPoint(self, x, lam)
+
+    def rows(self, index: HostIndex) -> HeldOut:
+        """The criterion of these rows, to stand for all; its passes count as their share.
+
+        ``index`` is on the host, shape (k,); the losses are taken n / k times.
+        """
+        backend, s, n = self.predictor.backend, self.sample_weight, self.predictor.n_rows
+        factor = n / max(len(index), 1)
+        shape = (n, *(1,) * len(self.loss.output_shape))
+        weights = backend.xp.ones(shape, dtype=self.predictor.dtype, device=backend.device)
+        return replace(
+            self,
+            predictor=LinearPredictor(part_of(self.design, index)),
+            y=take_rows(self.y, index, backend),
+            sample_weight=factor * take_rows(weights if s is None else s, index, backend),
+        )
+
+
+@dataclass(frozen=True)
 class HeldOutPoint(PredictedPoint):
     """The held-out loss at (x, λ)."""
 
-    outer: HeldOut
+    outer: HeldOutLoss
 
     @cached_property
     def _losses(self) -> Array:
@@ -147,6 +157,8 @@ class HeldOutPoint(PredictedPoint):
 class LinearHeldOutPoint(HeldOutPoint):
     """The same for a linear model, whose curvature is G = Xᵀ S ℓ'' X."""
 
+    outer: HeldOut
+
     @cached_property
     def _curvature(self) -> Array:
         outer, backend = self.outer, self.outer.predictor.backend
@@ -160,10 +172,8 @@ class LinearHeldOutPoint(HeldOutPoint):
 
     @property
     def _reach(self) -> Reach | None:
-        predictor = self.outer.predictor
-        if not isinstance(predictor, LinearPredictor) or not predictor.reach.proven:
-            return None
-        return predictor.reach
+        reach = self.outer.predictor.reach
+        return reach if reach.proven else None
 
     @cached_property
     def _rounded_rows(self) -> RowRounding:

@@ -10,7 +10,7 @@ from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_kernel_weights
 from ..linalg import dot, norm
 from ..losses import LOSS, Loss
 from ._rows import RowsPredictor, check_rows, refuse_other_models
-from .held_out import HeldOut
+from .held_out import HeldOutLoss
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def held_out_kernel(
     loss: Loss,
     *,
     sample_weight: Array | None = None,
-) -> HeldOut:
+) -> HeldOutLoss:
     """Build the held-out loss of kernel ridge regression.
 
     Parameters
@@ -110,4 +110,4 @@ def held_out_kernel(
     if tuple(y.shape) != expected:
         raise ValueError(f"y_val must have shape {expected}, got {tuple(y.shape)}.")
     labels = loss.encode(y, backend, model.dtype, "y_val")
-    return HeldOut(KernelPredictor(model, X), labels, loss, weights)
+    return HeldOutLoss(KernelPredictor(model, X), labels, loss, weights)

@@ -10,7 +10,7 @@ from ..inner.mlp import MLP
 from ..linalg import norm
 from ..losses import LOSS, Loss
 from ._rows import RowsPredictor, check_rows, refuse_other_models
-from .held_out import HeldOut
+from .held_out import HeldOutLoss
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MLPPrediction:
         return self.predictor.backend.xp.zeros_like(self.lam)
 
 
-def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> HeldOut:
+def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> HeldOutLoss:
     """Build the held-out loss of a multilayer perceptron.
 
     Parameters
@@ -93,4 +93,4 @@ def held_out_mlp(model: MLP, X: Array, y: Array, loss: Loss | None = None) -> He
     expected = (X.shape[0], model.network.sizes[-1])
     if tuple(labels.shape) != expected:
         raise ValueError(f"y_val must encode to shape {expected}, got {tuple(labels.shape)}.")
-    return HeldOut(MLPPredictor(model, X), labels, loss)
+    return HeldOutLoss(MLPPredictor(model, X), labels, loss)

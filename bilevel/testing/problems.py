@@ -186,6 +186,26 @@ def quadratic(
     )
     _DTYPE(dtype, "dtype")
     rng = np.random.default_rng([seed, p, m])
+    parts = _quadratic_parts(rng, p, m, condition, scaling, kind)
+    outer_parts = _criterion_parts(rng, p, m, coupled)
+    domain = Box(-2.0, 2.0) if domain is None else domain
+    return quadratic_from(
+        parts,
+        outer_parts,
+        weight=0.5 if coupled else 0.0,
+        domain=domain,
+        lam=draw_lam(rng, m, domain, dtype) if lam is None else lam,
+        backend=backend,
+        dtype=dtype,
+        name=f"quadratic {kind}, seed={seed}, p={p}, m={m}, condition {condition:.2g}, "
+        f"scaling {scaling:.2g}, {'coupled, ' if coupled else ''}{domain}",
+    )
+
+
+def _quadratic_parts(
+    rng: np.random.Generator, p: int, m: int, condition: float, scaling: float, kind: str
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The arrays of h."""
     spectrum = np.geomspace(1 / condition, 1, p) if p > 1 else np.ones(1)
     basis = np.linalg.qr(rng.standard_normal((p, p)))[0]
     stretch = np.geomspace(1, scaling, p)[rng.permutation(p)] ** 0.5
@@ -197,32 +217,25 @@ def quadratic(
         groups[np.arange(p), rng.permutation(owner)] = 1
     else:
         slope = rng.standard_normal((p, m)) / p**0.5
-    parts = {
+    return {
         "matrix": (matrix + matrix.T) / 2,
         "offset": rng.standard_normal(p) * stretch,
         "slope": slope,
         "groups": groups,
     }
+
+
+def _criterion_parts(
+    rng: np.random.Generator, p: int, m: int, coupled: bool
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The arrays of g."""
     n = max(p, 2)
-    outer_parts = {
+    return {
         "matrix": rng.standard_normal((n, p)) / n**0.5,
         "target": rng.standard_normal(n),
         "coupling": rng.standard_normal((m, p)) / p if coupled else np.zeros((m, p)),
         "center": rng.standard_normal(m),
     }
-    weight = 0.5 if coupled else 0.0
-    domain = Box(-2.0, 2.0) if domain is None else domain
-    return quadratic_from(
-        parts,
-        outer_parts,
-        weight=weight,
-        domain=domain,
-        lam=draw_lam(rng, m, domain, dtype) if lam is None else lam,
-        backend=backend,
-        dtype=dtype,
-        name=f"quadratic {kind}, seed={seed}, p={p}, m={m}, condition {condition:.2g}, "
-        f"scaling {scaling:.2g}, {'coupled, ' if coupled else ''}{domain}",
-    )
 
 
 def quadratic_from(

@@ -152,7 +152,7 @@ class FaultyObjective(Faulty):
             return self.faults["at"](self.right, x, lam, *carry)
         point = self.right.at(x, lam, *carry)
         spoilt = Faulty(point, self.faults, inner=self)
-        spoilt.__dict__["ray"] = lambda d: StraightRay(spoilt, d)
+        spoilt.__dict__["ray"] = lambda d, pushed=None: StraightRay(spoilt, d)
         return spoilt
 
     def constants(self, *lam: Any) -> Any:
@@ -268,7 +268,7 @@ FAULTS: dict[str, tuple[Any, str, str]] = {
         lambda: inner_fault(
             each_weight(),
             cross_jvp=lambda pt: lambda d: pt.cross_jvp(d * np.exp(-pt.lam)),
-            cross_vjp=lambda pt: lambda q: np.exp(-pt.lam) * pt.cross_vjp(q),
+            cross_vjp=lambda pt: lambda q: (np.exp(-pt.lam) * pt.cross_vjp(q).T).T,
             constants=lambda right: replace(right, cross_lipschitz=None),
         ),
         "inner.cross_jvp",
@@ -427,7 +427,7 @@ def test_a_missing_chain_rule_shows_at_zero_too() -> None:
     problem = inner_fault(
         known,
         cross_jvp=lambda pt: lambda d: pt.cross_jvp(d * np.exp(-pt.lam)),
-        cross_vjp=lambda pt: lambda q: np.exp(-pt.lam) * pt.cross_vjp(q),
+        cross_vjp=lambda pt: lambda q: (np.exp(-pt.lam) * pt.cross_vjp(q).T).T,
     )
     report = check_problem(problem, 0.0)
     assert any("chain rule" in str(finding) for finding in report.findings)

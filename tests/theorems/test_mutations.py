@@ -375,7 +375,9 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     ),
     "μ twenty times too large": attribute(linear_module.LinearModel, "constants", inflated_mu),
     "stop at ‖∂_x h‖ ≤ ε": several(
-        attribute(hoag, "solve", loose_solve), attribute(theorems, "solve", loose_solve)
+        attribute(hoag, "solve", loose_solve),
+        attribute(theorems.inner, "solve", loose_solve),
+        attribute(theorems.hypergradients, "solve", loose_solve),
     ),
     "bound a hundredth": attribute(surrogate, "hypergradient_bound", scaled(0.01)),
     "bound without the residual": attribute(

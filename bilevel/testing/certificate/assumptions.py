@@ -15,7 +15,7 @@ from ...methods.hoag import FixedStep
 from ...outer import FunctionOuter, OuterConstants
 from ...status import Status
 from .._probe import Probe, lanczos, length
-from ..check.report import CheckReport
+from ..check.report import CheckReport, Finding
 from .model import Clause, Mark
 from .run import Run, fit, neighbours
 
@@ -236,11 +236,23 @@ def regular(run: Run, report: CheckReport) -> Clause:
 def derivatives(report: CheckReport) -> Clause:
     """The derivatives are those of h and g."""
     statement = "the derivatives are those of h and g"
-    wrong = [finding for finding in report.findings if "constants()" not in finding.what]
+    found = [finding for finding in report.findings if "constants()" not in finding.what]
+    wrong = [finding for finding in found if finding.finite or _finite(report, finding)]
     figures = {"checks": float(len(report.checked)), "wrong": float(len(wrong))}
     if wrong:
         return Clause("derivatives", statement, Mark.VIOLATED, str(wrong[0]), figures)
+    if found:
+        return Clause("derivatives", statement, Mark.ASSUMED, str(found[0]), figures)
     return Clause("derivatives", statement, Mark.BOUNDED, "against differences", figures)
+
+
+def _finite(report: CheckReport, finding: Finding) -> bool:
+    """Whether the function itself is finite where its derivative is not: then that is wrong.
+
+    A function that is NaN, as one that has lost all its digits may be, has no derivatives there.
+    """
+    side = finding.what.partition(".")[0]
+    return all(other.finite or other.what != f"{side}.value" for other in report.findings)
 
 
 def bounded(run: Run) -> Clause:

@@ -67,15 +67,15 @@ def _result(run: Run) -> Iterator[str]:
     if end is None:
         yield "λ* is the λ of no record"
         return
-    nothing = math.isnan(result.fun) and math.isnan(end.value) and not result.success
-    if result.fun != end.value and not nothing:  # NaN too
+    nothing = math.isnan(end.value) and not result.success
+    if result.fun != end.value and not (nothing and math.isnan(result.fun)):
         yield f"fun is {result.fun!r} but record {end.k}, of the same λ, has {end.value!r}"
     if not run.same_slope(end):
         yield f"jac is not the hypergradient of record {end.k}, which has the same λ"
     best = result.best
     if best is None:
         yield "the result names no best record"
-    elif best.k != end.k or best.value != end.value:
+    elif best.k != end.k or not (best.value == end.value or (nothing and math.isnan(best.value))):
         yield f"best is record {best.k} but the result is record {end.k}"
 
 

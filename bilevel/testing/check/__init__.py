@@ -15,7 +15,24 @@ import numpy as np
 from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
-from . import constants, derivatives, preconditioned, purity, structure
+from . import (
+    bounds,
+    constants,
+    counters,
+    cross,
+    curved,
+    designs,
+    gradients,
+    hessian,
+    losses,
+    members,
+    preconditioned,
+    purity,
+    samples,
+    shortened,
+    starts,
+    turning,
+)
 from .places import SIZES, Place, Window, place
 from .report import Book, CheckReport, Finding
 
@@ -40,10 +57,16 @@ def check_problem(
     ``cross_vjp`` as the adjoint of ``cross_jvp``; the Hessian is symmetric, and the products are
     linear; blocks of directions, ``diag``, ``cross_norm``, ``ray``, ``carry``, ``push`` and
     ``pull`` agree with the rest; a ``preconditioner`` is symmetric and positive, leaves its
-    argument alone, and has M⁻¹H ⪰ I; ``grad_x`` and ``grad_lam`` of the criterion against
+    argument alone, and has M⁻¹H ⪰ I; bounds of rounding are bounds, and none is refuted; ``swing``
+    and ``leverage`` allow for what H does; ``grad_x`` and ``grad_lam`` of the criterion against
     differences of its value. The same derivatives, along one random direction each, at λ drawn over
     all of D and x from tiny to far beyond the solution; and that no declared constant is refuted by
     a search for the worst point and direction there.
+
+    Besides, where they are offered: the mean over disjoint ``rows`` is the whole, at their share of
+    the cost; ``start`` is an x of the problem, the same each time; ``remark`` is a sentence or
+    None; counters don't run backwards; a design counts each product, multiplies as its rows and
+    columns do, and keeps to ``longest_row``; a loss keeps to its bounds.
 
     Steps are measured in the curvature of h, so that features of unlike scales are asked alike; a
     λ on the boundary of D is moved inside by a step, so that no function is asked beyond it.
@@ -85,6 +108,7 @@ def check_problem(
     if x is None:
         size = int(np.prod(problem.inner.x_shape))
         x_host = np.random.default_rng(seed).standard_normal(size)
+        x_host = members.within_reach(Probe(problem, 0.0 * x_host, lam_host), x_host)
     else:
         x_host = np.array(problem.backend.to_numpy(problem.x(x, "x")), np.float64).reshape(-1)
     return examine(problem, lam_host, x_host, seed, everywhere=True)
@@ -94,13 +118,13 @@ def examine(
     problem: Problem, lam: Vector, x: Vector, seed: int, *, everywhere: bool = False
 ) -> CheckReport:
     """Check at (x, λ) and near it; elsewhere in D and at x of other sizes only if asked for."""
-    before = problem.inner.passes + problem.outer.passes
+    before = counters.spent(problem)
     book = Book(np.random.default_rng(seed))
     tour = _Tour(problem, x, lam, Window.of(problem, lam), book)
     with np.errstate(all="ignore"):  # what is not finite is reported, not warned of
         tour.go(everywhere)
-    spent = problem.inner.passes + problem.outer.passes - before
-    return CheckReport(tuple(book.findings), tuple(book.notes), tuple(book.checked), spent)
+    cost = counters.spent(problem) - before
+    return CheckReport(tuple(book.findings), tuple(book.notes), tuple(book.checked), cost)
 
 
 @dataclass(frozen=True)
@@ -118,7 +142,8 @@ class _Tour:
         here = Probe(self.problem, self.x, window.inside(self.lam))
         away = 0.3 * rng.standard_normal(here.p) * (1 + length(self.x)) / here.p**0.5
         shifted = window.inside(self.lam + rng.uniform(0.25, 0.5, self.lam.shape))
-        there = Probe(self.problem, self.x + away, shifted)
+        from_here = Probe(self.problem, self.x, shifted)
+        there = from_here.moved(members.within_reach(from_here, away))
         places: list[Place] = []
         for name, probe in (("the given point", here), ("a point near it", there)):
             self._attempt(name, self._arrive, probe, places)
@@ -139,7 +164,7 @@ class _Tour:
 
     def _arrive(self, probe: Probe, places: list[Place]) -> None:
         """A place to check in full, where all is finite there."""
-        if structure.finite(probe, self.book):
+        if members.finite(probe, self.book):
             places.append(place(probe, self.window, self.book.place, self.book.rng))
 
     def _full(self, places: list[Place], everywhere: bool) -> None:
@@ -150,29 +175,44 @@ class _Tour:
         purity.precise(self.problem, found, book)
         for at, noise in zip(places, found, strict=True):
             self._attempt(at.name, self._all, at, noise, everywhere or at is places[0])
+        if everywhere:
+            self._attempt(places[0].name, self._beside, places[0])
 
     def _all(self, at: Place, noise: dict[str, purity.Noise], thorough: bool) -> None:
         book, rng = self.book, self.book.rng
         three = [at.along(at.direction(rng)) for _ in range(3)]
-        derivatives.inner_gradient(at, book, noise["inner.value"].level, three)
-        structure.hessian_structure(at, book)
-        structure.cross_structure(at, book)
+        gradients.inner_gradient(at, book, noise["inner.value"].level, three)
+        hessian.structure(at, book)
+        cross.structure(at, book)
         if book.blames("inner.grad", "inner.value"):
             book.note(
                 "hvp and the cross products are held against differences of grad: check again "
                 "once grad (or value) is right."
             )
         else:
-            derivatives.hessian(at, book, noise["inner.grad"].level, three[:2])
-            derivatives.cross(at, book, noise["inner.grad"].level)
-        structure.consistency(at, book)
+            hessian.hessian(at, book, noise["inner.grad"].level, three[:2])
+            cross.cross(at, book, noise["inner.grad"].level)
+            cross.block(at, book)
+        shortened.consistency(at, book)
         if not book.blames("inner.grad", "inner.hvp"):
             preconditioned.preconditioned(at, book)
         lams = [at.along_lam(at.direction_lam(rng)) for _ in range(3)]
-        derivatives.criterion(at, book, noise["outer.value"].level, three, lams)
+        gradients.criterion(at, book, noise["outer.value"].level, three, lams)
         if not book.blames("outer.grad_x", "outer.value"):
-            structure.curved(at, book, noise["outer.grad_x"].level)
+            curved.curved(at, book, noise["outer.grad_x"].level)
+        if not book.blames("inner.grad", "inner.hvp", "outer.grad_x"):
+            bounds.bounds(at, book, noise)
+            turning.turning(at, constants.stated(at), book)
         self._constants(at, thorough=thorough)
+
+    def _beside(self, at: Place) -> None:
+        """What is no derivative: costs, samples of the rows, starts, remarks, parts of h and g."""
+        counters.counters(at, self.book)
+        designs.designs(at, self.book)
+        losses.losses(at, self.book)
+        samples.samples(at, self.book)
+        starts.start(at, self.book)
+        starts.remark(at, (at.probe.lam, *self.window.corners()), self.book)
 
     def _constants(self, at: Place, *, thorough: bool) -> None:
         constants.noted(at, self.book)
@@ -185,7 +225,7 @@ class _Tour:
         if not self.window.bounded:
             self.book.note("The domain is unbounded: Theorem 2 needs it bounded.")
         for lam in self.window.corners():
-            structure.finite(Probe(self.problem, self.x, lam), self.book)
+            members.finite(Probe(self.problem, self.x, lam), self.book)
 
     def _passing(self) -> None:
         """λ over all of D, x of every size: one direction each; then x alone, very far out."""
@@ -200,28 +240,28 @@ class _Tour:
         for size in (100.0, 1000.0):
             x: Vector = size * rng.standard_normal(self.x.shape)
             probe = Probe(self.problem, x, home)
-            self._attempt("an x far out", structure.overflow, probe, self.book)
+            self._attempt("an x far out", members.overflow, probe, self.book)
 
     def _one(self, lam: Vector, size: float, scaled: bool) -> None:
         """The derivatives along one direction, and the constants, at one more place."""
         book, rng = self.book, self.book.rng
         z: Vector = rng.standard_normal(self.x.shape)
         zero = Probe(self.problem, np.zeros(z.shape), lam)
-        if not structure.finite(zero, book):
+        if not members.finite(zero, book):
             return
         origin = place(zero, self.window, book.place, rng)
         x: Vector = np.multiply(size, origin.metric * z if scaled else z)
         probe = Probe(self.problem, x, lam)
-        if not structure.overflow(probe, book):
+        if not members.overflow(probe, book):
             return
         at = place(probe, self.window, book.place, rng)
         noise = purity.noises(at, rng)
         one, lams = [at.along(at.direction(rng))], [at.along_lam(at.direction_lam(rng))]
         if not book.blames("inner.grad", "inner.value"):
-            derivatives.inner_gradient(at, book, noise["inner.value"].level, one)
+            gradients.inner_gradient(at, book, noise["inner.value"].level, one)
         if not book.blames("inner.grad", "inner.value", "inner.hvp"):
-            derivatives.hessian(at, book, noise["inner.grad"].level, one)
+            hessian.hessian(at, book, noise["inner.grad"].level, one)
         if not book.blames("inner.grad", "inner.value", "inner.cross"):
-            derivatives.cross(at, book, noise["inner.grad"].level, most=1)
-        derivatives.criterion(at, book, noise["outer.value"].level, one, lams)
+            cross.cross(at, book, noise["inner.grad"].level, most=1)
+        gradients.criterion(at, book, noise["outer.value"].level, one, lams)
         self._constants(at, thorough=False)

@@ -46,6 +46,12 @@ class Place:
     def eps(self) -> float:
         return self.probe.eps
 
+    @cached_property
+    def smallest(self) -> float:
+        """The smallest normal number: what underflow may take from each operation."""
+        problem = self.probe.problem
+        return float(problem.backend.xp.finfo(problem.dtype).smallest_normal)
+
     def direction(self, rng: np.random.Generator) -> Vector:
         """A random direction of x of length 1 in the metric."""
         z = rng.standard_normal(self.probe.p)

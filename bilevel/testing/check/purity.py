@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .._probe import Probe, Vector, length
+from .members import Member, direction_of, members
 from .places import Place
 from .report import Book
-from .structure import Member, direction_of, members
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,15 @@ class Noise:
         return self.level / self.size if self.size > 0 else 0.0
 
 
+#: So many close points.
+CLOSE = 7
+
+
+def short(eps: float) -> float:
+    """The way from one of them to the next, in the metric."""
+    return 4e-5 if eps < 1e-10 else 7e-4
+
+
 def noises(place: Place, rng: np.random.Generator, lines: int = 1) -> dict[str, Noise]:
     """The noise of every member: fourth differences of values at seven close points.
 
@@ -111,12 +120,12 @@ def noises(place: Place, rng: np.random.Generator, lines: int = 1) -> dict[str, 
 
 
 def _noises(place: Place, rng: np.random.Generator) -> dict[str, Noise]:
-    tiny = 4e-5 if place.eps < 1e-10 else 7e-4
+    tiny = short(place.eps)
     dx, dlam = place.direction(rng), place.direction_lam(rng)
     v, w = place.direction(rng), place.direction(rng)
     d, e = place.direction_lam(rng), place.direction_lam(rng)
     rows: dict[str, list[Vector]] = {}
-    for i in range(7):
+    for i in range(CLOSE):
         t = i * tiny
         probe = place.probe.moved(t * dx, t * dlam)
         for member in members(probe):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ class Finding:
         A sentence with the numbers.
     cause : str or None
         A likely cause, where the error has the mark of one.
+    finite : bool
+        False where it says that a number is infinite or NaN.
     """
 
     what: str
@@ -37,6 +40,7 @@ class Finding:
     error: float
     message: str
     cause: str | None = None
+    finite: bool = True
 
     def __str__(self) -> str:
         cause = f" Likely cause: {self.cause}." if self.cause else ""
@@ -112,10 +116,32 @@ class Book:
         """Whether one of these members has been found wrong, in whatever respect."""
         return any(finding.what.startswith(members) for finding in self.findings)
 
-    def add(self, what: str, where: str, error: float, message: str, cause: str | None) -> None:
+    def add(
+        self,
+        what: str,
+        where: str,
+        error: float,
+        message: str,
+        cause: str | None,
+        *,
+        finite: bool = True,
+    ) -> None:
         if all(finding.what != what for finding in self.findings):
             place = f"{where} ({self.place})" if where else self.place
-            self.findings.append(Finding(what, place, error, message, cause))
+            self.findings.append(Finding(what, place, error, message, cause, finite))
+
+    @contextmanager
+    def asking(self, what: str, cause: str | None = None) -> Iterator[None]:
+        """Ask for an optional member: whatever it raises is a finding of that name.
+
+        ``cause`` is that of an error of Python itself, as where a property is called or None used.
+        """
+        self.made(what)
+        try:
+            yield
+        except Exception as error:  # whatever a user's function raises
+            known = cause if isinstance(error, (TypeError, AttributeError)) else None
+            self.add(what, "", math.inf, f"it raises {type(error).__name__}: {error}", known)
 
     def compare(
         self,
