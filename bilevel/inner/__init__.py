@@ -1,6 +1,7 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
 from ._protocol import (
+    Bending,
     Inner,
     InnerConstants,
     InnerPoint,
@@ -35,6 +36,7 @@ __all__ = [
     "MLP",
     "RBF",
     "TERM_MEMBERS",
+    "Bending",
     "Curvature",
     "Derivatives",
     "EachL2",

@@ -17,6 +17,7 @@ from ..backends import (
     Array,
     Backend,
     Maybe,
+    check_fields,
     common_dtype,
     dense_backend_of,
     described,
@@ -28,7 +29,8 @@ from ..backends import (
     python_number,
     refuse_matrix_classes,
 )
-from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ..backends.autodiff import Engine, Scalar, products
+from ..linalg import grams
 from ..meter import Passes
 from ._protocol import InnerConstants, Rounding
 from .point import Point
@@ -37,6 +39,7 @@ Origin = Literal["given", "autodiff", "differences"]
 
 ValueAndGrad = Callable[[Array, Array], tuple[Any, Array]]
 Product = Callable[[Array, Array, Array], Array]
+SlopeProduct = Callable[[Array, Array, Array, Array], Array]
 Constants = InnerConstants | Callable[[Array], InnerConstants]
 DeclaredRounding = Callable[[Array, Array, Array], tuple[Any, Any, Any]]
 
@@ -55,6 +58,29 @@ class Derivatives:
     hvp: Origin
     cross_vjp: Origin
     cross_jvp: Origin
+
+
+@dataclass(frozen=True)
+class SlopeProducts:
+    """Second derivatives of qᵀ ∂_x h: functions of (x, λ, q, direction), None where not given.
+
+    Attributes
+    ----------
+    bend : callable or None
+        (∂³_{xxx} h [q]) v, the shape of x.
+    cross_bend : callable or None
+        The numbers qᵀ (∂³_{xxλ_j} h) v, shape (m,).
+    fold : callable or None
+        (qᵀ ∂³_{xλλ} h) d, shape (m,).
+    """
+
+    bend: SlopeProduct | None = None
+    cross_bend: SlopeProduct | None = None
+    fold: SlopeProduct | None = None
+
+    def __post_init__(self) -> None:
+        optional = Maybe(function)
+        check_fields(self, bend=optional, cross_bend=optional, fold=optional)
 
 
 @dataclass(frozen=True)
@@ -80,6 +106,7 @@ class FunctionInner:
     cross_norm: Callable[[Array, Array], Any] | None = None
     declared_rounding: DeclaredRounding | None = None
     declared_start: Array | None = None
+    slope: SlopeProducts = SlopeProducts()
     _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
@@ -116,8 +143,25 @@ class FunctionInner:
         self, name: str, x: Array, lam: Array, direction: Array, shape: tuple[int, ...]
     ) -> Array:
         """One of the given products, checked and counted."""
+        return self._asked(name, getattr(self, name), shape, x, lam, direction)
+
+    def slope_products(
+        self, name: str, at: FunctionPoint, q: Array, D: Array, shape: tuple[int, ...]
+    ) -> Array | None:
+        """Those of several directions along the last axis of D; None where the function is not."""
+        given = getattr(self.slope, name)
+        if given is None:
+            return None
+        found = [
+            self._asked(name, given, shape, at.x, at.lam, q, D[..., i]) for i in range(D.shape[-1])
+        ]
+        return self.backend.xp.stack(found, axis=-1)
+
+    def _asked(
+        self, name: str, product: Callable[..., Array], shape: tuple[int, ...], *arguments: Array
+    ) -> Array:
         self._calls.count_call()
-        result = getattr(self, name)(*lent(self.backend, x, lam, direction))
+        result = product(*lent(self.backend, *arguments))
         return check_result(name, result, shape, self.backend, self.dtype)
 
 
@@ -246,6 +290,16 @@ class FunctionPoint(Point):
     def cross_jvp(self, d: Array) -> Array:
         return self._each(self._cross_jvp, d, (self.inner.n_hyperparameters,))
 
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        found = self.inner.slope_products("bend", self, q, T, self.inner.x_shape)
+        return None if found is None else grams(T, found, self.inner.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        return self.inner.slope_products("cross_bend", self, q, T, tuple(self.lam.shape))
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        return self.inner.slope_products("fold", self, q, D, tuple(self.lam.shape))
+
     def _each(self, product: Callable[[Array], Array], v: Array, shape: tuple[int, ...]) -> Array:
         """Apply a product to one direction, or to each of several along a last axis."""
         if tuple(v.shape) == shape:
@@ -292,6 +346,9 @@ def from_functions(
     cross_norm: Callable[[Array, Array], Any] | None = None,
     rounding: DeclaredRounding | None = None,
     start: Array | None = None,
+    bend: SlopeProduct | None = None,
+    cross_bend: SlopeProduct | None = None,
+    fold: SlopeProduct | None = None,
 ) -> FunctionInner:
     """Build an inner objective h(x, λ) from functions.
 
@@ -329,6 +386,11 @@ def from_functions(
         Where an inner solve without x0 begins, of the shape of x; zeros when omitted. A function
         that is not convex may have a saddle point or a maximum at zero (a network, a product of
         unknowns as in a matrix factorisation), which no gradient leaves: give a random start.
+    bend, cross_bend, fold : callable, optional
+        What the Hessian of f needs (:func:`bilevel.hypergrad.hessian`), the second derivatives of
+        qᵀ ∂_x h: (x, λ, q, v) ↦ (∂³_{xxx} h [q]) v, the shape of x; (x, λ, q, v) ↦ the numbers
+        qᵀ (∂³_{xxλ_j} h) v, shape (m,); (x, λ, q, d) ↦ (qᵀ ∂³_{xλλ} h) d, shape (m,). Unlike the
+        second derivatives of h they don't come from differences where they are omitted.
 
     Returns
     -------
@@ -372,6 +434,7 @@ def from_functions(
         cross_norm,
         rounding,
         start,
+        SlopeProducts(bend, cross_bend, fold),
     )
 
 
@@ -424,21 +487,22 @@ def from_autodiff(
     >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
     array([12., 48.])
     """
-    products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
+    found = products(function(fun, "fun"), engine, dense_backend_of(like=like))
     origin: Origin = "autodiff"
     return _build(
         Derivatives(origin, origin, origin, origin),
         like,
         x_shape,
         n_hyperparameters,
-        products.value_and_grad,
-        products.hvp,
-        products.cross_vjp,
-        products.cross_jvp,
+        found.value_and_grad,
+        found.hvp,
+        found.cross_vjp,
+        found.cross_jvp,
         constants,
         cross_norm,
         rounding,
         start,
+        SlopeProducts(found.bend, found.cross_bend, found.fold),
     )
 
 
@@ -455,6 +519,7 @@ def _build(
     cross_norm: Callable[[Array, Array], Any] | None,
     rounding: DeclaredRounding | None,
     start: Array | None,
+    slope: SlopeProducts,
 ) -> FunctionInner:
     backend = dense_backend_of(like=like)
     dtype = common_dtype(backend, like=like)
@@ -480,6 +545,7 @@ def _build(
         cross_norm,
         rounding,
         _checked_start(start, shape, dtype, backend),
+        slope,
     )
 
 

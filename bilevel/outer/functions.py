@@ -11,21 +11,24 @@ from ..backends import (
     Array,
     Backend,
     Maybe,
+    check_fields,
     common_dtype,
     dense_backend_of,
     described,
     function,
     lent,
 )
-from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ..backends.autodiff import Engine, Scalar, products
 from ..inner.functions import (
     Origin,
+    Product,
     check_result,
     check_value_and_grad,
     difference,
     stated_bound,
     unit_vectors,
 )
+from ..linalg import grams
 from ..meter import Passes
 from ._protocol import OuterConstants, OuterRounding
 
@@ -41,6 +44,29 @@ class OuterDerivatives:
 
 
 @dataclass(frozen=True)
+class OuterProducts:
+    """Second derivatives of g: functions of (x, λ, direction), None where not given.
+
+    Attributes
+    ----------
+    hvp : callable or None
+        ∂²_{xx} g · v, the shape of x.
+    cross_vjp : callable or None
+        (∂²_{xλ} g)ᵀ v, shape (m,).
+    lam_hvp : callable or None
+        ∂²_{λλ} g · d, shape (m,).
+    """
+
+    hvp: Product | None = None
+    cross_vjp: Product | None = None
+    lam_hvp: Product | None = None
+
+    def __post_init__(self) -> None:
+        optional = Maybe(function)
+        check_fields(self, hvp=optional, cross_vjp=optional, lam_hvp=optional)
+
+
+@dataclass(frozen=True)
 class FunctionOuter:
     """An outer criterion from functions; build it with :func:`from_functions`."""
 
@@ -51,6 +77,7 @@ class FunctionOuter:
     derivatives: OuterDerivatives
     declared: OuterConstants
     declared_rounding: DeclaredRounding | None = None
+    products: OuterProducts = OuterProducts()
     _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
 
     @property
@@ -78,6 +105,19 @@ class FunctionOuter:
         result = self.grad_lam(*lent(self.backend, x, lam))
         return check_result("grad_lam", result, tuple(lam.shape), self.backend, self.dtype)
 
+    def second(
+        self, name: str, at: FunctionOuterPoint, D: Array, shape: tuple[int, ...]
+    ) -> Array | None:
+        """Products with the directions along the last axis of D; None where they are not given."""
+        given, found = getattr(self.products, name), []
+        if given is None:
+            return None
+        for i in range(D.shape[-1]):
+            self._calls.count_call()
+            result = given(*lent(self.backend, at.x, at.lam, D[..., i]))
+            found.append(check_result(name, result, shape, self.backend, self.dtype))
+        return self.backend.xp.stack(found, axis=-1)
+
 
 @dataclass(frozen=True)
 class FunctionOuterPoint:
@@ -103,6 +143,16 @@ class FunctionOuterPoint:
     def grad_lam(self) -> Array:
         given = self.outer.evaluate_grad_lam(self.x, self.lam)
         return self._differences() if given is None else given
+
+    def gram(self, T: Array) -> Array | None:
+        found = self.outer.second("hvp", self, T, tuple(self.x.shape))
+        return None if found is None else grams(T, found, self.outer.backend)
+
+    def cross_gram(self, T: Array) -> Array | None:
+        return self.outer.second("cross_vjp", self, T, tuple(self.lam.shape))
+
+    def fold(self, D: Array) -> Array | None:
+        return self.outer.second("lam_hvp", self, D, tuple(self.lam.shape))
 
     def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """As declared; of functions that say nothing nothing is known."""
@@ -133,6 +183,9 @@ def from_functions(
     grad_lam: Callable[[Array, Array], Array] | None = None,
     constants: OuterConstants | None = None,
     rounding: DeclaredRounding | None = None,
+    hvp: Product | None = None,
+    cross_vjp: Product | None = None,
+    lam_hvp: Product | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion g(x, λ) from functions.
 
@@ -153,6 +206,10 @@ def from_functions(
     rounding : callable, optional
         (x, λ) ↦ three numbers: how far the computed g, ∂_x g and ∂_λ g may be from what they are,
         in norm. Without it nothing is proven.
+    hvp, cross_vjp, lam_hvp : callable, optional
+        What the Hessian of f needs (:func:`bilevel.hypergrad.hessian`): (x, λ, v) ↦ ∂²_{xx} g · v,
+        the shape of x; (x, λ, v) ↦ (∂²_{xλ} g)ᵀ v, shape (m,); (x, λ, d) ↦ ∂²_{λλ} g · d,
+        shape (m,). They don't come from differences where they are omitted.
 
     Returns
     -------
@@ -175,7 +232,8 @@ def from_functions(
     """
     origin: Origin = "differences" if grad_lam is None else "given"
     found = OuterDerivatives("given", origin)
-    return _build(found, like, value_and_grad, grad_lam, constants, rounding)
+    second = OuterProducts(hvp, cross_vjp, lam_hvp)
+    return _build(found, like, value_and_grad, grad_lam, constants, rounding, second)
 
 
 def from_autodiff(
@@ -212,14 +270,15 @@ def from_autodiff(
     >>> g.at(np.ones(2), np.zeros(1)).grad_lam
     array([1.])
     """
-    products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
+    found = products(function(fun, "fun"), engine, dense_backend_of(like=like))
     return _build(
         OuterDerivatives("autodiff", "autodiff"),
         like,
-        products.value_and_grad,
-        products.grad_lam,
+        found.value_and_grad,
+        found.grad_lam,
         constants,
         rounding,
+        OuterProducts(found.hvp, found.cross_vjp, found.lam_hvp),
     )
 
 
@@ -230,6 +289,7 @@ def _build(
     grad_lam: Callable[[Array, Array], Array] | None,
     constants: OuterConstants | None,
     rounding: DeclaredRounding | None,
+    second: OuterProducts,
 ) -> FunctionOuter:
     backend = dense_backend_of(like=like)
     dtype = common_dtype(backend, like=like)
@@ -238,4 +298,6 @@ def _build(
     if not (constants is None or isinstance(constants, OuterConstants)):
         raise TypeError(f"constants must be OuterConstants, got {described(constants)}.")
     declared = OuterConstants() if constants is None else constants
-    return FunctionOuter(backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding)
+    return FunctionOuter(
+        backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding, second
+    )
