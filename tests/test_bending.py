@@ -31,6 +31,7 @@ from bilevel.inner import (
     kernel_ridge,
     linear_model,
 )
+from bilevel.inner.linear import LinearPoint
 from bilevel.losses import (
     Huber,
     Logistic,
@@ -49,6 +50,8 @@ from bilevel.outer import (
     perturbed_targets,
     sure,
 )
+from bilevel.outer.gcv import GCVPoint
+from bilevel.outer.held_out import LinearHeldOutPoint
 from bilevel.stacked import stacked
 
 NUMPY = bilevel.get_backend("numpy")
@@ -484,3 +487,36 @@ def test_a_function_that_returns_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"bend must return an array of shape \(2,\), got \(3,\)"):
         point.bend(np.ones(2), np.ones((2, 1)))
     assert point.fold(np.ones(2), np.ones((1, 1))) is None
+
+
+@every_problem
+def test_a_check_is_silent_about_right_third_derivatives(name):
+    problem = PROBLEMS[name](NUMPY)
+    report = bilevel.testing.check_problem(problem, hyperparameters(problem))
+    assert report.ok, str(report)
+    members = {"bend", "cross_bend", "fold"}, {"gram", "cross_gram", "fold"}
+    for side, names in zip(("inner", "outer"), members, strict=True):
+        assert {f"{side}.{name}" for name in names} <= set(report.checked)
+
+
+SIDES = {
+    "inner": (LinearPoint, ("bend", "cross_bend", "fold")),
+    "outer": (LinearHeldOutPoint, ("gram",)),
+    "direct": (GCVPoint, ("gram", "cross_gram", "fold")),
+}
+
+
+@pytest.mark.parametrize(
+    ("side", "member"), [(side, name) for side, (_, names) in SIDES.items() for name in names]
+)
+@pytest.mark.parametrize(
+    "fault", [lambda a: 1.001 * a, lambda a: -a, lambda a: a[:1, :]], ids=["scale", "sign", "shape"]
+)
+def test_a_check_names_the_third_derivative_that_is_wrong(monkeypatch, side, member, fault):
+    point = SIDES[side][0]
+    right = getattr(point, member)
+    monkeypatch.setattr(point, member, lambda *arguments: fault(right(*arguments)))
+    problem = PROBLEMS["gcv" if side == "direct" else "logistic, groups"](NUMPY)
+    report = bilevel.testing.check_problem(problem, hyperparameters(problem))
+    where = "inner" if side == "inner" else "outer"
+    assert {finding.what for finding in report.findings} == {f"{where}.{member}"}

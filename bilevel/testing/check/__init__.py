@@ -15,7 +15,7 @@ import numpy as np
 from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
-from . import constants, derivatives, preconditioned, purity, structure
+from . import bending, constants, derivatives, preconditioned, purity, structure
 from .places import SIZES, Place, Window, place
 from .report import Book, CheckReport, Finding
 
@@ -172,6 +172,7 @@ class _Tour:
         derivatives.criterion(at, book, noise["outer.value"].level, three, lams)
         if not book.blames("outer.grad_x", "outer.value"):
             structure.curved(at, book, noise["outer.grad_x"].level)
+        bending.bending(at, book, noise)
         self._constants(at, thorough=thorough)
 
     def _constants(self, at: Place, *, thorough: bool) -> None:
