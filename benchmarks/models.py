@@ -35,10 +35,10 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 import bilevel
 from bilevel import Box, Problem
 from bilevel.backends import deal_folds
-from bilevel.cross_validation import cross_validation
 from bilevel.inner import RBF, Tikhonov, kernel_ridge, linear_model
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.outer import held_out, held_out_kernel, monte_carlo_sure, perturbed_targets
+from bilevel.problems import cross_validation
 from bilevel.solvers import LBFGS, NewtonCG, solve
 
 Line = tuple[str, str, float, str, float]

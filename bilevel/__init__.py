@@ -16,7 +16,8 @@ with quiet_interrupts():
     from .domains import Ball, Box
     from .loop import iterate, minimize
     from .multistart import MultistartResult, multistart
-    from .problem import Problem, logistic_regression
+    from .problem import Problem
+    from .problems import logistic_regression
     from .record import Costs, Record, Result
     from .status import Status
     from .testing import certify

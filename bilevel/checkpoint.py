@@ -249,11 +249,20 @@ def _digest(content: str, arrays: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+class _Unknown(Exception):
+    """A class that a file names, of a package that it may name, and that is not there."""
+
+
 @contextlib.contextmanager
 def _damage(path: str | Path) -> Iterator[None]:
     """Whatever goes wrong inside is the fault of the file, and is said in one sentence."""
     try:
         yield
+    except _Unknown as error:
+        raise ValueError(
+            f"{path} holds a {error}, which is not to be found here: another version wrote it, "
+            "begin anew without resume."
+        ) from error
     except Exception as error:  # there is no end to what a changed file may lead to
         raise ValueError(
             f"{path} is damaged or was changed ({type(error).__name__}: {str(error)[:200]}); "
@@ -375,12 +384,21 @@ class _Codec:
         module, _, name = key.partition(":")
         if module.partition(".")[0] not in self._packages:
             raise KeyError(f"its package is none of {sorted(self._packages)}")
+        if module not in sys.modules:
+            raise AttributeError(f"no module {module} is loaded")
         found: Any = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
         if not (dataclasses.is_dataclass(found) or issubclass(found, Enum)):
             raise AttributeError("it is no dataclass")
         return found
+
+    def _named(self, key: str) -> Any:
+        """The class that a file names."""
+        try:
+            return self._class(key)
+        except AttributeError as error:
+            raise _Unknown(key) from error
 
     def decode(self, value: Any, arrays: dict[str, Any]) -> Any:
         """Return what a tree stands for."""
@@ -389,7 +407,7 @@ class _Codec:
         if "float" in value:
             return float.fromhex(value["float"])
         if "enum" in value:
-            return self._class(value["enum"])[value["name"]]
+            return self._named(value["enum"])[value["name"]]
         if "history" in value:
             return History([self.decode(record, arrays) for record in value["history"]])
         if "tuple" in value:
@@ -397,4 +415,4 @@ class _Codec:
         if "array" in value:
             return self._problem.backend.asarray(arrays[value["array"]])
         fields = {name: self.decode(item, arrays) for name, item in value["fields"].items()}
-        return self._class(value["class"])(**fields)
+        return self._named(value["class"])(**fields)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .backends import Array, described, get_backend, is_array, same_backend
-from .design.shared import is_ours
 from .inner import TERM_MEMBERS, LinearModel, lacking
 from .linalg import norm
 from .methods import Method
@@ -130,3 +129,8 @@ def _points(
 
 def _derive(base: str) -> str:
     return f": derive its class from bilevel.inner.{base}, which has what is no mathematics"
+
+
+def is_ours(value: Any) -> bool:
+    """Whether the class of a value is one of this package."""
+    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]

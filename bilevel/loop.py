@@ -27,7 +27,7 @@ from .contracts import refuse_bare_parts, refuse_misfits
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
-from .meter import BudgetSpent, Meter
+from .meter import EVALUATIONS, BudgetSpent, Meter, unit_of
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -211,12 +211,35 @@ def metered(problem: Problem, meter: Meter, before: Costs = _NOTHING) -> Costs:
     """What a meter has counted of a problem, and what was spent before."""
     inner, outer, (passes, columns, others) = problem.inner, problem.outer, meter.origin
     with meter.reading():
-        return Costs(
-            before.passes + inner.passes - passes,
-            before.column_passes + inner.column_passes - columns,
-            before.outer_passes + outer.passes - others,
-            before.seconds + meter.seconds,
+        passes, columns = inner.passes - passes, inner.column_passes - columns
+        others = outer.passes - others
+    called, others_called = unit_of(inner) == EVALUATIONS, unit_of(outer) == EVALUATIONS
+    return Costs(
+        before.passes + (0 if called else passes),
+        before.column_passes + (0 if called else columns),
+        before.outer_passes + (0 if others_called else others),
+        before.seconds + meter.seconds,
+        before.evaluations + (passes if called else 0),
+        before.outer_evaluations + (others if others_called else 0),
+    )
+
+
+def pass_budget(problem: Problem, budget: Any, name: str) -> float | None:
+    """Check a budget of passes, where those of a problem are known.
+
+    Raises
+    ------
+    ValueError
+        If they are not: of functions that do not state what a call costs.
+    """
+    most: float | None = Maybe(BUDGET)(budget, name)
+    if most is not None and unit_of(problem.inner) == EVALUATIONS:
+        raise ValueError(
+            f"{name} is a budget of passes over the data, and how many a call of the functions of "
+            "h takes is not known: state passes_per_call where h is made, or give max_iter or "
+            "max_seconds."
         )
+    return most
 
 
 def minimize(
@@ -257,6 +280,7 @@ def minimize(
         ``"hoag"`` where ``optimality`` ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
     max_passes : int, optional
         Stop before the pass over the training data that would be one more, in mid-iteration too.
+        Refused where passes are not known: of functions without ``passes_per_call``.
     max_seconds : float, optional
         Stop once this much time is spent, in mid-iteration too, before the next product or step of
         a solver.
@@ -301,7 +325,7 @@ def minimize(
     """
     _check(problem)
     max_iter = COUNT(max_iter, "max_iter")
-    max_passes = Maybe(BUDGET)(max_passes, "max_passes")
+    most_passes = pass_budget(problem, max_passes, "max_passes")
     max_seconds = Maybe(BUDGET)(max_seconds, "max_seconds")
     Maybe(function)(callback, "callback")
     Maybe(function)(progress, "progress")
@@ -316,7 +340,7 @@ def minimize(
         start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
         keeper = checkpoints.Keeper(checkpoint, problem, chosen, snapshot, **start)
         snapshot = (keeper.load() if resume else None) or snapshot
-    budgets = _Budgets(max_iter, max_passes, max_seconds, snapshot.costs)
+    budgets = _Budgets(max_iter, most_passes, max_seconds, snapshot.costs)
     ended = None if snapshot.last is None else budgets.verdict(snapshot.last)
     if ended is not None:
         found = replace(_result(problem, snapshot, ended), every=every)
@@ -455,7 +479,7 @@ class _Budgets:
     """What a run may spend, and what it had spent when it began."""
 
     max_iter: int
-    max_passes: int | None
+    max_passes: float | None
     max_seconds: float | None
     spent: Costs = Costs()
 
@@ -541,15 +565,26 @@ def _loose(best: Record) -> tuple[str, ...]:
     return (note,)
 
 
+def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
+    """Say which bounds of the domain a λ lies on."""
+    if not isinstance(problem.domain, Touches):
+        return ()
+    contact = problem.domain.contact(lam, problem.backend)
+    if contact is None:
+        return ()
+    return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
     best, x = snapshot.best, snapshot.state.x
-    last = snapshot.last
+    lam = snapshot.state.lam if best is None else best.lam
     if best is None:  # nothing has run: the state is where it would have begun
         notes = (*notes, "No iteration was completed, so no model has been fitted.")
-    elif status is Status.CONVERGED and last is not None and not _worse(problem, snapshot):
-        best = last
+    elif status is Status.CONVERGED and not _worse(problem, snapshot):
+        assert snapshot.last is not None
+        best, lam = snapshot.last, snapshot.last.lam
     else:
         if status is Status.CONVERGED:
             status = Status.STALLED
@@ -557,13 +592,12 @@ def _result(
         assert snapshot.best_x is not None
         x = snapshot.best_x
     if best is not None:
-        notes = (*notes, *_unranked(problem, snapshot, best), *_loose(best))
-    lam = snapshot.state.lam if best is None else best.lam
-    contact = None
-    if best is not None and isinstance(problem.domain, Touches):
-        contact = problem.domain.contact(lam, problem.backend)
-    if contact is not None:
-        notes = (*notes, f"{contact}: f may be smaller beyond, widen the domain to see.")
+        notes = (
+            *notes,
+            *_unranked(problem, snapshot, best),
+            *_loose(best),
+            *_touched(problem, lam),
+        )
     remarks = _remarks(problem, snapshot, lam)
     if status is Status.CONVERGED and "Here" in remarks:
         status = Status.STALLED  # f is flat where h does not see the data: that is no minimum

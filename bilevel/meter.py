@@ -12,11 +12,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .status import Status
 
 __all__ = ["BudgetSpent", "Meter", "Passes", "SharedPasses", "Tally", "offer", "tick"]
+
+#: In what a part counts what it costs. Of functions of the user's it may not be known how many
+#: passes over the data a call takes: then the calls are counted.
+Unit = Literal["passes", "evaluations"]
+PASSES: Unit = "passes"
+EVALUATIONS: Unit = "evaluations"
+
+
+def unit_of(part: Any) -> Unit:
+    """In what ``part.passes`` of an inner objective or a criterion is counted: see its ``unit``."""
+    return EVALUATIONS if getattr(part, "unit", PASSES) == EVALUATIONS else PASSES
+
 
 #: The run whose work is being done.
 _RUNNING: ContextVar[Meter | None] = ContextVar("bilevel_running", default=None)

@@ -34,17 +34,19 @@ class Trace:
 
     Attributes
     ----------
-    k, passes : array, shape (n,)
-        Number of the iteration; passes over the data until its end.
+    k, work : array, shape (n,)
+        Number of the iteration; passes over the data, or evaluations of h, until its end.
     value, hypergrad, optimality, tol, inner_error, hypergrad_error : array, shape (n,)
         Validation loss, norm of the hypergradient, norm of the projected step, tolerance ε_k and
         proven error bounds (NaN where there are none).
     lam : array, shape (n, m)
         Hyperparameters.
+    unit : {"passes", "evaluations"}
+        Of ``work``.
     """
 
     k: Floats
-    passes: Floats
+    work: Floats
     value: Floats
     hypergrad: Floats
     optimality: Floats
@@ -52,6 +54,7 @@ class Trace:
     inner_error: Floats
     hypergrad_error: Floats
     lam: Floats
+    unit: str
 
 
 def trace(history: Sequence[Any]) -> Trace:
@@ -73,7 +76,7 @@ def trace(history: Sequence[Any]) -> Trace:
 
     return Trace(
         k=column(lambda r: r.k),
-        passes=column(lambda r: r.passes),
+        work=column(lambda r: r.costs.work),
         value=column(lambda r: r.value),
         hypergrad=column(lambda r: float(np.linalg.norm(host(r.hypergrad)))),
         optimality=column(lambda r: r.optimality),
@@ -81,6 +84,7 @@ def trace(history: Sequence[Any]) -> Trace:
         inner_error=column(lambda r: r.inner_error),
         hypergrad_error=column(lambda r: r.hypergrad_error),
         lam=np.stack([host(r.lam) for r in history]) if history else np.empty((0, 0)),
+        unit=history[-1].costs.unit if history else "passes",
     )
 
 
@@ -146,6 +150,10 @@ def _log(axes: Any) -> None:
         axes.set_yscale("log")
 
 
+#: What is written at the axis of the costs.
+_COSTS = {"passes": "passes over the data", "evaluations": "evaluations of h"}
+
+
 @dataclass(frozen=True)
 class Panel:
     """A picture: its title, what it draws, and against what."""
@@ -156,7 +164,7 @@ class Panel:
 
     def on(self, axes: Any, t: Trace) -> str:
         """Draw it on a pair of axes; return what it shows, as a sentence."""
-        axes.set_xlabel({"k": "iteration", "passes": "passes over the data"}[self.against])
+        axes.set_xlabel("iteration" if self.against == "k" else _COSTS[t.unit])
         text = self.draw(axes, getattr(t, self.against), t)
         axes.set_title(self.title)
         if self.against == "k":
@@ -166,9 +174,9 @@ class Panel:
 
 PANELS = (
     Panel("Validation loss by iteration", loss_panel, "k"),
-    Panel("Validation loss by cost", loss_panel, "passes"),
+    Panel("Validation loss by cost", loss_panel, "work"),
     Panel("Hypergradient by iteration", hypergrad_panel, "k"),
-    Panel("Hypergradient by cost", hypergrad_panel, "passes"),
+    Panel("Hypergradient by cost", hypergrad_panel, "work"),
     Panel("Path of λ", lam_panel, "k"),
     Panel("Inner accuracy", accuracy_panel, "k"),
 )

@@ -19,11 +19,11 @@ from .backends import (
     numbers_of,
 )
 from .domains import Box, Domain
-from .inner import Inner, LinearModel, Startable, linear_model
-from .losses import Logistic
-from .outer import Outer, OuterConstants, check_pair, held_out
+from .inner import Inner, LinearModel, Startable
+from .outer import Outer, OuterConstants, check_pair
 
-_INNER = Has(
+#: What an inner objective, a criterion and a domain have to have to be taken for one.
+INNER = Has(
     "an inner objective",
     "backend",
     "x_shape",
@@ -34,8 +34,8 @@ _INNER = Has(
     "passes",
     "column_passes",
 )
-_OUTER = Has("an outer criterion", "at", "constants", "passes")
-_DOMAIN = Has("a Box, a Ball or another domain", "project")
+OUTER = Has("an outer criterion", "at", "constants", "passes")
+DOMAIN = Has("a Box, a Ball or another domain", "project")
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Problem:
     domain: Domain = Box()
 
     def __post_init__(self) -> None:
-        _INNER(self.inner, "inner")
-        _OUTER(self.outer, "outer")
-        _DOMAIN(self.domain, "domain")
+        INNER(self.inner, "inner")
+        OUTER(self.outer, "outer")
+        DOMAIN(self.domain, "domain")
         check_pair(self.inner, self.outer)
         if isinstance(self.inner, LinearModel):
             self.inner.refuse_without_minimum()
@@ -180,55 +180,3 @@ class Problem:
             )
         if not bool(backend.xp.all(backend.xp.isfinite(value))):
             raise ValueError(f"{name} must be finite, got NaN or infinite values.")
-
-
-def logistic_regression(
-    X: Any,
-    y: Array,
-    X_val: Any,
-    y_val: Array,
-    *,
-    groups: Any = None,
-    fit_intercept: bool = False,
-    domain: Domain | None = None,
-) -> Problem:
-    """The ℓ2 regularisation of a logistic regression, chosen on held-out rows.
-
-    h(x, λ) = Σ log(1 + e^(-y_i a_iᵀ x)) + ½ Σ_j e^{λ_g(j)} x_j², and g the sum of the same loss
-    over the held-out rows (Pedregosa 2016, section 4).
-
-    Parameters
-    ----------
-    X, X_val : array, sparse matrix or Design, shape (n, p) and (n_val, p)
-        Features of the training and of the held-out rows, float32 or float64, of any library.
-    y, y_val : array, shape (n,) and (n_val,)
-        Labels, -1 and +1.
-    groups : None, array of integers of shape (p,), or "each"
-        One λ for all coefficients, one for each group of them, or one for each.
-    fit_intercept : bool
-        Append an intercept without penalty, the last of x.
-    domain : Domain, optional
-        Box(-12, 12) when omitted.
-
-    Returns
-    -------
-    Problem
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the arrays do not fit each other; the message names them.
-
-    Examples
-    --------
-    >>> import bilevel, numpy as np
-    >>> X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, -1.0, -1.0])
-    >>> bilevel.logistic_regression(X, y, X, y).inner.x_shape
-    (1,)
-    """
-    loss = Logistic()
-    inner = linear_model(X, y, loss, groups=groups, fit_intercept=fit_intercept)
-    outer = held_out(
-        X_val, y_val, loss, fit_intercept=fit_intercept, X_name="X_val", y_name="y_val"
-    )
-    return Problem(inner, outer, Box() if domain is None else domain)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends import Array, described
-from .meter import tidy
+from .meter import EVALUATIONS, PASSES, Unit, tidy
 from .status import Status
 
 
@@ -27,28 +27,48 @@ class Costs:
         Products with the data of the outer criterion.
     seconds : float
         Wall-clock seconds inside the method; what the consumers of the stream do is not counted.
+    evaluations, outer_evaluations : int
+        Calls of functions of h and of g that do not state what they cost in passes
+        (:func:`bilevel.inner.from_functions`); these are not among the passes.
     """
 
     passes: float = 0
     column_passes: float = 0
     outer_passes: float = 0
     seconds: float = 0.0
+    evaluations: float = 0
+    outer_evaluations: float = 0
 
     def __add__(self, other: Costs) -> Costs:
-        return Costs(
-            tidy(self.passes + other.passes),
-            tidy(self.column_passes + other.column_passes),
-            tidy(self.outer_passes + other.outer_passes),
-            self.seconds + other.seconds,
-        )
+        return self._and(other, 1)
 
     def __sub__(self, other: Costs) -> Costs:
+        return self._and(other, -1)
+
+    def _and(self, other: Costs, sign: int) -> Costs:
         return Costs(
-            tidy(self.passes - other.passes),
-            tidy(self.column_passes - other.column_passes),
-            tidy(self.outer_passes - other.outer_passes),
-            self.seconds - other.seconds,
+            tidy(self.passes + sign * other.passes),
+            tidy(self.column_passes + sign * other.column_passes),
+            tidy(self.outer_passes + sign * other.outer_passes),
+            self.seconds + sign * other.seconds,
+            tidy(self.evaluations + sign * other.evaluations),
+            tidy(self.outer_evaluations + sign * other.outer_evaluations),
         )
+
+    @property
+    def unit(self) -> Unit:
+        """In what the work on h is counted."""
+        return EVALUATIONS if self.evaluations else PASSES
+
+    @property
+    def work(self) -> float:
+        """The work on h in that unit."""
+        return tidy(self.passes + self.evaluations)
+
+    def rows(self) -> dict[str, object]:
+        """What is shown of them."""
+        columns = {} if self.unit == EVALUATIONS else {"column_passes": self.column_passes}
+        return {self.unit: self.work, **columns, "seconds": round(self.seconds, 3)}
 
 
 class Costed:
@@ -67,6 +87,14 @@ class Costed:
     @property
     def outer_passes(self) -> float:
         return self.costs.outer_passes
+
+    @property
+    def evaluations(self) -> float:
+        return self.costs.evaluations
+
+    @property
+    def outer_evaluations(self) -> float:
+        return self.costs.outer_evaluations
 
     @property
     def seconds(self) -> float:
@@ -239,9 +267,7 @@ class Result(Costed):
             "lam": self.lam if self.lam.shape[0] <= 10 else f"array of shape {self.lam.shape}",
             "x": f"array of shape {tuple(self.x.shape)}",
             "nit": self.nit,
-            "passes": self.passes,
-            "column_passes": self.column_passes,
-            "seconds": round(self.seconds, 3),
+            **self.costs.rows(),
         }
         return aligned(rows)
 

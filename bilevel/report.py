@@ -105,7 +105,7 @@ def render_report(
         pictures=[_picture(panel, t, f"p{i}") for i, panel in enumerate(PANELS)]
         if len(t.k)
         else [],
-        columns=_COLUMNS,
+        columns=[t.unit if name == "passes" else name for name in _COLUMNS],
         rows=[_row(record, t, i) for i, record in enumerate(result.history)],
     )
 
@@ -134,7 +134,7 @@ def _row(record: Any, t: Trace, i: int) -> list[str]:
         f"{record.tol:.1e}",
         str(record.n_inner),
         str(record.n_cg),
-        str(record.passes),
+        str(record.costs.work),
         f"{record.seconds:.2f}",
     ]
 

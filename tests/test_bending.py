@@ -14,7 +14,6 @@ import bilevel
 from bilevel import Problem
 from bilevel import inner as inners
 from bilevel import outer as outers
-from bilevel.cross_validation import cross_validation
 from bilevel.design import Standardized, as_design
 from bilevel.hypergrad import hessian
 from bilevel.inner import (
@@ -52,7 +51,7 @@ from bilevel.outer import (
 )
 from bilevel.outer.gcv import GCVPoint
 from bilevel.outer.held_out import LinearHeldOutPoint
-from bilevel.stacked import stacked
+from bilevel.problems import cross_validation, stacked
 
 NUMPY = bilevel.get_backend("numpy")
 N, P, N_VAL = 30, 10, 20

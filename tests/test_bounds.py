@@ -25,7 +25,8 @@ from bilevel.losses import (
     Squared,
     SquaredHinge,
 )
-from bilevel.methods import HOAG, reported
+from bilevel.methods import HOAG
+from bilevel.methods.correction import reported
 from bilevel.outer import held_out
 from bilevel.solvers import LBFGS, InnerResult, NewtonCG, solve
 from bilevel.status import Status

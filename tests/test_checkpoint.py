@@ -613,6 +613,22 @@ def test_what_cannot_be_decoded_is_one_error(tmp_path, change):
         bilevel.minimize(small(bilevel.get_backend("numpy")), **options, resume=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["bilevel.methods.attic:HOAGState", "bilevel.methods.hoag:Cellar.HOAGState"]
+)
+def test_a_file_of_a_class_that_has_moved_is_of_another_version(tmp_path, name):
+    """Nothing is wrong with the file: it is whole, and of a version whose rooms are others."""
+    path = tmp_path / "run.npz"
+    header, arrays = written(path)
+    content = json.loads(header["content"])
+    put(*STATE, "class", value=name)(content, arrays)
+    header["content"] = json.dumps(content)
+    replaced(path, header, arrays, signed=True)
+    options = {**START, "method": "hoag", "checkpoint": path}
+    with pytest.raises(ValueError, match=f"{path.name} holds a {name}, .*another version wrote it"):
+        bilevel.minimize(small(bilevel.get_backend("numpy")), **options, resume=True)
+
+
 @pytest.mark.parametrize("field", ["digest", "content"])
 @pytest.mark.parametrize("value", [None, 3, "0", {}])
 def test_a_header_that_was_changed_is_refused(tmp_path, field, value):

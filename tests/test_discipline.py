@@ -36,11 +36,18 @@ def test_core_names_no_library() -> None:
         ("import torch.nn", "imports torch.nn"),
         ("from ..io import read", "stands above"),
         ("from bilevel.cli import main", "stands above"),
+        ("from ..multistart.shared import Shared", "imports ..multistart.shared, which stands"),
+        ("from .. import loop, losses", "imports ..loop, which stands above"),
+        ("def f():\n    from bilevel import minimize", "stands above"),
+        ("import bilevel", "stands above"),
         ("from functools import cached_property, partial", "holds a lock"),
         ("import functools\nkeep = functools.cached_property", "holds a lock"),
         ("from functools import partial", None),
         ("from .._cached import cached_property", None),
         ("import math", None),
+        ("from .. import losses", None),
+        ("from bilevel.inner import Point", None),
+        ("from .problem import solve", None),
         ("from .backends import get_backend", None),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy", None),
     ],
@@ -58,6 +65,13 @@ def test_the_check_sees_what_it_should(tmp_path: Path, line: str, offence: str |
     else:
         assert len(found) == 1
         assert offence in found[0]
+
+
+def test_every_room_has_a_floor(tmp_path: Path) -> None:
+    (tmp_path / "bilevel" / "attic").mkdir(parents=True)
+    (tmp_path / "bilevel" / "attic" / "__init__.py").write_text("")
+    (found,) = tool("check_discipline").offences(tmp_path / "bilevel")
+    assert "attic/__init__.py: a room of no floor" in found
 
 
 def test_readme_commands_are_marked_once_and_make_their_environment() -> None:

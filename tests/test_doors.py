@@ -14,10 +14,10 @@ from scipy import sparse
 import bilevel
 from bilevel import Box, Problem, Status, get_backend, inner, losses, outer
 from bilevel.backends import COUNT, Number, Whole, flag, python_number
-from bilevel.cross_validation import cross_validation, weighted_validation
 from bilevel.inner.penalties import FreeLast, SingleL2
 from bilevel.linalg import cg
 from bilevel.methods import HOAG, MAID, PathFollowing
+from bilevel.problems import cross_validation, weighted_validation
 
 N, P = X.shape
 

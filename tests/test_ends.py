@@ -10,7 +10,8 @@ from scipy import optimize
 import bilevel
 from bilevel import Box, Status, hypergrad, inner, losses, outer
 from bilevel.inner import InnerConstants
-from bilevel.methods import HOAG, PathFollowing, settled
+from bilevel.methods import HOAG, PathFollowing
+from bilevel.methods.path import settled
 from bilevel.snapshot import Snapshot
 
 LOSSES = {"squared": losses.Squared, "logistic": losses.Logistic}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from bilevel.hypergrad import Implicit
 from bilevel.inner import InnerConstants, linear_model
 from bilevel.losses import Logistic
 from bilevel.outer import OuterConstants, held_out
+from bilevel.problems import stacked
+from bilevel.report import render_report
 from bilevel.solvers import LBFGS, solve
 
 N, P, M = 20, 6, 3
@@ -357,3 +360,127 @@ def test_functions_that_say_nothing_of_their_rounding_prove_nothing() -> None:
     assert found.value_error is None
     with pytest.raises(ValueError, match="rounding"):
         bilevel.minimize(problem, 0.0, method="maid", max_iter=3)
+
+
+class Counted:
+    """h = ½ ‖x - 1‖² + ½ e^λ ‖x‖² and g = ½ ‖x - ½‖², which count their own calls."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.inner = self.outer = 0
+        self._seconds = seconds
+
+    def h(self, x: Any, lam: Any) -> Any:
+        self.inner += 1
+        time.sleep(self._seconds)
+        weight, away = np.exp(lam[0]), x - 1
+        return (away @ away + weight * (x @ x)) / 2, away + weight * x
+
+    def hvp(self, x: Any, lam: Any, v: Any) -> Any:
+        self.inner += 1
+        return (1 + np.exp(lam[0])) * v
+
+    def g(self, x: Any, lam: Any) -> Any:
+        self.outer += 1
+        return (x - 0.5) @ (x - 0.5) / 2, x - 0.5
+
+    def grad_lam(self, x: Any, lam: Any) -> Any:
+        self.outer += 1
+        return 0 * lam
+
+    def problem(self, price: float | None = None, outer_price: float | None = None) -> Any:
+        like, shape = np.zeros(1), {"x_shape": (4,), "n_hyperparameters": 1}
+        h = inner.from_functions(self.h, like=like, hvp=self.hvp, passes_per_call=price, **shape)
+        g = outer.from_functions(
+            self.g, like=like, grad_lam=self.grad_lam, passes_per_call=outer_price
+        )
+        return bilevel.Problem(h, g)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_calls_of_no_known_price_are_evaluations_and_no_passes(method):
+    """Counted by the functions themselves."""
+    functions, seen = Counted(), []
+    found = bilevel.minimize(functions.problem(), 2.0, method=method, callback=seen.append)
+    assert (found.evaluations, found.outer_evaluations) == (functions.inner, functions.outer)
+    assert found.evaluations > 0
+    assert found.outer_evaluations > 0
+    assert found.passes == found.column_passes == found.outer_passes == 0
+    shown = [record.evaluations for record in found.history]
+    assert shown == sorted(shown) == [record.evaluations for record in seen]
+    assert f"   evaluations: {functions.inner}\n" in repr(found)
+    assert "passes" not in repr(found)
+
+
+def test_progress_and_searches_say_evaluations():
+    functions, seen = Counted(seconds=0.02), []
+    found = bilevel.minimize(functions.problem(), 2.0, max_iter=3, progress=seen.append)
+    assert all(costs.passes == 0 for costs in seen)
+    assert all(costs.unit == "evaluations" for costs in seen if costs.work)
+    assert 0 < seen[-1].evaluations <= found.evaluations
+    functions = Counted()
+    several = bilevel.multistart(functions.problem(), [2.0, -1.0])
+    assert (several.evaluations, several.outer_evaluations) == (functions.inner, functions.outer)
+    assert several.evaluations == sum(result.evaluations for result in several.results)
+    assert f"evaluations: {functions.inner}\n" in repr(several)
+    assert "passes" not in repr(several)
+
+
+def test_calls_of_a_stated_price_are_passes():
+    """Both alike but for the price: so are the runs."""
+    functions, others = Counted(), Counted()
+    found = bilevel.minimize(functions.problem(2.0, 0.5), 2.0)
+    unpriced = bilevel.minimize(others.problem(), 2.0)
+    assert found.passes == found.column_passes == 2 * functions.inner == 2 * unpriced.evaluations
+    assert found.outer_passes == 0.5 * functions.outer
+    assert found.evaluations == found.outer_evaluations == 0
+    assert "evaluations" not in repr(found)
+    np.testing.assert_array_equal(found.lam, unpriced.lam)
+    free = bilevel.minimize(Counted().problem(0, 0), 2.0, max_passes=1)
+    assert (free.passes, free.outer_passes, free.nit) == (0, 0, unpriced.nit)
+
+
+@pytest.mark.parametrize("budget", [1, 5, 20])
+def test_a_budget_of_passes_is_kept_where_the_price_is_stated(budget):
+    functions = Counted()
+    found = bilevel.minimize(functions.problem(2), 2.0, tol=0.0, max_passes=budget)
+    assert found.status is bilevel.Status.MAX_PASSES
+    assert found.passes == 2 * functions.inner == 2 * (budget // 2)
+
+
+def test_a_budget_of_passes_is_refused_where_they_are_not_known():
+    functions = Counted()
+    problem = functions.problem(None, 1.0)
+    folds = stacked([functions.problem(2.0), problem])
+    for run in (
+        lambda: bilevel.minimize(problem, max_passes=9),
+        lambda: bilevel.minimize(folds, max_passes=9),
+        lambda: bilevel.multistart(problem, 2, max_passes=9),
+    ):
+        with pytest.raises(ValueError, match="^max_passes is a budget .* state passes_per_call"):
+            run()
+    with pytest.raises(ValueError, match="^max_total_passes is a budget .* state passes_per_call"):
+        bilevel.multistart(problem, 2, max_total_passes=9)
+    assert functions.inner == functions.outer == 0  # before any work
+    assert bilevel.minimize(problem, max_iter=1).outer_passes > 0
+
+
+def test_a_sum_with_evaluations_is_one():
+    one, two = Counted(), Counted()
+    found = bilevel.minimize(stacked([one.problem(3.0, 1.0), two.problem(None, 1.0)]), max_iter=2)
+    assert (found.passes, found.evaluations) == (0, 3 * one.inner + two.inner)
+    assert (found.outer_passes, found.outer_evaluations) == (one.outer + two.outer, 0)
+
+
+def test_the_pictures_and_the_report_say_what_was_counted():
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    functions = Counted()
+    found = bilevel.minimize(functions.problem(), 2.0)
+    page = render_report(found, title="A run", settings={}, versions={})
+    assert ">evaluations<" in page
+    assert "evaluations of h" in page
+    assert f">{found.history[-1].evaluations}<" in page
+    assert "passes" not in page
+    assert "evaluations" not in render_report(
+        bilevel.minimize(functions.problem(1), 2.0), title="A run", settings={}, versions={}
+    )

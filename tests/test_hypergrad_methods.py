@@ -512,7 +512,7 @@ def test_minibatches_average_to_the_objective():
 
 
 def test_folds_and_several_classes_go_through_every_method():
-    from bilevel.cross_validation import cross_validation
+    from bilevel.problems import cross_validation
 
     problem = cross_validation(X, CLASSES, Multinomial(3), folds=2)
     lam = np.array([0.5])

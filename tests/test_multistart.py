@@ -14,17 +14,30 @@ import pytest
 from scipy import sparse
 
 import bilevel
-from bilevel import Ball, Box, Problem, Status, as_design, minimize, multistart
+from bilevel import (
+    Ball,
+    Box,
+    Costs,
+    MultistartResult,
+    Problem,
+    Record,
+    Result,
+    Status,
+    as_design,
+    minimize,
+    multistart,
+)
 from bilevel._cached import cached_property
-from bilevel.cross_validation import cross_validation
 from bilevel.design import CSRDesign, DenseDesign
-from bilevel.design.shared import Product, Shared, serve
 from bilevel.inner import RBF, kernel_ridge, linear_model
-from bilevel.lockstep import Task, stopping
+from bilevel.inner import from_functions as inner_from_functions
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.methods import HOAG
-from bilevel.outer import held_out, held_out_kernel
-from bilevel.stacked import stacked
+from bilevel.multistart.lockstep import Task, stopping
+from bilevel.multistart.shared import Product, Shared, serve
+from bilevel.outer import OuterConstants, held_out, held_out_kernel
+from bilevel.outer import from_functions as outer_from_functions
+from bilevel.problems import cross_validation, stacked
 
 STARTS = [4.0, 1.0, -1.0, 2.5, 0.0]
 HAS_CSR = {"numpy", "torch", "cupy"}
@@ -112,6 +125,57 @@ def test_float32_stays_float32(backend, csr):
     for ours, theirs in zip(found.results, exact.results, strict=True):
         assert ours.lam.dtype == ours.x.dtype == backend.xp.float32
         np.testing.assert_allclose(backend.to_numpy(ours.lam), theirs.lam, atol=1e-3)
+
+
+#: Curvatures of h = ½ Σ c (x - 1)² + ½ e^λ ‖x‖², so that X(λ) = c / (c + e^λ).
+CURVATURES = np.logspace(0, 4, 20)
+
+
+def barely_fitted(starts):
+    """One step of the inner solver at each start: the corrected value says nothing of f there."""
+
+    def h(x, lam):
+        weight, away = np.exp(lam[0]), x - 1
+        value = np.sum(CURVATURES * away * away) + weight * np.sum(x * x)
+        return value / 2, CURVATURES * away + weight * x
+
+    def g(x, lam):
+        return np.sum((x - 0.5) ** 2), 2 * (x - 0.5)
+
+    like = np.zeros(1)
+    inner = inner_from_functions(h, like=like, x_shape=(20,), n_hyperparameters=1)
+    positive = OuterConstants(least=0.0)
+    outer = outer_from_functions(g, like=like, grad_lam=lambda x, lam: 0 * lam, constants=positive)
+    return multistart(Problem(inner, outer), starts, method=HOAG(max_inner=1), max_iter=1)
+
+
+@pytest.mark.parametrize("starts", [[0.0, 2.0], [2.0, 0.0], [-5.0, 0.0, 2.0, -1.0]])
+def test_the_best_of_searches_that_know_no_bound_is_the_likeliest(starts):
+    """Not the first of them."""
+    found = barely_fitted(starts)
+    assert all(result.best.at_most == np.inf for result in found.results)
+    f = [np.sum((CURVATURES / (CURVATURES + np.exp(s)) - 0.5) ** 2) for s in starts]
+    assert found.best is found.results[int(np.argmin(f))]
+
+
+def ended(**known):
+    record = Record(1, **known)
+    value = record.value
+    return Result(np.zeros(1), np.zeros(1), value, None, Status.MAX_ITER, 1, (), Costs(), record)
+
+
+def test_the_best_search_is_ranked_by_what_is_known_of_f():
+    nothing = Result(np.zeros(1), np.zeros(1), np.nan, None, Status.INTERRUPTED, 0, (), Costs())
+    ranked = [
+        ended(value=3.0, value_error=0.5),
+        ended(value=2.0, estimate=3.55, estimate_error=0.1),  # g of a loose x is below f
+        ended(value=1.0, estimate=1.0, estimate_error=np.inf),  # of these nothing is known
+        ended(value=2.0, estimate=2.0, estimate_error=np.inf),
+    ]
+    broken = [ended(value=np.nan), ended(value=np.inf, value_error=np.nan), nothing]
+    for rest in range(len(ranked)):
+        for results in itertools.permutations([*ranked[rest:], *broken], len(ranked) - rest + 3):
+            assert MultistartResult(results, Costs()).best is ranked[rest]
 
 
 def test_one_start_is_minimize_to_the_last_bit(problem):

@@ -20,8 +20,8 @@ from bilevel.inner.distances import distance_rounding, square_distances
 from bilevel.inner.kernels import median_square_distance
 from bilevel.losses import Logistic, Squared
 from bilevel.outer import held_out_kernel, held_out_mlp
+from bilevel.problems import stacked
 from bilevel.solvers import LBFGS, solve
-from bilevel.stacked import stacked
 
 NUMPY = bilevel.get_backend("numpy")
 LONG = np.longdouble

@@ -9,7 +9,6 @@ from scipy import stats
 
 import bilevel
 from bilevel.backends import deal_folds, fold_indicators
-from bilevel.cross_validation import cross_validation
 from bilevel.hypergrad import ReverseUnrolled
 from bilevel.inner import RBF, Matern52, SmoothedElasticNet, kernel_ridge, linear_model
 from bilevel.losses import Huber, Logistic, Multinomial, Poisson, Squared, SquaredHinge
@@ -24,6 +23,7 @@ from bilevel.outer import (
     sure,
 )
 from bilevel.outer.effective import smoother
+from bilevel.problems import cross_validation
 
 N, P = 14, 3
 RNG = np.random.default_rng(0)

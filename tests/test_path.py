@@ -8,7 +8,6 @@ import pytest
 from scipy import optimize
 
 import bilevel
-from bilevel.cross_validation import cross_validation
 from bilevel.domains import Box
 from bilevel.inner import RBF, Tanh, kernel_ridge, linear_model, mlp
 from bilevel.linalg import EstimatedEnergy, cg
@@ -19,6 +18,7 @@ from bilevel.methods.path import projected, secant
 from bilevel.methods.path.projected import Projected, Taken
 from bilevel.methods.path.secant import Secant
 from bilevel.outer import held_out, held_out_kernel, held_out_mlp
+from bilevel.problems import cross_validation
 from bilevel.status import Status
 
 NUMPY = bilevel.get_backend("numpy")

@@ -15,7 +15,6 @@ from scipy import sparse
 import bilevel
 from bilevel import schedules
 from bilevel.backends import _host_csr
-from bilevel.cross_validation import cross_validation
 from bilevel.design import CSRDesign, MixedPrecision, Standardized, WithIntercept, as_design
 from bilevel.hypergrad import Direct, ForwardUnrolled, Implicit, Neumann
 from bilevel.inner import (
@@ -32,7 +31,7 @@ from bilevel.losses import Huber, Logistic, Multinomial, Poisson, Squared, Squar
 from bilevel.methods import HOAG, MAID, METHODS
 from bilevel.outer import from_autodiff as outer_from_autodiff
 from bilevel.outer import gcv, held_out, held_out_kernel, held_out_mlp, marginal_likelihood, sure
-from bilevel.stacked import stacked
+from bilevel.problems import cross_validation, stacked
 
 rng = np.random.default_rng(0)
 X, Y, SIGNS = (
@@ -395,3 +394,21 @@ def test_a_thread_that_outlives_the_main_one(tmp_path):
     """Python's pools refuse work then."""
     done = script(tmp_path, "ending", BILEVEL_MKL="0")
     assert done.stdout.strip() == "as here", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("bilevel.stacked", "StackedInner"),
+        ("bilevel.stacked", "StackedOuter"),
+        ("bilevel.stacked", "Layout"),
+        ("bilevel.cross_validation", "cross_validation"),
+        ("bilevel.multistart", "MultistartResult"),
+        ("bilevel.problem", "Problem"),
+    ],
+)
+def test_pickles_of_0_1_0_name_what_is_there(module, name):
+    """Classes have moved since; a pickle finds them by the module that they were in."""
+    found = pickle.loads(f"c{module}\n{name}\n.".encode())
+    assert found.__qualname__ == name
+    assert found.__module__.startswith("bilevel.")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 import bilevel
 from bilevel import Problem
-from bilevel.cross_validation import cross_validation
 from bilevel.inner import RBF, kernel_ridge, linear_model
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.outer import held_out, held_out_kernel
-from bilevel.stacked import stacked
+from bilevel.problems import cross_validation, stacked
+from bilevel.problems.stacked import Layout, StackedInner, StackedOuter
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3)) + 2.0
@@ -48,13 +50,64 @@ def test_a_stack_has_the_derivatives_of_the_sum():
     assert report.ok, str(report)
 
 
-def test_problems_that_differ_are_not_stacked():
-    one = Problem(linear_model(X, Y, Squared()), held_out(X, Y, Squared()))
-    two = Problem(linear_model(X, Y, Squared(), groups="each"), held_out(X, Y, Squared()))
-    with pytest.raises(ValueError, match=r"problems\[1\] has"):
+def fold(X=X, y=Y, **options):
+    loss = Squared()
+    return Problem(linear_model(X, y, loss, **options), held_out(X, y, loss))
+
+
+def single(a):
+    return a.astype("float32")
+
+
+UNLIKE = {
+    "hyperparameters": (
+        lambda: fold(groups="each"),
+        "must have the number of hyperparameters of {0}[0], 1, got 3.",
+    ),
+    "dtype": (
+        lambda: fold(single(X), single(Y)),
+        "must have the dtype of {0}[0], float64, got float32.",
+    ),
+    "backend": (
+        lambda: fold(*map(bilevel.get_backend("array_api_strict").asarray, (X, Y))),
+        "must have the backend of {0}[0], numpy (cpu), got array_api_strict",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_problems_that_differ_are_not_stacked(kind):
+    make, sentence = UNLIKE[kind]
+    one, two = fold(), make()
+    with pytest.raises(ValueError, match=re.escape("problems[1] " + sentence.format("problems"))):
         stacked([one, two])
-    with pytest.raises(ValueError, match="at least one"):
+    layout = Layout(((3,), (3,)), one.backend)
+    with pytest.raises(ValueError, match=re.escape("parts[1] " + sentence.format("parts"))):
+        StackedInner((one.inner, two.inner), layout)
+
+
+def test_parts_of_a_stack_are_refused_at_its_door():
+    one = fold()
+    layout = Layout(((3,), (3,)), one.backend)
+    with pytest.raises(ValueError, match="problems must hold one at least"):
         stacked([])
+    with pytest.raises(ValueError, match="parts must hold one at least, got none"):
+        StackedInner((), layout)
+    with pytest.raises(TypeError, match="parts must be a tuple, got "):
+        StackedInner(one.inner, layout)
+    with pytest.raises(TypeError, match=r"parts\[1\] must be an inner objective, got 3, without"):
+        StackedInner((one.inner, 3), layout)
+    with pytest.raises(
+        ValueError, match=r"of shapes \(\(3,\),\) on numpy .* got \(\(3,\), \(3,\)\)"
+    ):
+        StackedInner((one.inner,), layout)
+    with pytest.raises(TypeError, match="layout must be a Layout, got None"):
+        StackedInner((one.inner,), None)
+    with pytest.raises(TypeError, match=r"parts\[0\] must be an outer criterion, got None"):
+        StackedOuter((None, one.outer), layout)
+    with pytest.raises(ValueError, match="parts must be 2, one for each x_k of the layout, got 1"):
+        StackedOuter((one.outer,), layout)
+    assert StackedInner([one.inner, one.inner], layout).parts == (one.inner, one.inner)
 
 
 def test_intercepts_without_curvature_are_left_alone(backend):

@@ -1,8 +1,9 @@
-"""Check that the core names no array library, imports nothing above it, and holds no lock.
+"""Check that the core names no array library, that nothing imports upwards, and holds no lock.
 
-Core modules work on arrays of any library through ``backend.xp``; the packages in
-``FREE`` are the ones that may name libraries. Until Python 3.12 ``functools.cached_property`` holds
-a lock, for which searches that wait for each other would wait for ever: ``_cached``'s holds none.
+Core modules work on arrays of any library through ``backend.xp``; the packages in ``FREE`` are the
+ones that may name libraries. ``FLOORS`` says what stands on what. Until Python 3.12
+``functools.cached_property`` holds a lock, for which searches that wait for each other would wait
+for ever: ``_cached``'s holds none.
 Run it from anywhere; it exits with 1 and a line for each offence.
 """
 
@@ -25,12 +26,18 @@ FREE = frozenset(
     " testing".split()
 )
 
-#: These may import the face (``bilevel``) only, and the core may not import them.
-ABOVE = frozenset("cli datasets estimators io plotting report".split())
+#: The rooms of the package, modules and folders, from the ground up. Each imports from itself and
+#: from those before it, so that no two need each other.
+FLOORS = (
+    "_cached _loading _replacing status backends meter linalg losses schedules domains design inner"
+    " outer solvers record problem hypergrad methods snapshot _members fingerprint checkpoint"
+    " contracts problems cross_validation stacked loop multistart testing __init__ io datasets"
+    " plotting report estimators cli __main__"
+).split()
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, module) of each absolute import that runs, wherever it stands."""
+    """Yield (line, module) of each import that runs, wherever it stands."""
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
@@ -45,7 +52,30 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
-            yield node.lineno, "." * node.level + (node.module or "")
+            module = "." * node.level + (node.module or "")
+            bare = not node.module or module == "bilevel"
+            names = [alias.name for alias in node.names] if bare else [""]
+            for name in names:
+                joint = "." if module == "bilevel" else ""
+                yield node.lineno, f"{module}{joint if name else ''}{name}"
+
+
+def _room(module: str, inside: Path) -> str | None:
+    """The room of this package that an import leads to, None where it leads to another package."""
+    dots = len(module) - len(module.lstrip("."))
+    path = module.lstrip(".").split(".")
+    if dots:
+        folder = inside.parts[:-1]
+        path = [*folder[: len(folder) + 1 - dots], *path]
+    elif path.pop(0) != "bilevel":
+        return None
+    return path[0] if path and path[0] in FLOORS else "__init__"
+
+
+def _climbs(inside: Path, module: str) -> bool:
+    """Whether a module of this package imports a room above its own."""
+    room, here = _room(module, inside), inside.parts[0].removesuffix(".py")
+    return room not in (None, here) and FLOORS.index(here) < FLOORS.index(room)
 
 
 def _locking_caches(tree: ast.AST) -> Iterator[int]:
@@ -59,7 +89,7 @@ def _locking_caches(tree: ast.AST) -> Iterator[int]:
 
 
 def offences(package: Path) -> list[str]:
-    """Return a line for each import in the core that breaks the rules.
+    """Return a line for each import that breaks the rules.
 
     Parameters
     ----------
@@ -69,20 +99,21 @@ def offences(package: Path) -> list[str]:
     found = []
     for path in sorted(package.rglob("*.py")):
         inside = path.relative_to(package)
-        if inside.parts[0] in FREE:
+        where = f"{package.name}/{inside.as_posix()}"
+        if inside.parts[0].removesuffix(".py") not in FLOORS:
+            found.append(f"{where}: a room of no floor; give it one in FLOORS")
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if inside.name != "_cached.py":
+        free = inside.parts[0] in FREE
+        if not free and inside.name != "_cached.py":
             for line in _locking_caches(tree):
-                where = f"{package.name}/{inside.as_posix()}:{line}"
-                found.append(f"{where}: functools.cached_property holds a lock; use _cached's")
+                held = "functools.cached_property holds a lock; use _cached's"
+                found.append(f"{where}:{line}: {held}")
         for line, module in _imports(tree):
-            where = f"{package.name}/{inside.as_posix()}:{line}"
-            if module.partition(".")[0] in LIBRARIES:
-                found.append(f"{where}: the core imports {module}; use backend.xp")
-            parts = module.lstrip(".").removeprefix("bilevel.").partition(".")[0]
-            if (module.startswith((".", "bilevel."))) and parts in ABOVE:
-                found.append(f"{where}: the core imports {module}, which stands above it")
+            if not free and module.partition(".")[0] in LIBRARIES:
+                found.append(f"{where}:{line}: the core imports {module}; use backend.xp")
+            elif _climbs(inside, module):
+                found.append(f"{where}:{line}: imports {module}, which stands above it")
     return found
 
 

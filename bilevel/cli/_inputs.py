@@ -134,17 +134,13 @@ def load_inputs(
         If a file is unusable or does not fit the training file.
     """
     test_fraction, val_fraction = _fraction(test, "--test"), _fraction(val, "--val")
-    others = [
-        name
-        for name, share in ((val, val_fraction), (test, test_fraction))
-        if name is not None and share is None
-    ]
-    _refuse_idle(options, [train, *others])
+    parts = ((train, None), (val, val_fraction), (test, test_fraction))
+    _refuse_idle(options, [name for name, share in parts if name is not None and share is None])
     source = _load(train, options)
     notes = []
-    rest, test_part = source.train, source.test
     if source.train.label_name is not None:  # wherever that column stands in the other files
         options = replace(options, label=source.train.label_name)
+    rest, test_part = source.train, source.test
     if test_fraction is not None:
         rest, test_part = io.split(rest, test_fraction, seed, what="test")
     elif test is not None:
@@ -152,25 +148,20 @@ def load_inputs(
     if val is None and source.val is None:
         val_fraction = 0.5
         notes.append("half of the training rows are held out (--val says otherwise)")
+    val_part = source.val
     if val_fraction is not None:
         rest, val_part = io.split(rest, val_fraction, seed)
     elif val is not None:
         val_part = _load(val, options).train
-    else:
-        assert source.val is not None
-        val_part = source.val
+    assert val_part is not None
     labels = io.BinaryLabels.fit(source.train, positive)
     if labels.note:
         notes.insert(0, labels.note)
-    parts = [rest, val_part, test_part]
-    rows = [
-        None if part is None else _rows(io.same_features(part, source.train), labels)
-        for part in parts
-    ]
-    assert rows[0] is not None
-    assert rows[1] is not None
-    return Inputs(train, rows[0], rows[1], rows[2], labels, tuple(notes), source.train.names)
+    fitted, held_out = (_rows(part, source.train, labels) for part in (rest, val_part))
+    tested = None if test_part is None else _rows(test_part, source.train, labels)
+    return Inputs(train, fitted, held_out, tested, labels, tuple(notes), source.train.names)
 
 
-def _rows(table: io.Table, labels: io.BinaryLabels) -> Rows:
+def _rows(part: io.Table, train: io.Table, labels: io.BinaryLabels) -> Rows:
+    table = io.same_features(part, train)
     return Rows(table.X, labels.apply(table), table.source, labels.counts(table))

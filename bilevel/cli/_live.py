@@ -75,7 +75,7 @@ class Live:
 
         A terminal's spinner shows it as it happens; a pipe gets a line after 1, 2, 4, ... seconds.
         """
-        text = f"iteration {self._k}: {costs.passes:,} passes, {costs.seconds:.1f} s"
+        text = f"iteration {self._k}: {costs.work:,} {costs.unit}, {costs.seconds:.1f} s"
         self._spinner.update(text)
         if not self._console.is_terminal and costs.seconds >= self._next_line:
             self._next_line = 2 * costs.seconds

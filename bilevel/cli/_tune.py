@@ -274,17 +274,21 @@ class _Options:
                 raise BadInput(f"--{name.replace('_', '-')} must be finite, got {value}.")
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
-        if self.starts is not None and self.checkpoint is not None:
-            raise click.UsageError("--checkpoint holds one search: it can't be used with --starts.")
-        if self.starts is not None and self.lam0 is not None:
-            raise click.UsageError("--starts draws where λ starts: leave out --lam0.")
-        if self.starts is not None and not all(map(math.isfinite, self.bounds)):
-            raise click.UsageError("--starts draws from the bounds: give finite --bounds.")
+        if self.starts is not None:
+            self._refuse_with_starts()
         outputs = {name: getattr(self, name) for name in _OUTPUTS}
         refuse_targets(
             {name: path for name, path in outputs.items() if path is not None},
             files_read(self.train, self.val, self.test),
         )
+
+    def _refuse_with_starts(self) -> None:
+        if self.checkpoint is not None:
+            raise click.UsageError("--checkpoint holds one search: it can't be used with --starts.")
+        if self.lam0 is not None:
+            raise click.UsageError("--starts draws where λ starts: leave out --lam0.")
+        if not all(map(math.isfinite, self.bounds)):
+            raise click.UsageError("--starts draws from the bounds: give finite --bounds.")
 
 
 def _reading(o: _Options) -> io.ReadOptions:

@@ -21,6 +21,7 @@ from ._host import from_host
 from ._protocol import Design, Rounds, Summing, rounded
 from ._reach import Reach
 from ._recount import part_of, recounted, row_square_norms
+from ._wrapper import Wrapper
 from .csr import CSRDesign
 from .dense import DenseDesign
 from .intercept import WithIntercept
@@ -40,6 +41,7 @@ __all__ = [
     "Standardized",
     "Summing",
     "WithIntercept",
+    "Wrapper",
     "as_design",
     "from_host",
     "part_of",
@@ -98,11 +100,7 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
     >>> bilevel.as_design(np.ones((3, 2))).shape
     (3, 2)
     """
-    # A nested tensor fails on the mere question for its shape, which a design has as well.
-    array = is_array(X) or is_sparse(X)
-    given: Design | None = X if not array and isinstance(X, Design) else None
-    if not array and given is None and (hasattr(type(X), "rmatmul") or hasattr(type(X), "rmatvec")):
-        _DESIGN(X, name)  # half a design, or an operator of SciPy
+    given = _given(X, name)
     found = backend_of(**{name: X}) if given is None else given.backend
     if backend is not None and found != backend:
         raise ValueError(
@@ -114,8 +112,25 @@ def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Des
         return given
     if X.ndim != 2:
         raise ValueError(f"{name} must have two axes (rows, features), got shape {X.shape}.")
-    if X.shape[0] == 0 or X.shape[1] == 0:
+    if 0 in tuple(X.shape):
         raise ValueError(f"{name} is empty: shape {tuple(X.shape)}.")
+    return _wrapped(X, name, found)
+
+
+def _given(X: Any, name: str) -> Design | None:
+    """X where it is a design already."""
+    # A nested tensor fails on the mere question for its shape, which a design has as well.
+    if is_array(X) or is_sparse(X):
+        return None
+    if isinstance(X, Design):
+        return X
+    if hasattr(type(X), "rmatmul") or hasattr(type(X), "rmatvec"):
+        _DESIGN(X, name)  # half a design, or an operator of SciPy
+    return None
+
+
+def _wrapped(X: Any, name: str, found: Backend) -> Design:
+    """The design of a matrix, which is checked once."""
     X = constant(X)
     check_sparse(X, name)
     common_dtype(found, **{name: X})

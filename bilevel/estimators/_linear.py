@@ -17,11 +17,11 @@ import numpy as np
 
 import bilevel
 from bilevel.backends import Array, Backend
-from bilevel.cross_validation import weighted_validation
 from bilevel.design import DenseDesign, Design, Standardized
 from bilevel.inner import linear_model
 from bilevel.losses import Huber, Loss, Squared
 from bilevel.outer import held_out
+from bilevel.problems import weighted_validation
 
 from ._base import BilevelEstimator, fit_tightly, total_weight
 from ._rows import Rows

@@ -3,7 +3,7 @@
 scikit-learn's model stays as it is: bilevel states the same objective, finds its parameters, and
 scikit-learn fits it once, at the end. The steps before it are fitted on the training rows of each
 split, so that no held-out row is seen; what comes out differs from split to split, and the splits
-are stacked (:mod:`bilevel.stacked`).
+are stacked (:mod:`bilevel.problems.stacked`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import bilevel
 from bilevel.backends import check_sparse
 from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
-from bilevel.stacked import stacked
+from bilevel.problems import stacked
 
 from ._base import BilevelEstimator, log_bounds, positive, start_within, within
 from ._linear import LinearSearch

@@ -7,9 +7,9 @@ comes from central differences of the gradient (Nocedal and Wright, *Numerical o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .._cached import cached_property
 from ..backends import (
@@ -18,24 +18,17 @@ from ..backends import (
     Backend,
     Maybe,
     check_fields,
-    common_dtype,
     dense_backend_of,
     described,
     function,
-    is_array,
-    is_sparse,
     lent,
-    library_of,
-    python_number,
-    refuse_matrix_classes,
 )
 from ..backends.autodiff import Engine, Scalar, products
 from ..linalg import grams
-from ..meter import Passes
+from ..meter import Unit
+from ._calls import Calls, Origin, difference, unit_vectors
 from ._protocol import InnerConstants, Rounding
 from .point import Point
-
-Origin = Literal["given", "autodiff", "differences"]
 
 ValueAndGrad = Callable[[Array, Array], tuple[Any, Array]]
 Product = Callable[[Array, Array, Array], Array]
@@ -107,17 +100,22 @@ class FunctionInner:
     declared_rounding: DeclaredRounding | None = None
     declared_start: Array | None = None
     slope: SlopeProducts = SlopeProducts()
-    _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
+    _calls: Calls = field(kw_only=True, compare=False, repr=False)
 
     @property
     def passes(self) -> float:
-        """Calls of the functions until now, those for differences included."""
+        """What the calls of the functions have cost, those for differences included."""
         return self._calls.total
 
     @property
     def column_passes(self) -> float:
         """The same: every call takes one direction."""
         return self._calls.total
+
+    @property
+    def unit(self) -> Unit:
+        """Evaluations, unless it was stated what a call costs."""
+        return self._calls.unit
 
     def start(self) -> Array:
         """The start that was given, else zeros."""
@@ -135,108 +133,24 @@ class FunctionInner:
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """The pair h, ∂_x h, checked and counted."""
-        self._calls.count_call()
-        result = self.value_and_grad(*lent(self.backend, x, lam))
-        return check_value_and_grad(result, self.x_shape, self.backend, self.dtype)
+        return self._calls.pair(self.value_and_grad, self.x_shape, x, lam)
 
     def product(
         self, name: str, x: Array, lam: Array, direction: Array, shape: tuple[int, ...]
     ) -> Array:
         """One of the given products, checked and counted."""
-        return self._asked(name, getattr(self, name), shape, x, lam, direction)
+        return self._calls.array(name, getattr(self, name), shape, x, lam, direction)
 
     def slope_products(
         self, name: str, at: FunctionPoint, q: Array, D: Array, shape: tuple[int, ...]
     ) -> Array | None:
         """Those of several directions along the last axis of D; None where the function is not."""
         given = getattr(self.slope, name)
-        if given is None:
-            return None
-        found = [
-            self._asked(name, given, shape, at.x, at.lam, q, D[..., i]) for i in range(D.shape[-1])
-        ]
-        return self.backend.xp.stack(found, axis=-1)
+        return self._calls.columns(name, given, shape, at.x, at.lam, q, D)
 
-    def _asked(
-        self, name: str, product: Callable[..., Array], shape: tuple[int, ...], *arguments: Array
-    ) -> Array:
-        self._calls.count_call()
-        result = product(*lent(self.backend, *arguments))
-        return check_result(name, result, shape, self.backend, self.dtype)
-
-
-def check_result(
-    name: str, result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any
-) -> Array:
-    """Copy what a user's function returned: it may return the same buffer each time.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is of another library, shape or dtype than it should be.
-    """
-    if not hasattr(result, "shape") or not hasattr(result, "dtype"):
-        raise TypeError(f"{name} must return an array of shape {shape}, got {described(result)}.")
-    if library_of(result) != backend.name or is_sparse(result):
-        kind = type(result)
-        raise TypeError(
-            f"{name} must return an array of {backend.name}, got one of class "
-            f"{kind.__module__}.{kind.__name__}."
-        )
-    refuse_matrix_classes(result, f"What is returned by {name}")
-    found = tuple(result.shape)
-    if found != shape:
-        raise ValueError(f"{name} must return an array of shape {shape}, got {found}.")
-    if result.dtype != dtype:
-        raise TypeError(f"{name} must return dtype {dtype}, got {result.dtype}.")
-    return next(lent(backend, result))
-
-
-def check_value_and_grad(
-    result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any
-) -> tuple[Array, Array]:
-    """Refuse the same of a value, which may be a Python number, and its gradient."""
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        found = f"{len(result)} things" if isinstance(result, (tuple, list)) else described(result)
-        raise TypeError(f"value_and_grad must return two things, value and gradient, got {found}.")
-    value, grad = result
-    if not is_array(value) and isinstance(python_number(value), (int, float)):
-        value = backend.asarray(float(value), dtype=dtype)
-    return (
-        check_result("value_and_grad (its value)", value, (), backend, dtype),
-        check_result("value_and_grad (its gradient)", grad, shape, backend, dtype),
-    )
-
-
-def stated_bound(value: Any, backend: Backend, dtype: Any) -> Array:
-    """An upper bound that a user's function states, 0-d; infinite where it is negative or NaN.
-
-    From such a one nothing follows, and an infinite one says so without a read.
-    """
-    xp = backend.xp
-    number = xp.asarray(value, dtype=dtype, device=backend.device)
-    return xp.where(number >= 0, number, xp.full_like(number, xp.inf))
-
-
-def difference(f: Callable[[Array], Array], at: Array, v: Array, backend: Backend) -> Array:
-    """(f(at + s v) - f(at - s v)) / 2s, s = eps^(1/3) (1 + ‖at‖) / ‖v‖.
-
-    The step balances the truncation, of order s², with the rounding, of order eps/s. It is
-    computed on the device: no scalar is read.
-    """
-    xp = backend.xp
-    size = xp.sqrt(xp.sum(v * v))
-    length = xp.finfo(v.dtype).eps ** (1 / 3) * (1 + xp.sqrt(xp.sum(at * at)))
-    step = length / xp.where(size > 0, size, xp.ones_like(size))
-    return (f(at + step * v) - f(at - step * v)) / (2 * step)
-
-
-def unit_vectors(lam: Array, backend: Backend) -> Iterator[Array]:
-    """e_1, ..., e_m, each of the shape of λ."""
-    xp = backend.xp
-    number = xp.arange(lam.shape[0], device=backend.device)
-    one, zero = xp.ones_like(lam), xp.zeros_like(lam)
-    return (xp.where(number == j, one, zero) for j in range(lam.shape[0]))
+    def bound(self, value: Any) -> Array:
+        """An upper bound that a function states."""
+        return self._calls.bound(value)
 
 
 class FunctionPoint(Point):
@@ -262,10 +176,7 @@ class FunctionPoint(Point):
         declared = self.inner.cross_norm
         if declared is None:
             return None
-        return self._number(declared(*lent(self.inner.backend, self.x, self.lam)))
-
-    def _number(self, value: Any) -> Array:
-        return stated_bound(value, self.inner.backend, self.inner.dtype)
+        return self.inner.bound(declared(*lent(self.inner.backend, self.x, self.lam)))
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
@@ -276,8 +187,8 @@ class FunctionPoint(Point):
             return None
         backend, columns = self.inner.backend, range(vectors.shape[-1])
         found = [declared(*lent(backend, self.x, self.lam, vectors[..., j])) for j in columns]
-        grad, _, cross = (self._number(number) for number in found[0])
-        xp, products = backend.xp, [self._number(product) for _, product, _ in found]
+        grad, _, cross = (self.inner.bound(number) for number in found[0])
+        xp, products = backend.xp, [self.inner.bound(product) for _, product, _ in found]
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return Rounding(most * grad, most * xp.stack(products), most * cross)
 
@@ -346,6 +257,7 @@ def from_functions(
     cross_norm: Callable[[Array, Array], Any] | None = None,
     rounding: DeclaredRounding | None = None,
     start: Array | None = None,
+    passes_per_call: float | None = None,
     bend: SlopeProduct | None = None,
     cross_bend: SlopeProduct | None = None,
     fold: SlopeProduct | None = None,
@@ -386,6 +298,10 @@ def from_functions(
         Where an inner solve without x0 begins, of the shape of x; zeros when omitted. A function
         that is not convex may have a saddle point or a maximum at zero (a network, a product of
         unknowns as in a matrix factorisation), which no gradient leaves: give a random start.
+    passes_per_call : float, optional
+        Passes over the data that a call of any of the functions takes, 2 for X x and Xᵀ r. When
+        omitted that is not known: runs count ``evaluations`` in place of ``passes``, and take no
+        ``max_passes``.
     bend, cross_bend, fold : callable, optional
         What the Hessian of f needs (:func:`bilevel.hypergrad.hessian`), the second derivatives of
         qᵀ ∂_x h: (x, λ, q, v) ↦ (∂³_{xxx} h [q]) v, the shape of x; (x, λ, q, v) ↦ the numbers
@@ -416,25 +332,36 @@ def from_functions(
     >>> h.derivatives.hvp
     'differences'
     """
-    return _build(
+    calls = Calls.like(like, passes_per_call)
+    function(value_and_grad, "value_and_grad")
+    for name, product in (("hvp", hvp), ("cross_vjp", cross_vjp), ("cross_jvp", cross_jvp)):
+        Maybe(function)(product, name)
+    if not (constants is None or isinstance(constants, InnerConstants) or callable(constants)):
+        raise TypeError(
+            f"constants must be InnerConstants or a function of λ, got {described(constants)}."
+        )
+    shape = _shape(x_shape)
+    return FunctionInner(
+        calls.backend,
+        calls.dtype,
+        shape,
+        COUNT(n_hyperparameters, "n_hyperparameters"),
+        value_and_grad,
+        hvp,
+        cross_vjp,
+        cross_jvp,
         Derivatives(
             "given",
             "given" if hvp is not None else "differences",
             "given" if cross_vjp is not None or cross_jvp is not None else "differences",
             "given" if cross_jvp is not None else "differences",
         ),
-        like,
-        x_shape,
-        n_hyperparameters,
-        value_and_grad,
-        hvp,
-        cross_vjp,
-        cross_jvp,
-        constants,
+        InnerConstants() if constants is None else constants,
         cross_norm,
         rounding,
-        start,
+        _checked_start(start, shape, calls.dtype, calls.backend),
         SlopeProducts(bend, cross_bend, fold),
+        _calls=calls,
     )
 
 
@@ -449,6 +376,7 @@ def from_autodiff(
     cross_norm: Callable[[Array, Array], Any] | None = None,
     rounding: DeclaredRounding | None = None,
     start: Array | None = None,
+    passes_per_call: float | None = None,
 ) -> FunctionInner:
     """Build an inner objective from h alone, by automatic differentiation.
 
@@ -459,7 +387,7 @@ def from_autodiff(
         so its course may not depend on the numbers.
     engine : {"torch", "jax"}
         What differentiates.
-    like, x_shape, n_hyperparameters, constants, cross_norm, rounding, start
+    like, x_shape, n_hyperparameters, constants, cross_norm, rounding, start, passes_per_call
         As in :func:`from_functions`. The arrays may be of another library than ``engine``: they
         change hands by DLPack, without a copy where both can use the same device and the entries
         lie one after the other.
@@ -487,66 +415,26 @@ def from_autodiff(
     >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
     array([12., 48.])
     """
-    found = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    found = from_functions(
+        by.value_and_grad,
+        like=like,
+        x_shape=x_shape,
+        n_hyperparameters=n_hyperparameters,
+        hvp=by.hvp,
+        cross_vjp=by.cross_vjp,
+        cross_jvp=by.cross_jvp,
+        constants=constants,
+        cross_norm=cross_norm,
+        rounding=rounding,
+        start=start,
+        passes_per_call=passes_per_call,
+        bend=by.bend,
+        cross_bend=by.cross_bend,
+        fold=by.fold,
+    )
     origin: Origin = "autodiff"
-    return _build(
-        Derivatives(origin, origin, origin, origin),
-        like,
-        x_shape,
-        n_hyperparameters,
-        found.value_and_grad,
-        found.hvp,
-        found.cross_vjp,
-        found.cross_jvp,
-        constants,
-        cross_norm,
-        rounding,
-        start,
-        SlopeProducts(found.bend, found.cross_bend, found.fold),
-    )
-
-
-def _build(
-    derivatives: Derivatives,
-    like: Array,
-    x_shape: tuple[int, ...],
-    n_hyperparameters: int,
-    value_and_grad: ValueAndGrad,
-    hvp: Product | None,
-    cross_vjp: Product | None,
-    cross_jvp: Product | None,
-    constants: Constants | None,
-    cross_norm: Callable[[Array, Array], Any] | None,
-    rounding: DeclaredRounding | None,
-    start: Array | None,
-    slope: SlopeProducts,
-) -> FunctionInner:
-    backend = dense_backend_of(like=like)
-    dtype = common_dtype(backend, like=like)
-    function(value_and_grad, "value_and_grad")
-    for name, product in (("hvp", hvp), ("cross_vjp", cross_vjp), ("cross_jvp", cross_jvp)):
-        Maybe(function)(product, name)
-    if not (constants is None or isinstance(constants, InnerConstants) or callable(constants)):
-        raise TypeError(
-            f"constants must be InnerConstants or a function of λ, got {described(constants)}."
-        )
-    shape = _shape(x_shape)
-    return FunctionInner(
-        backend,
-        dtype,
-        shape,
-        COUNT(n_hyperparameters, "n_hyperparameters"),
-        value_and_grad,
-        hvp,
-        cross_vjp,
-        cross_jvp,
-        derivatives,
-        InnerConstants() if constants is None else constants,
-        cross_norm,
-        rounding,
-        _checked_start(start, shape, dtype, backend),
-        slope,
-    )
+    return replace(found, derivatives=Derivatives(origin, origin, origin, origin))
 
 
 def _checked_start(

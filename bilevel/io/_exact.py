@@ -41,12 +41,9 @@ def exact_labels(
     finite = {row: Decimal(text) for row, text in long.items() if np.isfinite(values[row])}
     large = [row for row in finite if abs(values[row]) >= _WHOLE]
     if large:
-        whole = [finite.get(row, Decimal(float(value))) for row, value in enumerate(values)]
-        if np.isfinite(values).all() and all(number == number.to_integral() for number in whole):
-            for dtype in (np.int64, np.uint64):
-                info = np.iinfo(dtype)
-                if min(whole) >= info.min and max(whole) <= info.max:
-                    return np.array([int(number) for number in whole], dtype=dtype)
+        integers = _as_integers(values, finite)
+        if integers is not None:
+            return integers
         for row in large:
             if finite[row] != Decimal(float(values[row])):
                 return row
@@ -55,6 +52,22 @@ def exact_labels(
         if seen.setdefault(float(values[row]), number) != number:
             return row
     return values
+
+
+def _as_integers(
+    values: npt.NDArray[np.float64], exact: Mapping[int, Decimal]
+) -> npt.NDArray[Any] | None:
+    """All labels as integers, None where one is none or too large for them."""
+    if not np.isfinite(values).all():
+        return None
+    whole = [exact.get(row, Decimal(float(value))) for row, value in enumerate(values)]
+    if any(number != number.to_integral() for number in whole):
+        return None
+    for dtype in (np.int64, np.uint64):
+        info = np.iinfo(dtype)
+        if min(whole) >= info.min and max(whole) <= info.max:
+            return np.array([int(number) for number in whole], dtype=dtype)
+    return None
 
 
 def is_this(text: str, value: Any) -> bool:

@@ -247,23 +247,24 @@ def _by_name(table: Table, reference: Table) -> Table:
     assert table.names is not None
     assert reference.names is not None
     places = {name: i for i, name in enumerate(table.names)}
-    missing = [name for name in reference.names if name not in places]
     expected = set(reference.names)
-    additional = [name for name in table.names if name not in expected]
-    if missing or additional:
-        parts = [
-            f"{verb} {_listed(names)}"
-            for verb, names in (("lacks", missing), ("has besides", additional))
-            if names
-        ]
+    if places.keys() != expected:
         raise BadFileError(
             table.source,
             f"it has {len(table.names)} features but {reference.source} has {len(expected)}: it "
-            f"{' and '.join(parts)}",
+            f"{_difference(table.names, reference.names)}",
             "Give both files the same columns, in any order.",
         )
     order = [places[name] for name in reference.names]
     return replace(table, X=table.X[:, order], names=reference.names)
+
+
+def _difference(names: Sequence[str], expected: Sequence[str]) -> str:
+    """Which names are missing and which are too many, in words."""
+    missing = [name for name in expected if name not in set(names)]
+    additional = [name for name in names if name not in set(expected)]
+    parts = (("lacks", missing), ("has besides", additional))
+    return " and ".join(f"{verb} {_listed(odd)}" for verb, odd in parts if odd)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -179,30 +179,33 @@ def _label_column(
     names = [] if header is False else first.cells
     width = len(first.cells)
     if label is None:
-        known = [i for i, name in enumerate(names) if name.lower() in LABEL_NAMES]
-        if len(known) > 1:
-            which = " and ".join(repr(names[i]) for i in known)
-            raise BadFileError(
-                path,
-                f"the columns {which} could each be the label",
-                "Name it by --label, and leave out what is no feature.",
-                line=first.line,
-            )
-        return known[0] if known else width - 1, False
+        return _usual_label(path, first, names), False
     # Among numbers alone a number counts columns, unless they are said to be names.
     if label in names and (header or _number(label) is None or None in map(_number, names)):
         return names.index(label), True
     if re.fullmatch(r"-?\d{1,9}", label, re.ASCII) and -width <= int(label) < width:
         return int(label) % width, False
-    named = header is not False and (
-        header or not any(_number(cell) is not None for cell in first.cells)
-    )
+    named = header is not False and (header or all(_number(cell) is None for cell in first.cells))
     have = ", ".join(names) if named else f"numbers 0 to {width - 1} (there is no header)"
     raise BadFileError(
         path,
         f"there is no column {label!r}",
         f"Give --label one of: {have}; other files need the label of the training file.",
     )
+
+
+def _usual_label(path: Path, first: _Row, names: Sequence[str]) -> int:
+    """The column that is called as labels are, else the last one."""
+    known = [i for i, name in enumerate(names) if name.lower() in LABEL_NAMES]
+    if len(known) > 1:
+        which = " and ".join(repr(names[i]) for i in known)
+        raise BadFileError(
+            path,
+            f"the columns {which} could each be the label",
+            "Name it by --label, and leave out what is no feature.",
+            line=first.line,
+        )
+    return known[0] if known else len(first.cells) - 1
 
 
 def _is_header(path: Path, first: _Row, column: int, told: bool | None) -> bool | None:

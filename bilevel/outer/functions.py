@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
@@ -12,24 +12,16 @@ from ..backends import (
     Backend,
     Maybe,
     check_fields,
-    common_dtype,
     dense_backend_of,
     described,
     function,
     lent,
 )
 from ..backends.autodiff import Engine, Scalar, products
-from ..inner.functions import (
-    Origin,
-    Product,
-    check_result,
-    check_value_and_grad,
-    difference,
-    stated_bound,
-    unit_vectors,
-)
+from ..inner._calls import Calls, Origin, difference, unit_vectors
+from ..inner.functions import Product
 from ..linalg import grams
-from ..meter import Passes
+from ..meter import Unit
 from ._protocol import OuterConstants, OuterRounding
 
 DeclaredRounding = Callable[[Array, Array], tuple[Any, Any, Any]]
@@ -77,13 +69,18 @@ class FunctionOuter:
     derivatives: OuterDerivatives
     declared: OuterConstants
     declared_rounding: DeclaredRounding | None = None
-    products: OuterProducts = OuterProducts()
-    _calls: Passes = field(default_factory=Passes, compare=False, repr=False)
+    second: OuterProducts = OuterProducts()
+    _calls: Calls = field(kw_only=True, compare=False, repr=False)
 
     @property
     def passes(self) -> float:
-        """Calls of the functions until now, those for differences included."""
+        """What the calls of the functions have cost, those for differences included."""
         return self._calls.total
+
+    @property
+    def unit(self) -> Unit:
+        """Evaluations, unless it was stated what a call costs."""
+        return self._calls.unit
 
     def constants(self) -> OuterConstants:
         return self.declared
@@ -93,30 +90,23 @@ class FunctionOuter:
 
     def evaluate(self, x: Array, lam: Array) -> tuple[Array, Array]:
         """The pair g, ∂_x g, checked and counted."""
-        self._calls.count_call()
-        result = self.value_and_grad(*lent(self.backend, x, lam))
-        return check_value_and_grad(result, tuple(x.shape), self.backend, self.dtype)
+        return self._calls.pair(self.value_and_grad, tuple(x.shape), x, lam)
 
     def evaluate_grad_lam(self, x: Array, lam: Array) -> Array | None:
         """∂_λ g as given, checked and counted; None where it is not given."""
         if self.grad_lam is None:
             return None
-        self._calls.count_call()
-        result = self.grad_lam(*lent(self.backend, x, lam))
-        return check_result("grad_lam", result, tuple(lam.shape), self.backend, self.dtype)
+        return self._calls.array("grad_lam", self.grad_lam, tuple(lam.shape), x, lam)
 
-    def second(
+    def products(
         self, name: str, at: FunctionOuterPoint, D: Array, shape: tuple[int, ...]
     ) -> Array | None:
-        """Products with the directions along the last axis of D; None where they are not given."""
-        given, found = getattr(self.products, name), []
-        if given is None:
-            return None
-        for i in range(D.shape[-1]):
-            self._calls.count_call()
-            result = given(*lent(self.backend, at.x, at.lam, D[..., i]))
-            found.append(check_result(name, result, shape, self.backend, self.dtype))
-        return self.backend.xp.stack(found, axis=-1)
+        """Those of several directions along the last axis of D; None where the function is not."""
+        return self._calls.columns(name, getattr(self.second, name), shape, at.x, at.lam, D)
+
+    def bound(self, value: Any) -> Array:
+        """An upper bound that a function states."""
+        return self._calls.bound(value)
 
 
 @dataclass(frozen=True)
@@ -145,14 +135,14 @@ class FunctionOuterPoint:
         return self._differences() if given is None else given
 
     def gram(self, T: Array) -> Array | None:
-        found = self.outer.second("hvp", self, T, tuple(self.x.shape))
+        found = self.outer.products("hvp", self, T, tuple(self.x.shape))
         return None if found is None else grams(T, found, self.outer.backend)
 
     def cross_gram(self, T: Array) -> Array | None:
-        return self.outer.second("cross_vjp", self, T, tuple(self.lam.shape))
+        return self.outer.products("cross_vjp", self, T, tuple(self.lam.shape))
 
     def fold(self, D: Array) -> Array | None:
-        return self.outer.second("lam_hvp", self, D, tuple(self.lam.shape))
+        return self.outer.products("lam_hvp", self, D, tuple(self.lam.shape))
 
     def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """As declared; of functions that say nothing nothing is known."""
@@ -160,7 +150,7 @@ class FunctionOuterPoint:
         if outer.declared_rounding is None:
             return None
         found = outer.declared_rounding(*lent(outer.backend, self.x, self.lam))
-        value, grad_x, grad_lam = (stated_bound(a, outer.backend, outer.dtype) for a in found)
+        value, grad_x, grad_lam = (outer.bound(a) for a in found)
         xp = outer.backend.xp
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return OuterRounding(value, most * grad_x, grad_lam)
@@ -183,6 +173,7 @@ def from_functions(
     grad_lam: Callable[[Array, Array], Array] | None = None,
     constants: OuterConstants | None = None,
     rounding: DeclaredRounding | None = None,
+    passes_per_call: float | None = None,
     hvp: Product | None = None,
     cross_vjp: Product | None = None,
     lam_hvp: Product | None = None,
@@ -206,6 +197,9 @@ def from_functions(
     rounding : callable, optional
         (x, λ) ↦ three numbers: how far the computed g, ∂_x g and ∂_λ g may be from what they are,
         in norm. Without it nothing is proven.
+    passes_per_call : float, optional
+        Passes over the data of g that a call of any of the functions takes. When omitted that is
+        not known: runs count ``outer_evaluations`` in place of ``outer_passes``.
     hvp, cross_vjp, lam_hvp : callable, optional
         What the Hessian of f needs (:func:`bilevel.hypergrad.hessian`): (x, λ, v) ↦ ∂²_{xx} g · v,
         the shape of x; (x, λ, v) ↦ (∂²_{xλ} g)ᵀ v, shape (m,); (x, λ, d) ↦ ∂²_{λλ} g · d,
@@ -230,10 +224,22 @@ def from_functions(
     >>> g.derivatives
     OuterDerivatives(grad_x='given', grad_lam='differences')
     """
-    origin: Origin = "differences" if grad_lam is None else "given"
-    found = OuterDerivatives("given", origin)
-    second = OuterProducts(hvp, cross_vjp, lam_hvp)
-    return _build(found, like, value_and_grad, grad_lam, constants, rounding, second)
+    calls = Calls.like(like, passes_per_call)
+    function(value_and_grad, "value_and_grad")
+    Maybe(function)(grad_lam, "grad_lam")
+    if not (constants is None or isinstance(constants, OuterConstants)):
+        raise TypeError(f"constants must be OuterConstants, got {described(constants)}.")
+    return FunctionOuter(
+        calls.backend,
+        calls.dtype,
+        value_and_grad,
+        grad_lam,
+        OuterDerivatives("given", "differences" if grad_lam is None else "given"),
+        OuterConstants() if constants is None else constants,
+        rounding,
+        OuterProducts(hvp, cross_vjp, lam_hvp),
+        _calls=calls,
+    )
 
 
 def from_autodiff(
@@ -243,6 +249,7 @@ def from_autodiff(
     like: Array,
     constants: OuterConstants | None = None,
     rounding: DeclaredRounding | None = None,
+    passes_per_call: float | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion from g alone, by automatic differentiation.
 
@@ -252,7 +259,7 @@ def from_autodiff(
         (x, λ) ↦ g(x, λ), 0-d, written with the functions of ``engine``; for JAX it is compiled.
     engine : {"torch", "jax"}
         What differentiates.
-    like, constants, rounding
+    like, constants, rounding, passes_per_call
         As in :func:`from_functions`; arrays change hands by DLPack.
 
     Raises
@@ -270,34 +277,16 @@ def from_autodiff(
     >>> g.at(np.ones(2), np.zeros(1)).grad_lam
     array([1.])
     """
-    found = products(function(fun, "fun"), engine, dense_backend_of(like=like))
-    return _build(
-        OuterDerivatives("autodiff", "autodiff"),
-        like,
-        found.value_and_grad,
-        found.grad_lam,
-        constants,
-        rounding,
-        OuterProducts(found.hvp, found.cross_vjp, found.lam_hvp),
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    found = from_functions(
+        by.value_and_grad,
+        like=like,
+        grad_lam=by.grad_lam,
+        constants=constants,
+        rounding=rounding,
+        passes_per_call=passes_per_call,
+        hvp=by.hvp,
+        cross_vjp=by.cross_vjp,
+        lam_hvp=by.lam_hvp,
     )
-
-
-def _build(
-    derivatives: OuterDerivatives,
-    like: Array,
-    value_and_grad: Callable[[Array, Array], tuple[Any, Array]],
-    grad_lam: Callable[[Array, Array], Array] | None,
-    constants: OuterConstants | None,
-    rounding: DeclaredRounding | None,
-    second: OuterProducts,
-) -> FunctionOuter:
-    backend = dense_backend_of(like=like)
-    dtype = common_dtype(backend, like=like)
-    function(value_and_grad, "value_and_grad")
-    Maybe(function)(grad_lam, "grad_lam")
-    if not (constants is None or isinstance(constants, OuterConstants)):
-        raise TypeError(f"constants must be OuterConstants, got {described(constants)}.")
-    declared = OuterConstants() if constants is None else constants
-    return FunctionOuter(
-        backend, dtype, value_and_grad, grad_lam, derivatives, declared, rounding, second
-    )
+    return replace(found, derivatives=OuterDerivatives("autodiff", "autodiff"))

@@ -147,35 +147,39 @@ def solve(
     constants = inner_constants(inner, lam)
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
-    status, n_iter = Status.STALLED, 0
-    last = None
+    status, n_iter, last = Status.RUNNING, 0, None
     for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
         tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
             break
         last = step
-        lost, target = grad_rounding(step.point, inner.backend), goal.at(step.point.x)
-        if step.grad_norm + lost <= target and (n_iter >= min_iter or step.grad_norm == 0):
-            status = Status.CONVERGED if mu is None else _certified(step, target, inner.backend)
-            if status is not Status.RUNNING:
-                break
-        if step.grad_norm <= min(target, lost):  # smaller than what is certain of it: STALLED
-            status = Status.STALLED
-            break
-        if n_iter >= max_iter:
+        enough = n_iter >= min_iter or step.grad_norm == 0
+        status = _judged(step, goal.at(step.point.x), mu is not None, enough, inner.backend)
+        if status is Status.RUNNING and n_iter >= max_iter:
             status = Status.MAX_ITER
+        if status is not Status.RUNNING:
             break
     assert last is not None  # a walk yields its start
-    near = last.grad_norm + grad_rounding(last.point, inner.backend) <= goal.at(last.point.x)
-    if status is Status.RUNNING and near and n_iter >= min_iter:
-        status = Status.CONVERGED  # its rounding is not within the target, as might have been
-    elif status is Status.RUNNING:
-        status = Status.STALLED
+    if status is Status.RUNNING:  # the walk knows no further step
+        near = last.grad_norm + grad_rounding(last.point, inner.backend) <= goal.at(last.point.x)
+        # Its rounding is not within the target, as might have been.
+        status = Status.CONVERGED if near and n_iter >= min_iter else Status.STALLED
     if status is Status.STALLED and not math.isfinite(*inner.backend.scalars(last.point.value)):
         status = Status.NON_FINITE  # no search finds what is less than NaN
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
+
+
+def _judged(step: Step, target: float, certain: bool, enough: bool, backend: Backend) -> Status:
+    """Whether a step is within the target; ``certain``: whether that has to be certified."""
+    lost = grad_rounding(step.point, backend)
+    if enough and step.grad_norm + lost <= target:
+        status = _certified(step, target, backend) if certain else Status.CONVERGED
+        if status is not Status.RUNNING:
+            return status
+    # Smaller than what is certain of it, no step leads on.
+    return Status.STALLED if step.grad_norm <= min(target, lost) else Status.RUNNING
 
 
 def _certified(step: Step, target: float, backend: Backend) -> Status:

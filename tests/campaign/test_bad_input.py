@@ -12,8 +12,8 @@ from doors import all_doors, fault
 
 import bilevel
 from bilevel import inner, losses, outer
-from bilevel.cross_validation import weighted_validation
 from bilevel.linalg import cg
+from bilevel.problems import weighted_validation
 
 
 def _spoiled(rng: np.random.Generator, bad: list[Any]) -> Any:

@@ -17,7 +17,6 @@ import numpy as np
 
 import bilevel
 from bilevel import inner, losses, outer, schedules, solvers
-from bilevel.cross_validation import cross_validation, weighted_validation
 from bilevel.hypergrad import (
     Direct,
     ForwardUnrolled,
@@ -29,8 +28,8 @@ from bilevel.hypergrad import (
 )
 from bilevel.linalg import cg
 from bilevel.methods import HOAG, MAID, AdaptiveStep, FixedStep, PathFollowing
+from bilevel.problems import cross_validation, stacked, weighted_validation
 from bilevel.solvers.linesearch import WolfeSearch
-from bilevel.stacked import stacked
 from bilevel.testing import check_problem
 from bilevel.testing.problems import linear, quadratic
 
@@ -442,6 +441,7 @@ def models() -> list[Door]:
                 "cross_vjp": NO_FUNCTION,
                 "cross_jvp": NO_FUNCTION,
                 "constants": [3.0, "mu", {"mu": 1.0}],
+                "passes_per_call": [*NO_FINITE, -1.0],
             },
         ),
         Door(
@@ -454,6 +454,7 @@ def models() -> list[Door]:
                 "like": NO_ARRAY_LIKE,
                 "x_shape": shapes,
                 "n_hyperparameters": NO_COUNT,
+                "passes_per_call": [*NO_FINITE, -1.0],
             },
         ),
         Door(
@@ -465,6 +466,7 @@ def models() -> list[Door]:
                 "like": NO_ARRAY_LIKE,
                 "grad_lam": NO_FUNCTION,
                 "constants": [3.0, inner.InnerConstants()],
+                "passes_per_call": [*NO_FINITE, -1.0],
             },
         ),
         Door(

@@ -17,11 +17,11 @@ import bilevel
 from bilevel import inner as inners
 from bilevel import losses
 from bilevel import outer as outers
-from bilevel.cross_validation import cross_validation
 from bilevel.domains import Ball, Box
 from bilevel.hypergrad import Implicit
 from bilevel.methods import HOAG, FixedStep
 from bilevel.problem import Problem
+from bilevel.problems import cross_validation
 from bilevel.schedules import Constant, Custom
 from bilevel.status import Status
 from bilevel.testing import Mark, certify, linear, quadratic

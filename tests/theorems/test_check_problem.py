@@ -16,11 +16,11 @@ import bilevel
 from bilevel import inner as inners
 from bilevel import losses
 from bilevel import outer as outers
-from bilevel.cross_validation import cross_validation
 from bilevel.domains import Box
 from bilevel.inner import InnerConstants, StraightRay
 from bilevel.outer.effective import RidgeSmoother
 from bilevel.problem import Problem
+from bilevel.problems import cross_validation
 from bilevel.testing import KnownProblem, linear, quadratic
 from bilevel.testing.check import check_problem
 from bilevel.testing.check.causes import likely_factor, likely_mu

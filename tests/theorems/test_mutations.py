@@ -26,7 +26,8 @@ from bilevel.inner import linear as linear_module
 from bilevel.inner import penalties
 from bilevel.linalg import cg
 from bilevel.losses import Logistic, Poisson
-from bilevel.methods import HOAG, AdaptiveStep, FixedStep, certified, hoag
+from bilevel.methods import HOAG, AdaptiveStep, FixedStep, hoag
+from bilevel.methods.correction import certified
 from bilevel.schedules import Exponential, Power
 from bilevel.solvers import NewtonCG
 from bilevel.status import Status

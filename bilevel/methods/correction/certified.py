@@ -22,7 +22,7 @@ from ...hypergrad import (
 from ...inner import InnerConstants, Rounded, Rounding, Swinging
 from ...linalg import dot
 from ...linalg.rounding import gamma, unit_roundoff, upper_norm
-from ...outer import Curved, CurvedRounded, OuterConstants, RoundedOuter
+from ...outer import Curved, CurvedRounded, OuterConstants, OuterRounding, RoundedOuter
 from ...problem import Problem
 from ...solvers import point_error
 from .looks import Look, Solved
@@ -222,20 +222,8 @@ class _Seen:
         lost_outer = after.outer.rounding() if isinstance(after.outer, RoundedOuter) else None
         if lost is None or lost_outer is None:
             return None
-        k, (widest, swing) = after.vectors.shape[-1], _turning(after, lost, backend)
-        host = iter(
-            backend.scalars(
-                solved.distance,
-                *(upper_norm(rhs[..., j] - solved.residual[..., j], backend) for j in range(1 + k)),
-                *(upper_norm(rhs[..., j], backend) for j in range(1 + k)),
-                *(upper_norm(after.vectors[..., j], backend) for j in range(k)),
-                *(lost.grad, *(lost.products[j] for j in range(k)), lost.cross),
-                *(lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam),
-                *(upper_norm(a, backend) for a in (after.grad, after.outer.grad_x, after.p)),
-                *(dot(after.vectors[..., 0], after.grad, backend), widest),
-                *([] if swing is None else [a[j] for a in swing for j in range(a.shape[0])]),
-            )
-        )
+        k = after.vectors.shape[-1]
+        host = iter(backend.scalars(*_scalars(solved, after, rhs, lost, lost_outer, backend)))
         (distance,), changes, rests, norms = _take(host, 1, 1 + k, 1 + k, k)
         (lost_grad,), products, (cross, value, slope, direct) = _take(host, 1, k, 4)
         (grad, pull, p, corrected, side), single, pairs = _take(host, 5, k, k - 1)
@@ -267,6 +255,38 @@ class _Seen:
         """‖v‖_H from above."""
         each = zip(computed, self.norms, self.products, self.spread, strict=True)
         return [math.sqrt(e * e + v * (a + b)) for e, v, a, b in each]
+
+
+def _scalars(
+    solved: Solved,
+    after: Look,
+    rhs: Array,
+    lost: Rounding,
+    lost_outer: OuterRounding,
+    backend: Backend,
+) -> Iterator[Array]:
+    """What :class:`_Seen` is made of, on the device: norms from above, and rounding."""
+
+    def columns(block: Array) -> Iterator[Array]:
+        return (block[..., j] for j in range(block.shape[-1]))
+
+    def norms(block: Array) -> Iterator[Array]:
+        return (upper_norm(column, backend) for column in columns(block))
+
+    widest, swing = _turning(after, lost, backend)
+    yield solved.distance
+    yield from (
+        upper_norm(a - b, backend)
+        for a, b in zip(columns(rhs), columns(solved.residual), strict=True)
+    )
+    yield from norms(rhs)
+    yield from norms(after.vectors)
+    yield lost.grad
+    yield from (lost.products[j] for j in range(after.vectors.shape[-1]))
+    yield from (lost.cross, lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam)
+    yield from (upper_norm(a, backend) for a in (after.grad, after.outer.grad_x, after.p))
+    yield from (dot(after.vectors[..., 0], after.grad, backend), widest)
+    yield from (a[j] for a in swing or () for j in range(a.shape[0]))
 
 
 def _turning(

@@ -79,7 +79,7 @@ def _by_blocks(problem: Problem, point: InnerPoint, record: Record) -> Bounds:
     """Correct x, q and the tangents until less is left to prove than the corrections have shown."""
     backend, xp = problem.backend, problem.backend.xp
     x, m = point.x, problem.inner.n_hyperparameters
-    best, wanted, steps = Bounds(), _FIRST, max(int(_SHARE * record.passes / 2), 1)
+    best, wanted, steps = Bounds(), _FIRST, max(int(_SHARE * record.costs.work / 2), 1)
     if m > _TANGENTS:
         return best
     start = xp.zeros((*x.shape, 1 + m), dtype=x.dtype, device=backend.device)
@@ -116,7 +116,7 @@ def _fitted(problem: Problem, point: InnerPoint, record: Record) -> Record:
     corrections take it elsewhere, it was not.
     """
     backend, x, m = problem.backend, point.x, problem.inner.n_hyperparameters
-    steps = max(int(_SHARE * record.passes / 2), 1)
+    steps = max(int(_SHARE * record.costs.work / 2), 1)
     if m > _TANGENTS or record.estimate is None:
         return record
     start = backend.xp.zeros((*x.shape, 1 + m), dtype=x.dtype, device=backend.device)

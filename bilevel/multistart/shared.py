@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from ..backends import Array, HostIndex
+from ..contracts import is_ours
+from ..design import Design, Wrapper
 from ..meter import Passes
-from ._protocol import Design
-from ._wrapper import Wrapper
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,3 @@ def map_designs(value: Any, change: Callable[[Design], Design]) -> Any:
     copy = replace(value, **changed)
     copy.__dict__.update({name: kept for name, kept in vars(value).items() if name not in names})
     return copy
-
-
-def is_ours(value: Any) -> bool:
-    """Whether the class of a value is one of this package."""
-    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]

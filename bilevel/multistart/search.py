@@ -16,20 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
-from .design import Design
-from .design.shared import Product, Shared, map_designs, serve
-from .domains import Unfolds
-from .inner import inner_constants
-from .inner.linear import LinearModel
+from ..backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
+from ..design import Design
+from ..domains import Unfolds
+from ..inner import inner_constants
+from ..inner.linear import LinearModel
+from ..loop import BUDGET, metered, minimize, pass_budget, started
+from ..meter import BudgetSpent
+from ..methods import Method
+from ..problem import Problem
+from ..problems.stacked import StackedInner
+from ..record import Costed, Costs, Record, Result, aligned
+from ..status import Status
 from .lockstep import Ask, Task, stopping
-from .loop import BUDGET, metered, minimize, started
-from .meter import BudgetSpent
-from .methods import Method
-from .problem import Problem
-from .record import Costed, Costs, Record, Result, aligned
-from .stacked import StackedInner
-from .status import Status
+from .shared import Product, Shared, map_designs, serve
 
 #: Searches in threads at most: systems allow a process some thousands of them.
 _MOST_THREADS = 2000
@@ -47,8 +47,9 @@ class MultistartResult(Costed):
     costs : Costs
         What all of them cost together: a pass that serves several searches counts once.
     best : Result
-        That of the least f, by what is known of it, whether the search had come to its end or not.
-    passes, column_passes, outer_passes, seconds
+        That of the least f, whether the search had come to its end or not: by what f is at most,
+        as in a single search; between those of which that is not known, by what f is taken for.
+    passes, column_passes, outer_passes, seconds, evaluations, outer_evaluations
         Those of ``costs``.
     """
 
@@ -57,24 +58,24 @@ class MultistartResult(Costed):
 
     @property
     def best(self) -> Result:
-        return min(self.results, key=_at_most)
+        return min(self.results, key=_rank)
 
     def __repr__(self) -> str:
         found = Counter(result.status.value for result in self.results)
         rows = {
             "starts": len(self.results),
             "statuses": ", ".join(f"{n} {status}" for status, n in found.items()),
-            "passes": self.passes,
-            "column_passes": self.column_passes,
-            "seconds": round(self.seconds, 3),
+            **self.costs.rows(),
         }
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
-def _at_most(result: Result) -> float:
-    if result.best is None or result.fun != result.fun:
-        return math.inf
-    return result.best.at_most
+def _rank(result: Result) -> tuple[float, float]:
+    """What f is at most, then what it is taken for; what is no number comes last."""
+    best = result.best
+    if best is None or result.fun != result.fun:
+        return math.inf, math.inf
+    return best.at_most, best.likely if best.likely == best.likely else math.inf
 
 
 def multistart(
@@ -168,12 +169,12 @@ def multistart(
         "x0": None if x0 is None else start_x,
         "max_iter": max_iter,
         "tol": tol,
-        "max_passes": max_passes,
+        "max_passes": pass_budget(problem, max_passes, "max_passes"),
         "max_seconds": max_seconds,
     }
     meter = started(
         problem,
-        max_passes=Maybe(BUDGET)(max_total_passes, "max_total_passes"),
+        max_passes=pass_budget(problem, max_total_passes, "max_total_passes"),
         max_seconds=Maybe(BUDGET)(max_total_seconds, "max_total_seconds"),
     )
     run = _together if _shares(problem.inner) else _in_turn
