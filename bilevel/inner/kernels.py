@@ -69,7 +69,7 @@ class Scaled(Protocol):
 
 
 @runtime_checkable
-class Twice(Protocol):
+class TwiceDifferentiable(Protocol):
     """A kernel that knows its second derivatives in θ."""
 
     def second_derivatives(
@@ -83,7 +83,7 @@ def second_derivatives(
     kernel: Kernel, X: Array, Z: Array, theta: Array, backend: Backend
 ) -> tuple[Array, ...] | None:
     """Those that the kernel knows, None where it is silent."""
-    if not isinstance(kernel, Twice):
+    if not isinstance(kernel, TwiceDifferentiable):
         return None
     return kernel.second_derivatives(X, Z, theta, backend)
 
