@@ -42,9 +42,9 @@ def check_problem(
     ``pull`` agree with the rest; a ``preconditioner`` is symmetric and positive, leaves its
     argument alone, and has M⁻¹H ⪰ I; ``grad_x`` and ``grad_lam`` of the criterion against
     differences of its value; third derivatives of h and second ones of g, where points offer
-    them, against differences of these. The same derivatives, along one random direction each, at λ drawn over
-    all of D and x from tiny to far beyond the solution; and that no declared constant is refuted by
-    a search for the worst point and direction there.
+    them, against differences of these. The same derivatives but these, along one random direction
+    each, at λ drawn over all of D and x from tiny to far beyond the solution; and that no declared
+    constant is refuted by a search for the worst point and direction there.
 
     Steps are measured in the curvature of h, so that features of unlike scales are asked alike; a
     λ on the boundary of D is moved inside by a step, so that no function is asked beyond it.
