@@ -7,6 +7,9 @@ All products are reverse over reverse, which every differentiable operation of b
     ∂²_{xx} h v     = pullback of v by x ↦ ∂_x h
     (∂²_{xλ} h)ᵀ q  = pullback of q by λ ↦ ∂_x h
     (∂²_{xλ} h) d   = pullback of d by x ↦ ∂_λ h
+    ∂²_{λλ} h d     = pullback of d by λ ↦ ∂_λ h
+
+and those with the third derivatives are the same of the function qᵀ ∂_x h.
 """
 
 from __future__ import annotations
@@ -29,17 +32,24 @@ _NAMESPACES = {"torch": "torch", "jax": "jax.numpy"}
 
 
 @dataclass(frozen=True)
-class SecondDerivatives:
-    """Value, gradients and second-order products of a function of (x, λ)."""
+class Products:
+    """Value, gradients and second-order products of a function h of (x, λ).
+
+    ``bend``, ``cross_bend`` and ``fold`` are ``hvp``, ``cross_vjp`` and ``lam_hvp`` of qᵀ ∂_x h.
+    """
 
     value_and_grad: Callable[[Array, Array], tuple[Array, Array]]
     grad_lam: Callable[[Array, Array], Array]
     hvp: Callable[[Array, Array, Array], Array]
     cross_vjp: Callable[[Array, Array, Array], Array]
     cross_jvp: Callable[[Array, Array, Array], Array]
+    lam_hvp: Callable[[Array, Array, Array], Array]
+    bend: Callable[[Array, Array, Array, Array], Array]
+    cross_bend: Callable[[Array, Array, Array, Array], Array]
+    fold: Callable[[Array, Array, Array, Array], Array]
 
 
-def second_derivatives(fun: Scalar, engine: Engine, backend: Backend) -> SecondDerivatives:
+def products(fun: Scalar, engine: Engine, backend: Backend) -> Products:
     """Differentiate ``fun``, written with the functions of ``engine``, for arrays of ``backend``.
 
     Raises
@@ -52,12 +62,12 @@ def second_derivatives(fun: Scalar, engine: Engine, backend: Backend) -> SecondD
     if engine not in ("torch", "jax"):
         raise ValueError(f"engine must be 'torch' or 'jax', got {engine!r}.")
     get_backend(engine)  # or an error that says what to install
-    return SecondDerivatives(*(Derivative(fun, engine, backend, name) for name in _FORMULAS))
+    return Products(*(Derivative(fun, engine, backend, name) for name in _FORMULAS))
 
 
 @dataclass(frozen=True)
 class Derivative:
-    """A member of :class:`SecondDerivatives` by its name; it can be pickled where ``fun`` can."""
+    """A member of :class:`Products` by its name; it can be pickled where ``fun`` can."""
 
     fun: Scalar
     engine: Engine
@@ -98,12 +108,31 @@ def _cross_jvp(fun: Scalar, rules: _Rules) -> Any:
     return lambda x, lam, d: rules.vjp(lambda z: grad(z, lam), x)[1](d)[0]
 
 
+def _lam_hvp(fun: Scalar, rules: _Rules) -> Any:
+    grad = rules.grad(fun, 1)
+    return lambda x, lam, d: rules.vjp(lambda z: grad(x, z), lam)[1](d)[0]
+
+
+def _of_slope(formula: Callable[[Scalar, Any], Any]) -> Callable[[Scalar, Any], Any]:
+    """The formula for qᵀ ∂_x h: a function of (x, λ, q, direction)."""
+
+    def build(fun: Scalar, rules: _Rules) -> Any:
+        grad = rules.grad(fun, 0)
+        return lambda x, lam, q, v: formula(lambda a, b: (q * grad(a, b)).sum(), rules)(x, lam, v)
+
+    return build
+
+
 _FORMULAS: Mapping[str, Callable[[Scalar, Any], Any]] = {
     "value_and_grad": lambda fun, rules: rules.value_and_grad(fun),
     "grad_lam": lambda fun, rules: rules.grad(fun, 1),
     "hvp": _hvp,
     "cross_vjp": _cross_vjp,
     "cross_jvp": _cross_jvp,
+    "lam_hvp": _lam_hvp,
+    "bend": _of_slope(_hvp),
+    "cross_bend": _of_slope(_cross_vjp),
+    "fold": _of_slope(_lam_hvp),
 }
 
 

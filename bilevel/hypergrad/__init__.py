@@ -13,6 +13,7 @@ from .bound import (
     self_concordant_value_bound,
     value_bound,
 )
+from .curvature import hessian
 from .direct import Direct
 from .implicit import Implicit
 from .neumann import Neumann
@@ -40,6 +41,7 @@ __all__ = [
     "ReverseUnrolled",
     "Reversible",
     "Whitened",
+    "hessian",
     "hypergradient_bound",
     "self_concordant_adjoint_bound",
     "self_concordant_bound",

@@ -1,6 +1,7 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
 from ._protocol import (
+    Bending,
     Inner,
     InnerConstants,
     InnerPoint,
@@ -23,7 +24,16 @@ from ._protocol import (
 from .elastic_net import SmoothedElasticNet
 from .functions import Derivatives, FunctionInner, from_autodiff, from_functions
 from .kernel_ridge import KernelRidge, kernel_ridge
-from .kernels import RBF, Kernel, Matern32, Matern52, Polynomial, Scaled, UserKernel
+from .kernels import (
+    RBF,
+    Kernel,
+    Matern32,
+    Matern52,
+    Polynomial,
+    Scaled,
+    TwiceDifferentiable,
+    UserKernel,
+)
 from .linear import LinearModel, linear_model
 from .minibatch import minibatches
 from .mlp import MLP, Curvature, Sigmoid, Tanh, mlp, negative_curvature
@@ -35,6 +45,7 @@ __all__ = [
     "MLP",
     "RBF",
     "TERM_MEMBERS",
+    "Bending",
     "Curvature",
     "Derivatives",
     "EachL2",
@@ -74,6 +85,7 @@ __all__ = [
     "Swinging",
     "Tanh",
     "Tikhonov",
+    "TwiceDifferentiable",
     "UserKernel",
     "from_autodiff",
     "from_functions",

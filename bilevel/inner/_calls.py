@@ -81,6 +81,20 @@ class Calls:
         result = product(*lent(self.backend, *arguments))
         return _checked(name, result, shape, self.backend, self.dtype)
 
+    def columns(
+        self,
+        name: str,
+        product: Callable[..., Any] | None,
+        shape: tuple[int, ...],
+        *arguments: Array,
+    ) -> Array | None:
+        """The same for each direction along the last axis of the last; None without a function."""
+        if product is None:
+            return None
+        *others, D = arguments
+        found = [self.array(name, product, shape, *others, D[..., i]) for i in range(D.shape[-1])]
+        return self.backend.xp.stack(found, axis=-1)
+
     def bound(self, value: Any) -> Array:
         """An upper bound that a function states, 0-d; infinite where it is negative or NaN.
 

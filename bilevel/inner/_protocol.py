@@ -236,6 +236,31 @@ class Swinging(Protocol):
 
 
 @runtime_checkable
+class Bending(Protocol):
+    """A point of h, or of a penalty, that knows third derivatives: how its products with q change.
+
+    They are the second derivatives of the function qᵀ ∂_x h, all that the Hessian of f needs of
+    them (:func:`bilevel.hypergrad.hessian`). None where one is not known, as with a loss or a
+    penalty that doesn't say. Directions T have the shape ``(*x_shape, k)``, D (m, k).
+    """
+
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        """T_iᵀ (∂³_{xxx} h [q]) T_j, shape (k, k): a pass at most, with k + 1 columns.
+
+        No pass with ``pushed``, what :meth:`Pushable.push` gave of q and T side by side, q first.
+        """
+        ...
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        """The numbers qᵀ (∂³_{xxλ_j} h) T_i, shape (m, k)."""
+        ...
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        """(qᵀ ∂³_{xλλ} h) D, shape (m, k): products, as the matrix itself is m by m."""
+        ...
+
+
+@runtime_checkable
 class Leveraged(Protocol):
     """A point of a self-concordant objective of predictions that are linear in x."""
 

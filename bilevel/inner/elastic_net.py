@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from .._cached import cached_property
 from ..backends import POSITIVE, Array, Backend, check_fields
-from ..linalg import dot, dots
+from ..linalg import dot, dots, grams
 from ..linalg.rounding import unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, least_exp, scaled, upper_norms
+from .penalties import exp_or_inf, exponential_fold, least_exp, scaled, upper_norms
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,19 @@ class SmoothedElasticNetPoint:
 
     def diag(self) -> Array:
         return self._diag
+
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array:
+        """From φ''' = -3 ε² s / (s² + ε²)^{5/2}."""
+        root, epsilon = self._root, self.penalty.epsilon
+        third = (-3 * epsilon**2) * self.x / (root * root * root) / (root * root)
+        return grams(T, (self.weights[0] * third * q)[..., None] * T, self.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array:
+        l2 = self.weights[1] * q
+        return self.backend.xp.stack([dots(a, T, self.backend) for a in (self._diag * q - l2, l2)])
+
+    def fold(self, q: Array, D: Array) -> Array:
+        return exponential_fold(self, q, D)
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None

@@ -17,13 +17,15 @@ from ..backends import (
     Array,
     Backend,
     Maybe,
+    check_fields,
     dense_backend_of,
     described,
     function,
     lent,
     same_backend,
 )
-from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ..backends.autodiff import Engine, Scalar, products
+from ..linalg import grams
 from ..meter import Unit
 from ._calls import Calls, Origin, difference, unit_vectors
 from ._protocol import InnerConstants, Rounding
@@ -31,6 +33,7 @@ from .point import Point
 
 ValueAndGrad = Callable[[Array, Array], tuple[Any, Array]]
 Product = Callable[[Array, Array, Array], Array]
+SlopeProduct = Callable[[Array, Array, Array, Array], Array]
 Constants = InnerConstants | Callable[[Array], InnerConstants]
 DeclaredRounding = Callable[[Array, Array, Array], tuple[Any, Any, Any]]
 
@@ -49,6 +52,29 @@ class Derivatives:
     hvp: Origin
     cross_vjp: Origin
     cross_jvp: Origin
+
+
+@dataclass(frozen=True)
+class SlopeProducts:
+    """Second derivatives of qᵀ ∂_x h: functions of (x, λ, q, direction), None where not given.
+
+    Attributes
+    ----------
+    bend : callable or None
+        (∂³_{xxx} h [q]) v, the shape of x.
+    cross_bend : callable or None
+        The numbers qᵀ (∂³_{xxλ_j} h) v, shape (m,).
+    fold : callable or None
+        (qᵀ ∂³_{xλλ} h) d, shape (m,).
+    """
+
+    bend: SlopeProduct | None = None
+    cross_bend: SlopeProduct | None = None
+    fold: SlopeProduct | None = None
+
+    def __post_init__(self) -> None:
+        optional = Maybe(function)
+        check_fields(self, bend=optional, cross_bend=optional, fold=optional)
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,7 @@ class FunctionInner:
     cross_norm: Callable[[Array, Array], Any] | None = None
     declared_rounding: DeclaredRounding | None = None
     declared_start: Array | None = None
+    slope: SlopeProducts = SlopeProducts()
     _calls: Calls = field(kw_only=True, compare=False, repr=False)
 
     @property
@@ -114,6 +141,13 @@ class FunctionInner:
     ) -> Array:
         """One of the given products, checked and counted."""
         return self._calls.array(name, getattr(self, name), shape, x, lam, direction)
+
+    def slope_products(
+        self, name: str, at: FunctionPoint, q: Array, D: Array, shape: tuple[int, ...]
+    ) -> Array | None:
+        """Those of several directions along the last axis of D; None where the function is not."""
+        given = getattr(self.slope, name)
+        return self._calls.columns(name, given, shape, at.x, at.lam, q, D)
 
     def bound(self, value: Any) -> Array:
         """An upper bound that a function states."""
@@ -168,6 +202,16 @@ class FunctionPoint(Point):
     def cross_jvp(self, d: Array) -> Array:
         return self._each(self._cross_jvp, d, (self.inner.n_hyperparameters,))
 
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        found = self.inner.slope_products("bend", self, q, T, self.inner.x_shape)
+        return None if found is None else grams(T, found, self.inner.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        return self.inner.slope_products("cross_bend", self, q, T, tuple(self.lam.shape))
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        return self.inner.slope_products("fold", self, q, D, tuple(self.lam.shape))
+
     def _each(self, product: Callable[[Array], Array], v: Array, shape: tuple[int, ...]) -> Array:
         """Apply a product to one direction, or to each of several along a last axis."""
         if tuple(v.shape) == shape:
@@ -215,6 +259,9 @@ def from_functions(
     rounding: DeclaredRounding | None = None,
     start: Array | None = None,
     passes_per_call: float | None = None,
+    bend: SlopeProduct | None = None,
+    cross_bend: SlopeProduct | None = None,
+    fold: SlopeProduct | None = None,
 ) -> FunctionInner:
     """Build an inner objective h(x, λ) from functions.
 
@@ -256,6 +303,11 @@ def from_functions(
         Passes over the data that a call of any of the functions takes, 2 for X x and Xᵀ r. When
         omitted that is not known: runs count ``evaluations`` in place of ``passes``, and take no
         ``max_passes``.
+    bend, cross_bend, fold : callable, optional
+        What the Hessian of f needs (:func:`bilevel.hypergrad.hessian`), the second derivatives of
+        qᵀ ∂_x h: (x, λ, q, v) ↦ (∂³_{xxx} h [q]) v, the shape of x; (x, λ, q, v) ↦ the numbers
+        qᵀ (∂³_{xxλ_j} h) v, shape (m,); (x, λ, q, d) ↦ (qᵀ ∂³_{xλλ} h) d, shape (m,). Unlike the
+        second derivatives of h they don't come from differences where they are omitted.
 
     Returns
     -------
@@ -309,6 +361,7 @@ def from_functions(
         cross_norm,
         rounding,
         _checked_start(start, shape, calls.dtype, calls.backend),
+        SlopeProducts(bend, cross_bend, fold),
         _calls=calls,
     )
 
@@ -363,20 +416,23 @@ def from_autodiff(
     >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
     array([12., 48.])
     """
-    products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
     found = from_functions(
-        products.value_and_grad,
+        by.value_and_grad,
         like=like,
         x_shape=x_shape,
         n_hyperparameters=n_hyperparameters,
-        hvp=products.hvp,
-        cross_vjp=products.cross_vjp,
-        cross_jvp=products.cross_jvp,
+        hvp=by.hvp,
+        cross_vjp=by.cross_vjp,
+        cross_jvp=by.cross_jvp,
         constants=constants,
         cross_norm=cross_norm,
         rounding=rounding,
         start=start,
         passes_per_call=passes_per_call,
+        bend=by.bend,
+        cross_bend=by.cross_bend,
+        fold=by.fold,
     )
     origin: Origin = "autodiff"
     return replace(found, derivatives=Derivatives(origin, origin, origin, origin))

@@ -21,6 +21,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
 from typing import Any
 
 from .._cached import cached_property
@@ -30,8 +31,8 @@ from ..linalg import dot, dots, norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ._checks import check_weights, refuse_other_rows
 from ._protocol import InnerConstants, Rounding
-from .kernels import Kernel, Scaled, kernel_rounding
-from .penalties import exp_or_inf, upper_norms
+from .kernels import Kernel, Scaled, kernel_rounding, second_derivatives
+from .penalties import exp_or_inf, no_bend, upper_norms
 
 #: Entries of a kernel matrix that is kept (512 MiB in float64), and of a block that is not.
 KEPT_ENTRIES = 1 << 26
@@ -123,12 +124,35 @@ class KernelMatrix:
         shape = (self.X.shape[0], *v.shape[1:])
         return tuple(xp.reshape(xp.concat(part, axis=0), shape) for part in parts)
 
+    def second_derivatives(self, w: Array, v: Array) -> Array | None:
+        """wᵀ (∂²K/∂θ_l∂θ_r) v for each l and r, one pass; None where the kernel is silent."""
+        left, right = self._flat(w), self._flat(v)
+        xp, total, kernel = self.backend.xp, None, self.kernel
+        for rows in self._rows():
+            found = second_derivatives(kernel, self.X[rows, :], self.Z, self.theta, self.backend)
+            if found is None:
+                return None
+            some = left[rows, ...]
+            parts = [dot(some, xp.matmul(block, right), self.backend) for block in found]
+            total = xp.stack(parts) if total is None else total + xp.stack(parts)
+        self.passes.count_forward(right)
+        return symmetric(total, kernel.n_parameters, self.backend)
+
     def dense(self) -> Array:
         """K, shape (n, m)."""
         return self.backend.xp.concat([block for _, block in self._blocks()], axis=0)
 
     def _flat(self, v: Array) -> Array:
         return v if v.ndim <= 2 else self.backend.xp.reshape(v, (v.shape[0], -1))
+
+
+def symmetric(upper: Array, n: int, backend: Backend) -> Array:
+    """Return the matrix whose entries l ≤ r are these, row by row."""
+    place = [[0] * n for _ in range(n)]
+    for number, (i, j) in enumerate(combinations_with_replacement(range(n), 2)):
+        place[i][j] = place[j][i] = number
+    found = backend.asarray([number for row in place for number in row])
+    return backend.xp.reshape(backend.xp.take(upper, found, axis=0), (n, n))
 
 
 @dataclass(frozen=True)
@@ -380,6 +404,25 @@ class KernelRidgePoint:
         for i, column in enumerate(self.cross_columns[:-1]):
             total = total + d[i] * column
         return total
+
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array:
+        return no_bend(T, self.model.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array:
+        """One pass."""
+        model = self.model
+        bent = [model.scale(a) for a in self.matrix.derivative_products(model.scale(q))]
+        rows = [dots(a, T, model.backend) for a in (*bent, self._ridge * q)]
+        return model.backend.xp.stack(rows)
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        """One pass; None where the kernel doesn't know its second derivatives."""
+        model, xp = self.model, self.model.backend.xp
+        found = self.matrix.second_derivatives(model.scale(q), model.scale(self.x))
+        if found is None:
+            return None
+        last = self._ridge * dot(q, self.x, model.backend)
+        return xp.concat([xp.matmul(found, D[:-1, :]), last * D[-1:, :]], axis=0)
 
     @cached_property
     def cross_norm(self) -> Array:

@@ -68,6 +68,26 @@ class Scaled(Protocol):
         ...
 
 
+@runtime_checkable
+class TwiceDifferentiable(Protocol):
+    """A kernel that knows its second derivatives in θ."""
+
+    def second_derivatives(
+        self, X: Array, Z: Array, theta: Array, backend: Backend
+    ) -> tuple[Array, ...] | None:
+        """∂²k(x_i, z_j)/∂θ_l∂θ_r for l ≤ r, row by row, each of shape (n, m); None if unknown."""
+        ...
+
+
+def second_derivatives(
+    kernel: Kernel, X: Array, Z: Array, theta: Array, backend: Backend
+) -> tuple[Array, ...] | None:
+    """Those that the kernel knows, None where it is silent."""
+    if not isinstance(kernel, TwiceDifferentiable):
+        return None
+    return kernel.second_derivatives(X, Z, theta, backend)
+
+
 def kernel_rounding(kernel: Kernel, n_features: int, eps: float) -> float:
     """What the kernel states, or what a product of two rows loses at most where it is silent."""
     if isinstance(kernel, Rounding):
@@ -164,6 +184,12 @@ class RBF(_Stationary):
         a = self._scaled(X, Z, theta, backend)
         return (-a * backend.xp.exp(-a),)
 
+    def second_derivatives(
+        self, X: Array, Z: Array, theta: Array, backend: Backend
+    ) -> tuple[Array, ...]:
+        a = self._scaled(X, Z, theta, backend)
+        return (a * (a - 1) * backend.xp.exp(-a),)
+
 
 @dataclass(frozen=True)
 class Matern32(_Stationary):
@@ -183,6 +209,12 @@ class Matern32(_Stationary):
     def derivatives(self, X: Array, Z: Array, theta: Array, backend: Backend) -> tuple[Array, ...]:
         a = self._scaled(X, Z, theta, backend)
         return (-a * a * backend.xp.exp(-a),)
+
+    def second_derivatives(
+        self, X: Array, Z: Array, theta: Array, backend: Backend
+    ) -> tuple[Array, ...]:
+        a = self._scaled(X, Z, theta, backend)
+        return (a * a * (a - 2) * backend.xp.exp(-a),)
 
 
 @dataclass(frozen=True)
@@ -204,6 +236,12 @@ class Matern52(_Stationary):
     def derivatives(self, X: Array, Z: Array, theta: Array, backend: Backend) -> tuple[Array, ...]:
         a = self._scaled(X, Z, theta, backend)
         return (-a * a * (1 + a) * backend.xp.exp(-a) / 3,)
+
+    def second_derivatives(
+        self, X: Array, Z: Array, theta: Array, backend: Backend
+    ) -> tuple[Array, ...]:
+        a = self._scaled(X, Z, theta, backend)
+        return (a * a * (a * (a - 2) - 2) * backend.xp.exp(-a) / 3,)
 
 
 @dataclass(frozen=True)
@@ -239,6 +277,15 @@ class Polynomial:
         a = xp.exp(theta[0]) * xp.matmul(X, Z.T)
         return (self.degree * (a + self.constant) ** (self.degree - 1) * a,)
 
+    def second_derivatives(
+        self, X: Array, Z: Array, theta: Array, backend: Backend
+    ) -> tuple[Array, ...]:
+        d, xp = self.degree, backend.xp
+        a = xp.exp(theta[0]) * xp.matmul(X, Z.T)
+        if d == 1:
+            return (a,)
+        return (d * a * (a + self.constant) ** (d - 2) * (d * a + self.constant),)
+
     def diag(self, X: Array, theta: Array, backend: Backend) -> Array:
         xp = backend.xp
         return (xp.exp(theta[0]) * xp.sum(X * X, axis=1) + self.constant) ** self.degree
@@ -273,6 +320,8 @@ class UserKernel:
         (X, θ) ↦ k(x_i, x_i), shape (n,).
     derivative_bound : float or None
         sup abs(∂k/∂θ_l), where it is known.
+    function_second_derivatives : callable, optional
+        (X, Z, θ) ↦ a tuple of ∂²k/∂θ_l∂θ_r for l ≤ r, row by row, each of shape (n, m).
 
     Examples
     --------
@@ -292,6 +341,7 @@ class UserKernel:
     function_derivatives: Callable[[Array, Array, Array], tuple[Array, ...]]
     function_diag: Callable[[Array, Array], Array]
     derivative_bound: float | None = None
+    function_second_derivatives: Callable[[Array, Array, Array], tuple[Array, ...]] | None = None
 
     def __post_init__(self) -> None:
         check_fields(
@@ -301,6 +351,7 @@ class UserKernel:
             function_derivatives=function,
             function_diag=function,
             derivative_bound=Maybe(NOT_NEGATIVE),
+            function_second_derivatives=Maybe(function),
         )
 
     def block(self, X: Array, Z: Array, theta: Array, backend: Backend) -> Array:
@@ -308,6 +359,14 @@ class UserKernel:
 
     def derivatives(self, X: Array, Z: Array, theta: Array, backend: Backend) -> tuple[Array, ...]:
         found = self.function_derivatives(*lent(backend, X, Z, theta))
+        return tuple(lent(backend, *found))
+
+    def second_derivatives(
+        self, X: Array, Z: Array, theta: Array, backend: Backend
+    ) -> tuple[Array, ...] | None:
+        if self.function_second_derivatives is None:
+            return None
+        found = self.function_second_derivatives(*lent(backend, X, Z, theta))
         return tuple(lent(backend, *found))
 
     def diag(self, X: Array, theta: Array, backend: Backend) -> Array:

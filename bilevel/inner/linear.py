@@ -28,11 +28,11 @@ from ..design import (
     rounded,
     row_square_norms,
 )
-from ..linalg import Preconditioner, dot, norm
+from ..linalg import Preconditioner, dot, grams, norm
 from ..linalg.rounding import gamma, known, upper_norm
-from ..losses import LOSS, Accounted, Loss, Totals, refuse_without_support
+from ..losses import LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
 from ._checks import check_weights, refuse_other_rows
-from ._protocol import InnerConstants, Rounded, Rounding
+from ._protocol import Bending, InnerConstants, Rounded, Rounding
 from ._rows import RowRounding
 from .intercept import Coupling, KeptColumns, free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
@@ -511,6 +511,29 @@ class LinearPoint:
         both = 1.01 * xp.sqrt(xp.maximum(both, xp.zeros_like(both)))
         both = both + most[:1] * lost + drift[:1] * widest
         return c * most, c * both
+
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        """Σ_i s_i ℓ'''_i[X q, X t, X t], and that of the penalty: no pass where ℓ''' is zero."""
+        model, backend = self.model, self.model.backend
+        own = self.penalty.bend(q, T) if isinstance(self.penalty, Bending) else None
+        if own is None or model.loss.third_bound == 0:
+            return own
+        if not isinstance(model.loss, Thirds):
+            return None
+        if pushed is None:
+            rows = matmul(model.design, backend.xp.concat([q[..., None], T], axis=-1))
+        else:
+            rows = pushed[:-1, ...]
+        first, tangents = rows[..., 0], rows[..., 1:]
+        third = model.loss.third(model.y, self.margins, backend)
+        bent = model.weigh(model.loss.third_product(third, first, tangents, backend))
+        return own + grams(tangents, bent, backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        return self.penalty.cross_bend(q, T) if isinstance(self.penalty, Bending) else None
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        return self.penalty.fold(q, D) if isinstance(self.penalty, Bending) else None
 
     def leverage(self, pushed: Array, W: Array) -> Array:
         """C max_i ‖Wᵀa_i‖, of the predictions of a row together."""

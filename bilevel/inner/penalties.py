@@ -17,7 +17,7 @@ from ..backends import Array, Backend, check_groups
 from ..linalg import dot, dots
 from ..linalg.rounding import unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
-from ._protocol import InnerConstants, Rounded, Rounding
+from ._protocol import Bending, InnerConstants, Rounded, Rounding
 
 
 class PenaltyPoint(Protocol):
@@ -140,6 +140,15 @@ class WeightedL2Point:
     def diag(self) -> Array:
         return self.weights
 
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array:
+        return no_bend(T, self.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array:
+        return self.penalty.gather(self.hvp(q), T, self.backend)
+
+    def fold(self, q: Array, D: Array) -> Array:
+        return exponential_fold(self, q, D)
+
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
     ) -> Rounding:
@@ -152,6 +161,17 @@ class WeightedL2Point:
 
     def moved(self, x: Array) -> WeightedL2Point:
         return WeightedL2Point(self.penalty, x, self.weights, self.backend)
+
+
+def no_bend(T: Array, backend: Backend) -> Array:
+    """The third derivative of what is quadratic in x."""
+    k = T.shape[-1]
+    return backend.xp.zeros((k, k), dtype=T.dtype, device=backend.device)
+
+
+def exponential_fold(point: PenaltyPoint, q: Array, D: Array) -> Array:
+    """That of Σ_j e^{λ_j} r_j(x), each term of which is its own derivative in λ_j."""
+    return point.cross_vjp(q)[:, None] * D
 
 
 #: Units of roundoff of a product with e^λ.
@@ -368,6 +388,17 @@ class FreeLastPoint:
             return None
         shape = (self.x.shape[0] - 1, *self.x.shape[1:])
         return self._padded(self.backend.xp.broadcast_to(diag, shape))
+
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        base = self.base
+        return base.bend(q[:-1, ...], T[:-1, ...]) if isinstance(base, Bending) else None
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        base = self.base
+        return base.cross_bend(q[:-1, ...], T[:-1, ...]) if isinstance(base, Bending) else None
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        return self.base.fold(q[:-1, ...], D) if isinstance(self.base, Bending) else None
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None

@@ -26,7 +26,7 @@ from ..linalg import dot, dots
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, least_exp, upper_norms
+from .penalties import exp_or_inf, exponential_fold, least_exp, no_bend, upper_norms
 
 
 class LinearOperator(Protocol):
@@ -202,6 +202,19 @@ class TikhonovPoint:
 
     def diag(self) -> Array | None:
         return None
+
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array:
+        return no_bend(T, self.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array:
+        parts = [
+            self.weights[j] * dots(self._normal(operator, q), T, self.backend)
+            for j, operator in enumerate(self.penalty.operators)
+        ]
+        return self.backend.xp.stack(parts)
+
+    def fold(self, q: Array, D: Array) -> Array:
+        return exponential_fold(self, q, D)
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None

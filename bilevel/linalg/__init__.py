@@ -3,7 +3,7 @@
 from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
 from .preconditioners import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi
-from .products import dot, dots, norm
+from .products import dot, dots, grams, norm
 from .two_loops import Pair, two_loops
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "cg",
     "dot",
     "dots",
+    "grams",
     "jacobi",
     "norm",
     "two_loops",

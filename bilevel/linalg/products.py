@@ -21,6 +21,12 @@ def dots(a: Array, q: Array, backend: Backend) -> Array:
     return xp.matmul(xp.reshape(a, (-1,)), xp.reshape(q, (-1, q.shape[-1])))
 
 
+def grams(a: Array, b: Array, backend: Backend) -> Array:
+    """Return ⟨a_i, b_j⟩ of arrays whose last axis counts several, (k, l)."""
+    first, second = (backend.xp.reshape(c, (-1, c.shape[-1])) for c in (a, b))
+    return backend.xp.matmul(first.T, second)
+
+
 #: Up to so many entries a norm is taken of the scaled array.
 _FEW = 1024
 

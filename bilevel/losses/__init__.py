@@ -6,6 +6,7 @@ from ._protocol import (
     Accounted,
     Loss,
     Pointwise,
+    Thirds,
     Totals,
     refuse_without_support,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Poisson",
     "Squared",
     "SquaredHinge",
+    "Thirds",
     "Totals",
     "refuse_without_support",
 ]

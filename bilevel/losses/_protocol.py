@@ -105,6 +105,22 @@ class Totals(Protocol):
         ...
 
 
+@runtime_checkable
+class Thirds(Protocol):
+    """A loss that knows its third derivative; one whose ``third_bound`` is 0 need not say so."""
+
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        """Return what :meth:`third_product` needs of ∂³ℓ/∂t³: itself, if it is one number.
+
+        Of a loss whose curvature jumps: that between the jumps.
+        """
+        ...
+
+    def third_product(self, third: Array, u: Array, v: Array, backend: Backend) -> Array:
+        """∂³ℓ/∂t³ [u, v], for u of the shape of t, and v with one more axis that counts several."""
+        ...
+
+
 #: What takes the place of a loss has to be one.
 LOSS = Has(
     "a loss",
@@ -151,6 +167,9 @@ class Pointwise:
 
     def curvature_diag(self, curvature: Array, backend: Backend) -> Array:
         return curvature
+
+    def third_product(self, third: Array, u: Array, v: Array, backend: Backend) -> Array:
+        return (third * u)[..., None] * v
 
 
 def sign_support(y: Array) -> dict[str, Array]:

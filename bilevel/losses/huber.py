@@ -49,6 +49,10 @@ class Huber(Pointwise):
         xp = backend.xp
         return xp.astype(xp.abs(t - y) <= self.delta, t.dtype)
 
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        """Zero, but at the two jumps of ℓ'': what rests on it holds while no row crosses one."""
+        return backend.xp.zeros_like(t)
+
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
         """That of t - y, and of δ in the precision of t; δ abs(r) is at most twice the loss."""
         slope = self.derivative(y, t, backend)

@@ -13,7 +13,8 @@ from ._protocol import ELEMENTARY, Pointwise, refuse_labels_but_signs, sign_supp
 class Logistic(Pointwise):
     """ℓ(y, t) = log(1 + e^(-y t)), the negative log-likelihood of logistic regression.
 
-    With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, abs(ℓ''') = s (1 - s) abs(1 - 2s) ≤ 1/(6√3).
+    With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, ℓ''' = -y s (1 - s) (1 - 2s), which is at
+    most 1/(6√3).
 
     Examples
     --------
@@ -43,6 +44,10 @@ class Logistic(Pointwise):
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         s = backend.expit(-(y * t))
         return s * (1 - s)
+
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        s = backend.expit(-(y * t))
+        return -y * s * (1 - s) * (1 - 2 * s)
 
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
         """Both are computed without cancellation, y t without an error."""

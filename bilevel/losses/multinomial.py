@@ -105,6 +105,16 @@ class Multinomial:
         pd = p * d
         return pd - p * backend.xp.sum(pd, axis=1, keepdims=True)
 
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        """softmax(t) again."""
+        return self.curvature(y, t, backend)
+
+    def third_product(self, third: Array, u: Array, v: Array, backend: Backend) -> Array:
+        """diag(p) - p pᵀ times the products (u_j - E u) (v_j - E v)."""
+        xp, p, u = backend.xp, third[..., None], u[..., None]
+        u, v = (a - xp.sum(p * a, axis=1, keepdims=True) for a in (u, v))
+        return self.curvature_product(third, u * v, backend)
+
     def curvature_total(self, curvature: Array, s: Array | None, backend: Backend) -> Array:
         """Σ_i s_i (diag(p_i) - p_i p_iᵀ), shape (c, c), or (K, c, c) for K problems."""
         xp = backend.xp

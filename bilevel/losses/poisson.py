@@ -50,6 +50,9 @@ class Poisson(Pointwise):
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t)
 
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.xp.exp(t)
+
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
         """Those of e^t, of the product and of the difference, which may cancel."""
         mean = backend.xp.exp(t)

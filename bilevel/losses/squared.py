@@ -36,6 +36,9 @@ class Squared(Pointwise):
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.ones_like(t)
 
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        return backend.xp.zeros_like(t)
+
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
         """The difference t - y is right to one unit, and all that follows is a product."""
         return 6 * self.value(y, t, backend), 2 * backend.xp.abs(t - y)

@@ -47,6 +47,10 @@ class SquaredHinge(Pointwise):
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         return 2 * backend.xp.astype(y * t < 1, t.dtype)
 
+    def third(self, y: Array, t: Array, backend: Backend) -> Array:
+        """Zero, but at the jump of ℓ'': what rests on it holds while no row crosses it."""
+        return backend.xp.zeros_like(t)
+
     def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
         """The shortfall is right to one unit, since y t is exact."""
         slope = self.derivative(y, t, backend)

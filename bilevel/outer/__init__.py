@@ -4,6 +4,7 @@ from ..inner import Sampled
 from ._pair import check_pair
 from ._predictor import LinearPredictor, Prediction, Predictor
 from ._protocol import (
+    BendingOuter,
     Curved,
     CurvedRounded,
     Outer,
@@ -24,6 +25,7 @@ from .sure import SURE, MonteCarloSURE, monte_carlo_sure, perturbed_targets, sur
 __all__ = [
     "GCV",
     "SURE",
+    "BendingOuter",
     "Curved",
     "CurvedRounded",
     "FunctionOuter",

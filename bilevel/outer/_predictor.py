@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .._cached import cached_property
 from ..backends import Array, Backend
@@ -31,6 +31,32 @@ class Prediction(Protocol):
 
     def pull_lam(self, r: Array) -> Array:
         """(∂_λ t)ᵀ r, shape (m,)."""
+        ...
+
+
+@runtime_checkable
+class Pushing(Protocol):
+    """A prediction that is linear in x."""
+
+    def push_x(self, v: Array) -> Array:
+        """(∂_x t) v for directions v of shape ``(*x_shape, k)``, one pass."""
+        ...
+
+
+@runtime_checkable
+class Direct(Pushing, Protocol):
+    """One that depends on λ directly, and knows how, twice; its ``pull_lam`` takes several r."""
+
+    def push_lam(self, D: Array) -> Array:
+        """(∂_λ t) D for D of shape (m, k)."""
+        ...
+
+    def pull_cross(self, r: Array, v: Array) -> Array:
+        """The numbers rᵀ (∂²_{xλ_j} t) v_i, shape (m, k)."""
+        ...
+
+    def pull_fold(self, r: Array, D: Array) -> Array | None:
+        """(rᵀ ∂²_{λλ} t) D, shape (m, k), or None."""
         ...
 
 
@@ -123,6 +149,9 @@ class LinearPrediction:
     @cached_property
     def value(self) -> Array:
         return matmul(self.predictor.design, self.x)
+
+    def push_x(self, v: Array) -> Array:
+        return matmul(self.predictor.design, v)
 
     @cached_property
     def drift(self) -> Array:

@@ -92,6 +92,26 @@ class Curved(Protocol):
 
 
 @runtime_checkable
+class BendingOuter(Protocol):
+    """A point that knows the second derivatives of g, as the Hessian of f needs them.
+
+    Directions T have the shape ``(*x_shape, k)``, D (m, k). None where one is not known.
+    """
+
+    def gram(self, T: Array) -> Array | None:
+        """T_iᵀ (∂²_{xx} g) T_j, shape (k, k): two passes at most."""
+        ...
+
+    def cross_gram(self, T: Array) -> Array | None:
+        """(∂²_{xλ} g)ᵀ T, shape (m, k): zero where g does not depend on λ directly."""
+        ...
+
+    def fold(self, D: Array) -> Array | None:
+        """∂²_{λλ} g · D, shape (m, k)."""
+        ...
+
+
+@runtime_checkable
 class RoundedOuter(Protocol):
     """A point that can bound its own rounding errors; of one that can't, nothing is proven."""
 

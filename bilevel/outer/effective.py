@@ -10,12 +10,15 @@ trace would be one of roundings.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from .._cached import cached_property
 from ..backends import Array, Backend
-from ..inner.kernel_ridge import KernelRidge
+from ..inner.kernel_ridge import KernelRidge, symmetric
+from ..inner.kernels import second_derivatives
 from ..inner.linear import LinearModel
 from ..inner.penalties import WeightedL2
 from ..linalg.factors import cholesky
@@ -64,6 +67,14 @@ class SmootherPoint(Protocol):
     @property
     def log_det_grad(self) -> Array:
         """Its gradient, shape (m,)."""
+        ...
+
+    def trace_hvp(self, D: Array) -> Array | None:
+        """∂²_{λλ} tr S · D for D of shape (m, k); None where it is not known."""
+        ...
+
+    def log_det_hvp(self, D: Array) -> Array | None:
+        """The same of the log-determinant."""
         ...
 
 
@@ -147,7 +158,7 @@ class RidgeSmoother:
 
 
 @dataclass(frozen=True)
-class _RidgePoint:
+class _RidgePoint(ABC):
     """The weights at λ, and sums over their groups."""
 
     penalty: WeightedL2
@@ -161,6 +172,20 @@ class _RidgePoint:
 
     def _gather(self, a: Array) -> Array:
         return self.penalty.gather(a, self.backend.xp.ones_like(a), self.backend)
+
+    def _columns(self, product: Callable[[Array], Array], D: Array) -> Array:
+        """Of each column of D, one after the other."""
+        xp = self.backend.xp
+        return xp.stack([product(D[:, i]) for i in range(D.shape[1])], axis=1)
+
+    def _at(self, d: Array) -> Array:
+        """d at each coefficient."""
+        return self.penalty.spread(d, 1, self.backend) * self.backend.xp.ones_like(self._weights)
+
+    @property
+    @abstractmethod
+    def _weights(self) -> Array:
+        """W as a vector."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +254,32 @@ class RidgeSmootherPoint(_RidgePoint):
     def log_det_grad(self) -> Array:
         return -self._gather(self._kept[1])
 
+    def trace_hvp(self, D: Array) -> Array:
+        """Of 2 w_i w_j C_ij (C G C)_ij, and the gradient on the diagonal."""
+        xp, (C, _), (kept, _) = self.backend.xp, self._solved, self._kept
+        matrix = 2 * C * xp.matmul(kept, C)
+
+        def product(d: Array) -> Array:
+            return self._gather(self._weights * xp.matmul(matrix, self._weights * self._at(d)))
+
+        return self.trace_grad[:, None] * D + self._columns(product, D)
+
+    def log_det_hvp(self, D: Array) -> Array:
+        """Of -w_i w_j C_ij², and w_i C_ii on the diagonal, in sum w_i C_ii (C G)_ii there."""
+        xp, (C, _), (_, kept) = self.backend.xp, self._solved, self._kept
+        diagonal, own = (
+            xp.linalg.diagonal(C),
+            xp.eye(C.shape[0], dtype=C.dtype, device=self.backend.device),
+        )
+        matrix = (1 - own) * C * C
+
+        def product(d: Array) -> Array:
+            at = self._at(d)
+            others = xp.matmul(matrix, self._weights * at)
+            return self._gather(self._weights * (diagonal * kept * at - others))
+
+        return self._columns(product, D)
+
 
 @dataclass(frozen=True)
 class DualRidgeSmootherPoint(_RidgePoint):
@@ -296,6 +347,29 @@ class DualRidgeSmootherPoint(_RidgePoint):
     def log_det_grad(self) -> Array:
         bent = self.backend.xp.sum(self._pulled * self.columns, axis=1)
         return -self._gather(bent / self._weights)
+
+    def _along(self, d: Array) -> Array:
+        """Z D (-∂M) for the direction d, ∂M = -Zᵀ W⁻¹ diag(d) Z."""
+        xp, Z = self.backend.xp, self.columns
+        return xp.matmul(self._pulled, xp.matmul(Z.T, (self._at(d) / self._weights)[:, None] * Z))
+
+    def trace_hvp(self, D: Array) -> Array:
+        """Of -2 (Z D Zᵀ)_ij (Z D² Zᵀ)_ij / w_i w_j, less the gradient on the diagonal."""
+        xp, twice = self.backend.xp, self.backend.xp.matmul(self._pulled, self._solved[0])
+
+        def product(d: Array) -> Array:
+            return -2 * self._gather(xp.sum(self._along(d) * twice, axis=1) / self._weights)
+
+        return self._columns(product, D) - self.trace_grad[:, None] * D
+
+    def log_det_hvp(self, D: Array) -> Array:
+        """Of -((Z D Zᵀ)_ij)² / w_i w_j, less the gradient on the diagonal."""
+        xp = self.backend.xp
+
+        def product(d: Array) -> Array:
+            return -self._gather(xp.sum(self._along(d) * self._pulled, axis=1) / self._weights)
+
+        return self._columns(product, D) - self.log_det_grad[:, None] * D
 
 
 @dataclass(frozen=True)
@@ -394,6 +468,64 @@ class KernelSmootherPoint:
         xp = self.model.backend.xp
         theta = self._against_derivatives(self._solved[0])
         return xp.stack([*theta, self._ridge * self._trace_inverse])
+
+    @cached_property
+    def _second(self) -> Callable[[Array], Array] | None:
+        """M ↦ the matrix of ⟨M, ∂²A/∂λ_l∂λ_r⟩, None where the kernel doesn't know it."""
+        model, xp = self.model, self.model.backend.xp
+        found = second_derivatives(model.kernel, model.X, model.X, self.lam[:-1], model.backend)
+        if found is None:
+            return None
+
+        def against(M: Array) -> Array:
+            upper = xp.stack([xp.sum(M * block) for block in found])
+            theta = symmetric(upper, model.kernel.n_parameters, model.backend)
+            column = xp.zeros_like(theta[:, :1])
+            last = xp.expand_dims(self._ridge * xp.linalg.trace(M), axis=0)
+            bottom = xp.concat([column[:, 0], last])[None, :]
+            return xp.concat([xp.concat([theta, column], axis=1), bottom], axis=0)
+
+        return against
+
+    def _against_first(self, M: Array) -> Array:
+        """⟨M, ∂A/∂λ_l⟩ for each l."""
+        xp = self.model.backend.xp
+        return xp.stack([*self._against_derivatives(M), self._ridge * xp.linalg.trace(M)])
+
+    def _turned(self, d: Array) -> Array:
+        """C (∂A) C for the direction d."""
+        model, xp, C = self.model, self.model.backend.xp, self._solved[0]
+        blocks = model.kernel.derivatives(model.X, model.X, self.lam[:-1], model.backend)
+        moved = d[-1] * self._ridge * xp.eye(C.shape[0], dtype=C.dtype, device=model.backend.device)
+        for i, block in enumerate(blocks):
+            moved = moved + d[i] * block
+        return xp.matmul(C, xp.matmul(moved, C))
+
+    def trace_hvp(self, D: Array) -> Array | None:
+        """Of n - ρ tr C, whose gradient is ρ ⟨C², ∂A⟩, less ρ tr C for the ridge."""
+        xp, C, second = self.model.backend.xp, self._solved[0], self._second
+        if second is None:
+            return None
+        square = xp.matmul(C, C)
+        matrix, first = second(square), self._against_first(square)
+        last = xp.arange(D.shape[0], device=self.model.backend.device) == D.shape[0] - 1
+
+        def product(d: Array) -> Array:
+            turned = self._turned(d)
+            both = xp.matmul(turned, C)
+            bent = d[-1] * first + xp.matmul(matrix, d) - self._against_first(both + both.T)
+            own = d[-1] * self._trace_inverse - xp.linalg.trace(turned)
+            return self._ridge * (bent - xp.where(last, own, xp.zeros_like(own)))
+
+        return xp.stack([product(D[:, i]) for i in range(D.shape[1])], axis=1)
+
+    def log_det_hvp(self, D: Array) -> Array | None:
+        """Of ⟨C, ∂²A⟩ - tr C ∂A C ∂A."""
+        xp, second = self.model.backend.xp, self._second
+        if second is None:
+            return None
+        turned = [self._against_first(self._turned(D[:, i])) for i in range(D.shape[1])]
+        return xp.matmul(second(self._solved[0]), D) - xp.stack(turned, axis=1)
 
 
 def smoother(model: LinearModel | KernelRidge) -> Smoother:

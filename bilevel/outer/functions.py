@@ -11,13 +11,16 @@ from ..backends import (
     Array,
     Backend,
     Maybe,
+    check_fields,
     dense_backend_of,
     described,
     function,
     lent,
 )
-from ..backends.autodiff import Engine, Scalar, second_derivatives
+from ..backends.autodiff import Engine, Scalar, products
 from ..inner._calls import Calls, Origin, difference, unit_vectors
+from ..inner.functions import Product
+from ..linalg import grams
 from ..meter import Unit
 from ._protocol import OuterConstants, OuterRounding
 
@@ -33,6 +36,29 @@ class OuterDerivatives:
 
 
 @dataclass(frozen=True)
+class OuterProducts:
+    """Second derivatives of g: functions of (x, λ, direction), None where not given.
+
+    Attributes
+    ----------
+    hvp : callable or None
+        ∂²_{xx} g · v, the shape of x.
+    cross_vjp : callable or None
+        (∂²_{xλ} g)ᵀ v, shape (m,).
+    lam_hvp : callable or None
+        ∂²_{λλ} g · d, shape (m,).
+    """
+
+    hvp: Product | None = None
+    cross_vjp: Product | None = None
+    lam_hvp: Product | None = None
+
+    def __post_init__(self) -> None:
+        optional = Maybe(function)
+        check_fields(self, hvp=optional, cross_vjp=optional, lam_hvp=optional)
+
+
+@dataclass(frozen=True)
 class FunctionOuter:
     """An outer criterion from functions; build it with :func:`from_functions`."""
 
@@ -43,6 +69,7 @@ class FunctionOuter:
     derivatives: OuterDerivatives
     declared: OuterConstants
     declared_rounding: DeclaredRounding | None = None
+    second: OuterProducts = OuterProducts()
     _calls: Calls = field(kw_only=True, compare=False, repr=False)
 
     @property
@@ -70,6 +97,12 @@ class FunctionOuter:
         if self.grad_lam is None:
             return None
         return self._calls.array("grad_lam", self.grad_lam, tuple(lam.shape), x, lam)
+
+    def products(
+        self, name: str, at: FunctionOuterPoint, D: Array, shape: tuple[int, ...]
+    ) -> Array | None:
+        """Those of several directions along the last axis of D; None where the function is not."""
+        return self._calls.columns(name, getattr(self.second, name), shape, at.x, at.lam, D)
 
     def bound(self, value: Any) -> Array:
         """An upper bound that a function states."""
@@ -101,6 +134,16 @@ class FunctionOuterPoint:
         given = self.outer.evaluate_grad_lam(self.x, self.lam)
         return self._differences() if given is None else given
 
+    def gram(self, T: Array) -> Array | None:
+        found = self.outer.products("hvp", self, T, tuple(self.x.shape))
+        return None if found is None else grams(T, found, self.outer.backend)
+
+    def cross_gram(self, T: Array) -> Array | None:
+        return self.outer.products("cross_vjp", self, T, tuple(self.lam.shape))
+
+    def fold(self, D: Array) -> Array | None:
+        return self.outer.products("lam_hvp", self, D, tuple(self.lam.shape))
+
     def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """As declared; of functions that say nothing nothing is known."""
         outer = self.outer
@@ -131,6 +174,9 @@ def from_functions(
     constants: OuterConstants | None = None,
     rounding: DeclaredRounding | None = None,
     passes_per_call: float | None = None,
+    hvp: Product | None = None,
+    cross_vjp: Product | None = None,
+    lam_hvp: Product | None = None,
 ) -> FunctionOuter:
     """Build an outer criterion g(x, λ) from functions.
 
@@ -152,8 +198,12 @@ def from_functions(
         (x, λ) ↦ three numbers: how far the computed g, ∂_x g and ∂_λ g may be from what they are,
         in norm. Without it nothing is proven.
     passes_per_call : float, optional
-        Passes over the data of g that a call of either function takes. When omitted that is not
-        known: runs count ``outer_evaluations`` in place of ``outer_passes``.
+        Passes over the data of g that a call of any of the functions takes. When omitted that is
+        not known: runs count ``outer_evaluations`` in place of ``outer_passes``.
+    hvp, cross_vjp, lam_hvp : callable, optional
+        What the Hessian of f needs (:func:`bilevel.hypergrad.hessian`): (x, λ, v) ↦ ∂²_{xx} g · v,
+        the shape of x; (x, λ, v) ↦ (∂²_{xλ} g)ᵀ v, shape (m,); (x, λ, d) ↦ ∂²_{λλ} g · d,
+        shape (m,). They don't come from differences where they are omitted.
 
     Returns
     -------
@@ -187,6 +237,7 @@ def from_functions(
         OuterDerivatives("given", "differences" if grad_lam is None else "given"),
         OuterConstants() if constants is None else constants,
         rounding,
+        OuterProducts(hvp, cross_vjp, lam_hvp),
         _calls=calls,
     )
 
@@ -226,13 +277,16 @@ def from_autodiff(
     >>> g.at(np.ones(2), np.zeros(1)).grad_lam
     array([1.])
     """
-    products = second_derivatives(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
     found = from_functions(
-        products.value_and_grad,
+        by.value_and_grad,
         like=like,
-        grad_lam=products.grad_lam,
+        grad_lam=by.grad_lam,
         constants=constants,
         rounding=rounding,
         passes_per_call=passes_per_call,
+        hvp=by.hvp,
+        cross_vjp=by.cross_vjp,
+        lam_hvp=by.lam_hvp,
     )
     return replace(found, derivatives=OuterDerivatives("autodiff", "autodiff"))

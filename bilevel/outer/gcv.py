@@ -70,9 +70,20 @@ class GCVPoint(SmoothedPoint):
     def _slopes(self) -> Array:
         return (2 * self.outer.y.shape[0]) * self._residual / (self._left * self._left)
 
+    def _curved(self, rows: Array) -> Array:
+        return (2 * self.outer.y.shape[0]) * rows / (self._left * self._left)
+
     @property
     def _by_trace(self) -> Array:
         return 2 * self.value / self._left
+
+    @property
+    def _by_trace_twice(self) -> Array:
+        return 6 * self.value / (self._left * self._left)
+
+    @property
+    def _slopes_by_trace(self) -> Array:
+        return 2 * self._slopes / self._left
 
 
 def gcv(model: LinearModel | KernelRidge) -> GCV:

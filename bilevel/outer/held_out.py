@@ -153,22 +153,24 @@ class HeldOutPoint(PredictedPoint):
         outer, backend = self.outer, self.outer.predictor.backend
         return outer.weigh(outer.loss.derivative(outer.y, self.prediction.value, backend))
 
+    @cached_property
+    def _curvature(self) -> Array:
+        outer, backend = self.outer, self.outer.predictor.backend
+        return outer.loss.curvature(outer.y, self.prediction.value, backend)
+
+    def _curved(self, rows: Array) -> Array:
+        outer, backend = self.outer, self.outer.predictor.backend
+        return outer.weigh(outer.loss.curvature_product(self._curvature, rows, backend))
+
 
 class LinearHeldOutPoint(HeldOutPoint):
     """The same for a linear model, whose curvature is G = Xᵀ S ℓ'' X."""
 
     outer: HeldOut
 
-    @cached_property
-    def _curvature(self) -> Array:
-        outer, backend = self.outer, self.outer.predictor.backend
-        return outer.loss.curvature(outer.y, self.prediction.value, backend)
-
     def hvp(self, v: Array) -> Array:
         outer = self.outer
-        rows = matmul(outer.design, v)
-        bent = outer.loss.curvature_product(self._curvature, rows, outer.predictor.backend)
-        return rmatmul(outer.design, outer.weigh(bent))
+        return rmatmul(outer.design, self._curved(matmul(outer.design, v)))
 
     @property
     def _reach(self) -> Reach | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import Array
 from ..inner.kernel_ridge import KernelMatrix, KernelRidge, check_kernel_weights, with_columns
-from ..linalg import dot, norm
+from ..linalg import dots, norm
 from ..losses import LOSS, Loss
 from ._rows import RowsPredictor, check_rows, refuse_other_models
 from .held_out import HeldOutLoss
@@ -59,9 +59,36 @@ class KernelPrediction:
 
     def pull_lam(self, r: Array) -> Array:
         """⟨r, (∂K/∂θ_l) α⟩ for each l, and 0 for the ridge."""
+        return self._pulled(self._bent, r)
+
+    @cached_property
+    def _bent(self) -> tuple[Array, ...]:
+        """(∂K/∂θ_l) α, one pass."""
+        return self.matrix.derivative_products(self.alpha)
+
+    def _pulled(self, columns: tuple[Array, ...], r: Array) -> Array:
+        """⟨r, a⟩ for each of the columns a of θ, r or a one or several; 0 for the ridge."""
         backend = self.matrix.backend
-        parts = [dot(r, bent, backend) for bent in self.matrix.derivative_products(self.alpha)]
+        parts = [dots(a, r, backend) if r.ndim >= a.ndim else dots(r, a, backend) for a in columns]
         return backend.xp.stack([*parts, backend.xp.zeros_like(parts[0])])
+
+    def push_x(self, v: Array) -> Array:
+        return self.matrix.matmul(self.model.scale(v))
+
+    def push_lam(self, D: Array) -> Array:
+        xp = self.matrix.backend.xp
+        return xp.matmul(xp.stack(list(self._bent), axis=-1), D[:-1, :])
+
+    def pull_cross(self, r: Array, v: Array) -> Array:
+        """One pass."""
+        return self._pulled(self.matrix.derivative_products(self.model.scale(v)), r)
+
+    def pull_fold(self, r: Array, D: Array) -> Array | None:
+        """One pass; None where the kernel doesn't know its second derivatives."""
+        xp, found = self.matrix.backend.xp, self.matrix.second_derivatives(r, self.alpha)
+        if found is None:
+            return None
+        return xp.concat([xp.matmul(found, D[:-1, :]), xp.zeros_like(D[-1:, :])], axis=0)
 
 
 def held_out_kernel(

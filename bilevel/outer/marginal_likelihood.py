@@ -23,6 +23,7 @@ from .._cached import cached_property
 from ..backends import Array
 from ..inner.kernel_ridge import KernelRidge, KernelRidgePoint
 from ..inner.linear import LinearModel, LinearPoint
+from ..linalg import grams
 from ._protocol import OuterConstants
 from ._rows import refuse_other_models, standard_deviation
 from .effective import Smoother, SmootherPoint, smoother
@@ -92,6 +93,20 @@ class MarginalLikelihoodPoint:
         """λ enters h through a form that is quadratic in x, so ∂_λ h = ½ (∂²_{xλ} h)ᵀ x."""
         half = self.outer.scale / 2
         return half * self._inner.cross_vjp(self.x) + self._smoother.log_det_grad / 2
+
+    def gram(self, T: Array) -> Array:
+        """Two passes over the data of the inner model."""
+        return self.outer.scale * grams(T, self._inner.hvp(T), self.outer.model.backend)
+
+    def cross_gram(self, T: Array) -> Array:
+        return self.outer.scale * self._inner.cross_vjp(T)
+
+    def fold(self, D: Array) -> Array | None:
+        """∂²_{λλ} h is half of xᵀ ∂³_{xλλ} h, as its gradient is."""
+        bent, direct = self._smoother.log_det_hvp(D), self._inner.fold(self.x, D)
+        if bent is None or direct is None:
+            return None
+        return self.outer.scale / 2 * direct + bent / 2
 
 
 def marginal_likelihood(

@@ -82,9 +82,20 @@ class SUREPoint(SmoothedPoint):
     def _slopes(self) -> Array:
         return 2 * self._residual
 
+    def _curved(self, rows: Array) -> Array:
+        return 2 * rows
+
     @property
     def _by_trace(self) -> float:
         return 2 * self.outer.noise**2
+
+    @property
+    def _by_trace_twice(self) -> float:
+        return 0.0
+
+    @property
+    def _slopes_by_trace(self) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,11 @@ class MonteCarloSUREPoint(PredictedPoint):
         pulled = scale * outer.probes
         first = 2 * self._residual - xp.sum(pulled, axis=1)
         return xp.concat([first[:, None], pulled], axis=1)
+
+    def _curved(self, rows: Array) -> Array:
+        """That of ‖y - t‖² in the first column alone."""
+        xp = self.outer.predictor.backend.xp
+        return xp.concat([2 * rows[:, :1, :], xp.zeros_like(rows[:, 1:, :])], axis=1)
 
 
 def _terms(residual: Array, noise: float, divergence: Array, backend: Backend) -> Array:

@@ -17,6 +17,7 @@ from typing import Any
 from .._cached import cached_property
 from ..backends import Array, Backend, Has, described
 from ..inner import (
+    Bending,
     Inner,
     InnerConstants,
     Preconditioned,
@@ -28,7 +29,7 @@ from ..inner import (
 from ..linalg import Preconditioner
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
 from ..meter import EVALUATIONS, PASSES, Unit, unit_of
-from ..outer import Outer, OuterConstants, OuterPoint, OuterRounding, RoundedOuter
+from ..outer import BendingOuter, Outer, OuterConstants, OuterPoint, OuterRounding, RoundedOuter
 from ..problem import INNER, OUTER, Problem
 
 
@@ -68,6 +69,13 @@ def _total(parts: Iterable[Array]) -> Array:
     for part in rest:
         first = first + part
     return first
+
+
+def _known_total(parts: Iterable[Array | None]) -> Array | None:
+    """The sum, None where one of the parts is."""
+    found = list(parts)
+    known = [part for part in found if part is not None]
+    return _total(known) if len(known) == len(found) else None
 
 
 def _bound(numbers: Iterable[float | None], rule: Callable[[list[float]], float]) -> float | None:
@@ -250,6 +258,18 @@ class StackedPoint:
     def cross_jvp(self, d: Array) -> Array:
         return self.layout.join(point.cross_jvp(d) for point in self.points)
 
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        parts = zip(self.points, self.layout.split(q), self.layout.split(T), strict=True)
+        return _known_total(p.bend(*v) if isinstance(p, Bending) else None for p, *v in parts)
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        parts = zip(self.points, self.layout.split(q), self.layout.split(T), strict=True)
+        return _known_total(p.cross_bend(*v) if isinstance(p, Bending) else None for p, *v in parts)
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        parts = zip(self.points, self.layout.split(q), strict=True)
+        return _known_total(p.fold(v, D) if isinstance(p, Bending) else None for p, v in parts)
+
     @property
     def cross_norm(self) -> Array | None:
         norms = [point.cross_norm for point in self.points]
@@ -386,6 +406,19 @@ class StackedOuterPoint:
     @cached_property
     def grad_lam(self) -> Array:
         return _total(point.grad_lam for point in self.points)
+
+    def gram(self, T: Array) -> Array | None:
+        parts = zip(self.points, self.layout.split(T), strict=True)
+        return _known_total(p.gram(v) if isinstance(p, BendingOuter) else None for p, v in parts)
+
+    def cross_gram(self, T: Array) -> Array | None:
+        parts = zip(self.points, self.layout.split(T), strict=True)
+        return _known_total(
+            p.cross_gram(v) if isinstance(p, BendingOuter) else None for p, v in parts
+        )
+
+    def fold(self, D: Array) -> Array | None:
+        return _known_total(p.fold(D) if isinstance(p, BendingOuter) else None for p in self.points)
 
     def rounding(self, scale: Array | None = None) -> OuterRounding | None:
         """The sums of the parts, and those of their own sums."""

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bilevel.inner import Bending, Pushable
+from bilevel.outer import BendingOuter
+
 RELATIVE = 1e-6
 
 
@@ -87,6 +90,7 @@ def check_inner(
     w = several[..., 0]
     close(slope(w, host(point.hvp(send(v)))), slope(v, together[..., 0]), rtol=1e-9, atol=1e-9)
     _check_diagonal(point, x.shape, host, send)
+    check_bending(inner, x, lam, step=step)
     ray = point.ray(send(v))
     ahead = ray.at(0.3)
     close(host(ahead.grad), host(at(x + 0.3 * v, lam).grad), rtol=1e-10)
@@ -106,6 +110,80 @@ def _check_diagonal(point: Any, shape: tuple[int, ...], host: Any, send: Any) ->
     basis = np.eye(size).reshape(*shape, size)
     full = host(point.hvp(send(basis))).reshape(size, size)
     close(host(diag).reshape(-1), np.diag(full), rtol=1e-10)
+
+
+def check_bending(inner: Any, x: np.ndarray, lam: np.ndarray, *, step: float = 1e-3) -> None:
+    """Check the third derivatives that a point has against differences of its second ones."""
+    backend = inner.backend
+    host, send = backend.to_numpy, backend.asarray
+    rng = np.random.default_rng(5)
+    q, T = rng.standard_normal(x.shape), rng.standard_normal((*x.shape, 3))
+    D = rng.standard_normal((*lam.shape, 2))
+
+    def at(x: np.ndarray, lam: np.ndarray) -> Any:
+        return inner.at(send(x), send(lam))
+
+    point = at(x, lam)
+    if not isinstance(point, Bending):
+        return
+    # What cancels is known to the size of the products that it is a difference of.
+    noise = 1e-10 * np.linalg.norm(host(point.hvp(send(T)))) * np.linalg.norm(q)
+    bent = point.bend(send(q), send(T))
+    if bent is not None:
+        turned = [
+            central(lambda t, v=v: host(at(x + t * v, lam).hvp(send(q))), step)
+            for v in np.moveaxis(T, -1, 0)
+        ]
+        expected = T.reshape(-1, 3).T @ np.stack(turned, axis=-1).reshape(-1, 3)
+        assert bent.dtype == point.x.dtype
+        close(host(bent), expected, atol=noise)
+        close(host(bent), host(bent).T, rtol=1e-12, atol=1e-12 * noise)
+        if isinstance(point, Pushable):
+            pushed = point.push(send(np.concatenate([q[..., None], T], axis=-1)))
+            passes = inner.passes
+            close(host(point.bend(send(q), send(T), pushed)), host(bent), rtol=1e-12)
+            assert inner.passes == passes
+    crossed = point.cross_bend(send(q), send(T))
+    if crossed is not None:
+        for i, v in enumerate(np.moveaxis(T, -1, 0)):
+            by_x = central(lambda t, v=v: host(at(x + t * v, lam).cross_vjp(send(q))), step)
+            close(host(crossed)[:, i], by_x, atol=noise)
+        for j, e in enumerate(np.eye(lam.shape[0])):
+            by_lam = central(lambda t, e=e: host(at(x, lam + t * e).hvp(send(T))), step)
+            close(host(crossed)[j], np.tensordot(q, by_lam, axes=q.ndim), atol=noise)
+    folded = point.fold(send(q), send(D))
+    if folded is not None:
+        for i, d in enumerate(D.T):
+            by_lam = central(lambda t, d=d: host(at(x, lam + t * d).cross_vjp(send(q))), step)
+            close(host(folded)[:, i], by_lam, atol=noise)
+
+
+def check_outer_bending(
+    outer: Any, backend: Any, x: np.ndarray, lam: np.ndarray, *, step: float = 1e-3
+) -> None:
+    """Check the second derivatives that a criterion has against differences of its gradients."""
+    host, send = backend.to_numpy, backend.asarray
+    rng = np.random.default_rng(6)
+    T, D = rng.standard_normal((*x.shape, 3)), rng.standard_normal((*lam.shape, 2))
+
+    def at(x: np.ndarray, lam: np.ndarray) -> Any:
+        return outer.at(send(x), send(lam))
+
+    point = at(x, lam)
+    if not isinstance(point, BendingOuter):
+        return
+    noise = 1e-9 * (np.linalg.norm(host(point.grad_x)) + np.linalg.norm(host(point.grad_lam)))
+    gram, crossed, folded = point.gram(send(T)), point.cross_gram(send(T)), point.fold(send(D))
+    for i, v in enumerate(np.moveaxis(T, -1, 0)):
+        if gram is not None:
+            by_x = central(lambda t, v=v: host(at(x + t * v, lam).grad_x), step)
+            close(host(gram)[:, i], T.reshape(-1, 3).T @ by_x.reshape(-1), atol=noise)
+        if crossed is not None:
+            by_x = central(lambda t, v=v: host(at(x + t * v, lam).grad_lam), step)
+            close(host(crossed)[:, i], by_x, atol=noise)
+    for i, d in enumerate(D.T if folded is not None else ()):
+        by_lam = central(lambda t, d=d: host(at(x, lam + t * d).grad_lam), step)
+        close(host(folded)[:, i], by_lam, atol=noise)
 
 
 def check_outer(
@@ -130,6 +208,7 @@ def check_outer(
     close(np.sum(grad_x * v), by_x, atol=1e-9 * scale_x + noise)
     by_lam = central(lambda t: value(x, lam + t * d), step)
     close(np.sum(grad_lam * d), by_lam, atol=1e-9 * scale_lam + noise)
+    check_outer_bending(outer, backend, x, lam, step=step)
 
 
 def check_constants(inner: Any, lam: np.ndarray, *, seed: int = 0, scale: float = 1.0) -> None:

@@ -16,6 +16,7 @@ from ...backends import SEED, Array, described
 from ...problem import Problem
 from .._probe import Probe, Vector, length
 from . import (
+    bending,
     bounds,
     constants,
     counters,
@@ -59,9 +60,10 @@ def check_problem(
     ``pull`` agree with the rest; a ``preconditioner`` is symmetric and positive, leaves its
     argument alone, and has M⁻¹H ⪰ I; bounds of rounding are bounds, and none is refuted; ``swing``
     and ``leverage`` allow for what H does; ``grad_x`` and ``grad_lam`` of the criterion against
-    differences of its value. The same derivatives, along one random direction each, at λ drawn over
-    all of D and x from tiny to far beyond the solution; and that no declared constant is refuted by
-    a search for the worst point and direction there.
+    differences of its value; third derivatives of h and second ones of g, where points offer them,
+    against differences of these. The same derivatives but these, along one random direction each,
+    at λ drawn over all of D and x from tiny to far beyond the solution; and that no declared
+    constant is refuted by a search for the worst point and direction there.
 
     Besides, where they are offered: the mean over disjoint ``rows`` is the whole, at their share of
     the cost; ``start`` is an x of the problem, the same each time; ``remark`` is a sentence or
@@ -203,6 +205,7 @@ class _Tour:
         if not book.blames("inner.grad", "inner.hvp", "outer.grad_x"):
             bounds.bounds(at, book, noise)
             turning.turning(at, constants.stated(at), book)
+        bending.bending(at, book, noise)
         self._constants(at, thorough=thorough)
 
     def _beside(self, at: Place) -> None:

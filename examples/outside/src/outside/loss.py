@@ -27,6 +27,10 @@ class LogCosh(Pointwise):
         s = backend.expit(-2 * backend.xp.abs(t - y))
         return 4 * s * (1 - s)
 
+    def third(self, y: Any, t: Any, backend: Backend) -> Any:
+        """Optional, for the Hessian of f."""
+        return -2 * self.derivative(y, t, backend) * self.curvature(y, t, backend)
+
     def rounding(self, y: Any, t: Any, backend: Backend) -> tuple[Any, Any]:
         """Optional, for proofs: errors of value and derivative in units of roundoff."""
         xp, size = backend.xp, backend.xp.abs(t - y)
