@@ -38,6 +38,16 @@ def _display(translator: Any, node: Any) -> None:
     raise SkipNode
 
 
+def _bars(*arguments: Any) -> None:
+    """Take the bars of |a - b| in a docstring for what they are, and not for a substitution."""
+    lines: list[str] = arguments[-1]
+    code = ("``", ">>>", "...")
+    lines[:] = [
+        line if any(mark in line for mark in code) else line.replace("|", r"\|") for line in lines
+    ]
+
+
 def setup(app: Sphinx) -> None:
     """Write formulas as MathML: every browser shows them, without a script from elsewhere."""
+    app.connect("autodoc-process-docstring", _bars, priority=1)
     app.add_html_math_renderer("mathml", (_inline, None), (_display, None))

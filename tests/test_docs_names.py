@@ -132,6 +132,36 @@ def run(page: str, first: int = 0, last: int | None = None) -> dict[str, Any]:
     return found
 
 
+#: Rooms whose public names are for users, each to be found on the page of the interface.
+ROOMS = (
+    "inner outer problems multistart methods hypergrad solvers linalg losses domains schedules testing"
+).split()
+
+
+def documented() -> set[Any]:
+    """What the page of the interface has an entry for, of its own or in that of a module."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = [name for _, name in re.findall(r"auto(class|function|exception):: (\S+)", page)]
+    for module, members in re.findall(r"automodule:: (\S+)\n   :members: (.*)", page):
+        names += [f"{module}.{member}" for member in members.split(", ")]
+    places = (name.rpartition(".") for name in names)
+    return {getattr(importlib.import_module(module), name) for module, _, name in places}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_is_on_the_page_of_the_interface(room: str) -> None:
+    module, found = importlib.import_module(f"bilevel.{room}"), documented()
+    named = {
+        name: value
+        for name in vars(module).get("__all__", vars(module))
+        if (inspect.isclass(value := getattr(module, name)) or inspect.isfunction(value))
+        and not name.startswith("_")
+        and value.__module__.startswith(module.__name__)
+    }
+    assert named
+    assert [name for name, value in named.items() if value not in found] == []
+
+
 def test_the_problem_of_your_own_is_solved() -> None:
     """The curve of own-problems.md, against the closed form of X(λ) and SciPy's search."""
     try:

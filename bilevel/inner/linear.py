@@ -49,7 +49,7 @@ class LinearModel:
     design : Design
         X, shape (n, p).
     y : array
-        Labels as the loss encodes them, broadcastable to (n, *tail).
+        Labels as the loss encodes them, broadcastable to ``(n, *tail)``.
     loss : Loss
         ℓ(y, t).
     penalty : Penalty
@@ -57,7 +57,7 @@ class LinearModel:
     tail : tuple of int
         The axes of x after the first: (), (c,), (K,) or (c, K).
     sample_weight : array or None
-        s, broadcastable to (n, *tail); None is all ones.
+        s, broadcastable to ``(n, *tail)``; None is all ones.
     """
 
     design: Design
