@@ -133,7 +133,9 @@ def run(page: str, first: int = 0, last: int | None = None) -> dict[str, Any]:
 
 
 #: Rooms whose public names are for users, each to be found on the page of the interface.
-ROOMS = "inner outer methods hypergrad solvers linalg losses domains schedules testing".split()
+ROOMS = (
+    "inner outer problems multistart methods hypergrad solvers linalg losses domains schedules testing"
+).split()
 
 
 def documented() -> set[Any]:
