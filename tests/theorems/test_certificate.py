@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import drawn
+from drawn import drawn, features, targets
 from scipy import optimize
 from tampered import TAMPERINGS, missed
 
@@ -514,3 +514,111 @@ def test_a_run_that_returns_to_a_lam_has_one_end() -> None:
     )
     certificate = certify(replace(result, nit=len(history)), KNOWN.problem)
     assert mark(certificate, "history") == "BOUNDED", certificate["history"].reason
+
+
+# -- what can't be known is left open ---------------------------------------------------------------------
+
+
+def single(seed: int) -> Any:
+    """Features and targets in single precision."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((40, 4)).astype(np.float32)
+    return A, (A[:, 0] + 0.5 * rng.standard_normal(40)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_slope_without_an_error_leaves_the_end_open(seed: int) -> None:
+    """A kernel matrix in single precision: the tight fit stalls at once, and nothing bounds ∇f."""
+    inner = inners.kernel_ridge(*single(seed), inners.RBF())
+    problem = Problem(inner, outers.gcv(inner), Box(-4.0, 4.0))
+    result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=40)
+    certificate = certify(result, problem, method="hoag")
+    assert certificate["stationary"].figures["error of ∇f"] == math.inf
+    assert mark(certificate, "stationary") == "ASSUMED"
+    assert certificate.ok, str(certificate)
+
+
+def undefined(beyond: float, slope: float = 1.0) -> Problem:
+    """g = ½ ‖x - 1‖², which is NaN from some λ on; its slope is from another one on."""
+
+    def g(x: Any, lam: Any) -> Any:
+        value = math.nan if lam[0] > beyond else float((x - 1) @ (x - 1)) / 2
+        return value, math.nan * x if lam[0] > beyond * slope else x - 1
+
+    right = quadratic(1, p=3, m=1, lam=[0.5], domain=Box(-2.0, 2.0)).problem
+    return replace(right, outer=outers.from_functions(g, like=X))
+
+
+def test_a_criterion_that_is_nan_somewhere_is_unknown_and_not_wrong() -> None:
+    problem = undefined(beyond=1.9)
+    result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=2)
+    clause = certify(result, problem)["derivatives"]
+    assert clause.mark is Mark.ASSUMED
+    assert "nan" in clause.reason
+
+
+def test_a_slope_that_is_nan_beside_a_finite_value_is_wrong() -> None:
+    problem = undefined(beyond=1.9, slope=0.95)
+    outer = outers.from_functions(
+        lambda x, lam: ((x - 1) @ (x - 1) / 2, x - 1 if lam[0] < 1.9 else math.nan * x), like=X
+    )
+    problem = replace(problem, outer=outer)
+    result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=2)
+    assert mark(certify(result, problem), "derivatives") == "VIOLATED"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_run_that_failed_at_once_is_not_called_tampered_with(value: float) -> None:
+    """NaN is no other number than NaN, and ∞ no other than ∞."""
+    problem = replace(
+        KNOWN.problem,
+        outer=outers.from_functions(lambda x, lam: (value, 0 * x), like=np.zeros(6)),
+    )
+    with np.errstate(invalid="ignore"):
+        result = bilevel.minimize(problem, 0.0, method="hoag", max_iter=3)
+        assert not result.success
+        certificate = certify(result, problem, method="hoag")
+    wrong = [clause for clause in certificate.consistency if clause.mark is Mark.VIOLATED]
+    assert not wrong, str(certificate)
+
+
+def test_the_end_of_hoag_keeps_to_its_tolerance_in_single_precision() -> None:
+    """Its last solve asked for a tenth of what rounding had left, which was above ε_k, and met it."""
+    rng = np.random.default_rng(23)
+    A = features(rng, 60, 3, "offset", True).astype(np.float32)
+    y = targets(rng, "squared", A).astype(np.float32)
+    inner = inners.linear_model(A[:40], y[:40], losses.Squared())
+    problem = Problem(inner, outers.held_out(A[40:], y[40:], losses.Squared()))
+    method = HOAG(tolerances="cubic")
+    result = bilevel.minimize(problem, 0.0, method=method, max_iter=60)
+    assert result.success
+    met = [r for r in result.history if r.cg_status is Status.CONVERGED]
+    assert all(record.cg_residual <= record.tol for record in met)
+    assert mark(certify(result, problem, method=method), "adjoint solutions") != "VIOLATED"
+
+
+@pytest.mark.parametrize(
+    ("seed", "start"),
+    [
+        (56, 2.0),  # a preconditioner that solves a system of condition 10⁴ in single precision
+        (238, 0.5),  # rows of a hinge that change sides between close points
+    ],
+)
+def test_rounding_and_kinks_are_no_fault_of_derivatives(seed: int, start: float) -> None:
+    problem, name = drawn(seed)
+    method = HOAG(tolerances="cubic")
+    result = bilevel.minimize(problem, start, method=method, max_iter=40)
+    certificate = certify(result, problem, method=method, seed=seed)
+    assert mark(certificate, "derivatives") == "BOUNDED", f"{name}: {certificate}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_predictions_that_are_saturated_are_no_fault(seed: int) -> None:
+    """Of A = H - μ I nothing is left but rounding where each row is sure of its class."""
+    rng = np.random.default_rng(seed)
+    A = features(rng, 45, 8, "offset", False)
+    y = targets(rng, "multinomial", A)
+    y[:9] = np.arange(9) % 3
+    problem = cross_validation(A, y, losses.Multinomial(3), folds=3)
+    report = bilevel.testing.check_problem(problem, -6.0, seed=seed)
+    assert report.ok, str(report)

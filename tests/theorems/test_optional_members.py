@@ -307,6 +307,11 @@ def test_a_counter_that_runs_backwards() -> None:
     named(replace(right, inner=inner), "inner.passes", "expected it to grow")
 
 
+def test_a_unit_that_runs_do_not_know() -> None:
+    assert check_problem(ridge(unit="evaluations")).ok
+    named(ridge(unit="calls"), "inner.unit", "'passes', 'evaluations'")
+
+
 def test_an_objective_that_counts_nothing_is_noted() -> None:
     report = check_problem(ridge(passes=0, column_passes=0))
     assert any("inner.passes counts nothing" in note for note in report.notes)

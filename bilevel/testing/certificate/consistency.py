@@ -163,8 +163,9 @@ def model(run: Run) -> Clause:
     )
     size = length(run.host(run.x).reshape(-1))
     figures = {"g(x, λ*)": value, "fun": run.result.fun, "‖∂_x h‖": grad}
-    if math.isnan(run.result.fun) and not run.result.success:
-        reason = "the run has failed, and NaN for a value claims nothing"
+    failed = math.isnan(run.result.fun) or value == run.result.fun == math.inf
+    if failed and not run.result.success:
+        reason = "the run has failed, and a value that is not finite claims nothing"
         return Clause(name, statement, Mark.ASSUMED, reason, figures)
     allowed = run.share * (abs(value) + slope * size)
     known = outer.rounding() if isinstance(outer, RoundedOuter) else None

@@ -18,7 +18,7 @@ from ...inner import Rounded, Rounding, RoundingAlong, RoundingKnown
 from ...outer import Curved, CurvedRounded, OuterRounding, RoundedOuter, ValueRounded
 from .._probe import Probe, Vector, length
 from .places import Place
-from .purity import CLOSE, Noise, short
+from .purity import CLOSE, Noise, noises, short
 from .report import Book
 
 _METHOD = "rounding() is a method that returns the bounds, or None"
@@ -110,9 +110,9 @@ _LONGER = 2.0**20
 
 
 def _inner(place: Place, book: Book, noise: dict[str, Noise]) -> None:
-    probe, rng = _ahead(place, book.rng), book.rng
-    shape = tuple(probe.problem.inner.x_shape)
-    parts = _short(place, rng)
+    far = _far(place, book.rng)
+    probe, shape = far.probe, tuple(place.probe.problem.inner.x_shape)
+    parts = _short(place, book.rng)
     block = probe.problem.backend.xp.stack([probe.send(v) for v in parts], axis=len(shape))
 
     def ask(scale: Any) -> Any:
@@ -123,12 +123,13 @@ def _inner(place: Place, book: Book, noise: dict[str, Noise]) -> None:
     if found is None:
         return
     _adds_up(place, book, "inner.rounding (products)", probe.hvp, parts, found["products"])
-    _noisy(place, book, "inner.grad", found["grad"], noise, lambda at: at.grad, place.metric)
+    _noisy(far, book, "inner.grad", found["grad"], noise, lambda at: at.grad, place.metric)
 
 
 def _outer(place: Place, book: Book, noise: dict[str, Noise]) -> None:
     shapes: dict[str, tuple[int, ...]] = {"value": (), "grad_x": (), "grad_lam": ()}
-    point: Any = _ahead(place, book.rng).outer
+    far = _far(place, book.rng)
+    point: Any = far.probe.outer
     found = _scaling(place, book, "outer.rounding", point.rounding, shapes)
     if found is None:
         return
@@ -136,12 +137,16 @@ def _outer(place: Place, book: Book, noise: dict[str, Noise]) -> None:
         ("value", lambda at: at.outer_value, 1.0),
         ("grad_x", lambda at: at.outer_grad_x, place.metric),
     ):
-        _noisy(place, book, f"outer.{name}", found[name], noise, ask, metric)
+        _noisy(far, book, f"outer.{name}", found[name], noise, ask, metric)
 
 
-def _ahead(place: Place, rng: np.random.Generator) -> Probe:
-    """The far end of the close points that show noise: x may be far smaller than their way."""
-    return place.probe.moved(CLOSE * short(place.eps) * place.direction(rng))
+def _far(place: Place, rng: np.random.Generator) -> Place:
+    """Beyond the close points that show noise: x may be tiny beside their way, or on a kink."""
+    return place.at(place.probe.x + _BEYOND * CLOSE * short(place.eps) * place.direction(rng))
+
+
+#: How many times their way.
+_BEYOND = 20
 
 
 def _curved(place: Place, book: Book) -> None:
@@ -235,6 +240,11 @@ def _noisy(
     found, most = noise[member].level, float(bound[0])
     most += place.smallest
     if not found > 3 * most or not found > 3 * (most + _shaken(place, book.rng, ask, metric)):
+        return
+    # A kink between the points shows as noise too: it is not met again from here, each time.
+    again = (noises(place, book.rng, 3, shorter)[member].level for shorter in (1.0, 0.25))
+    found = min(found, *again)
+    if not found > 3 * (most + _shaken(place, book.rng, ask, metric)):
         return
     message = f"close points show noise of {found:.3g}, {most:.3g} is stated as its bound."
     book.add(what, "", found / most if most > 0 else math.inf, message, _TOO_SMALL)

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 from ...backends import described
+from ...meter import EVALUATIONS, PASSES
 from .._probe import Probe
 from .places import Place
 from .report import Book
@@ -31,9 +32,20 @@ def counters(place: Place, book: Book) -> None:
     problem = place.probe.problem
     for what, side in (("inner", problem.inner), ("outer", problem.outer)):
         names = ("passes", "column_passes") if what == "inner" else ("passes",)
+        _unit(book, what, side)
         numbers = [_number(book, f"{what}.{name}", getattr(side, name)) for name in names]
         if all(numbers):
             _counted(place, book, what, side, names)
+
+
+def _unit(book: Book, what: str, side: Any) -> None:
+    """``unit``, where it is stated, is one of the two that runs know."""
+    found, known = getattr(side, "unit", PASSES), (PASSES, EVALUATIONS)
+    book.made(f"{what}.unit")
+    if found not in known:
+        message = f"got {described(found)}, expected one of {', '.join(map(repr, known))}."
+        cause = "it is taken for passes, and budgets with it"
+        book.add(f"{what}.unit", "", math.inf, message, cause)
 
 
 def _number(book: Book, what: str, found: Any) -> bool:

@@ -104,23 +104,25 @@ def short(eps: float) -> float:
     return 4e-5 if eps < 1e-10 else 7e-4
 
 
-def noises(place: Place, rng: np.random.Generator, lines: int = 1) -> dict[str, Noise]:
+def noises(
+    place: Place, rng: np.random.Generator, lines: int = 1, shorter: float = 1.0
+) -> dict[str, Noise]:
     """The noise of every member: fourth differences of values at seven close points.
 
     Moré and Wild (2011): on so short a way a smooth function leaves nothing in them but rounding.
     x, λ and directions move together, by steps whose fourth power is below eps and that still
     cross the grid of half as many digits. Seven evaluations of each member a line; of several
-    lines the middle one counts, since one may run along a level of a function, or over a kink.
+    lines the middle one counts, since one may run along a level of a function, or over a kink. On a
+    ``shorter`` way less is left of what is not rounding.
     """
-    found = [_noises(place, rng) for _ in range(lines)]
+    found = [_noises(place, rng, shorter * short(place.eps)) for _ in range(lines)]
     return {
         name: sorted((f[name] for f in found), key=lambda noise: noise.level)[lines // 2]
         for name in found[0]
     }
 
 
-def _noises(place: Place, rng: np.random.Generator) -> dict[str, Noise]:
-    tiny = short(place.eps)
+def _noises(place: Place, rng: np.random.Generator, tiny: float) -> dict[str, Noise]:
     dx, dlam = place.direction(rng), place.direction_lam(rng)
     v, w = place.direction(rng), place.direction(rng)
     d, e = place.direction_lam(rng), place.direction_lam(rng)

@@ -74,8 +74,9 @@ class _Sharp:
         self.products = [place.probe.hvp(v) for v in directions]
 
     def energy(self, w: Vector, product: Vector) -> float:
-        """‖w‖_A with A = H - μ I."""
-        return math.sqrt(max(float(w @ product) - self.mu * float(w @ w), 0.0))
+        """‖w‖_A with A = H - μ I, and what rounding may have taken from it."""
+        whole, least = float(w @ product), self.mu * float(w @ w)
+        return math.sqrt(max(whole - least, 0.0) + 100 * self.place.eps * (abs(whole) + least))
 
     def hold(self, u: Vector, first: Vector, second: Vector) -> None:
         place, v, Hv = self.place, self.directions, self.products
