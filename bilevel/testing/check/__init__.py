@@ -49,7 +49,7 @@ def check_problem(
     Steps are measured in the curvature of h, so that features of unlike scales are asked alike; a
     λ on the boundary of D is moved inside by a step, so that no function is asked beyond it.
     What the check costs does not depend on the size of the data: up to 5,000 passes over those of
-    the objective and 2,100 over those of the criterion, about half of it where no constants are
+    the objective and 2,300 over those of the criterion, about half of it where no constants are
     stated; of functions about 3,000 to 5,000 calls. ``passes`` of the report has the number.
 
     Parameters
