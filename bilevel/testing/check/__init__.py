@@ -151,6 +151,8 @@ class _Tour:
         purity.precise(self.problem, found, book)
         for at, noise in zip(places, found, strict=True):
             self._attempt(at.name, self._all, at, noise, everywhere or at is places[0])
+        for at, noise in zip(places, found, strict=True):  # of what both places found right
+            self._attempt(at.name, bending.bending, at, book, noise)
 
     def _all(self, at: Place, noise: dict[str, purity.Noise], thorough: bool) -> None:
         book, rng = self.book, self.book.rng
@@ -173,7 +175,6 @@ class _Tour:
         derivatives.criterion(at, book, noise["outer.value"].level, three, lams)
         if not book.blames("outer.grad_x", "outer.value"):
             structure.curved(at, book, noise["outer.grad_x"].level)
-        bending.bending(at, book, noise)
         self._constants(at, thorough=thorough)
 
     def _constants(self, at: Place, *, thorough: bool) -> None:
