@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from derivatives import check_bending, check_outer_bending, close
+from scipy.optimize import minimize
 
 import bilevel
 from bilevel import Problem
@@ -17,18 +18,22 @@ from bilevel import outer as outers
 from bilevel.design import Standardized, as_design
 from bilevel.hypergrad import hessian
 from bilevel.inner import (
+    MLP,
     RBF,
     FunctionOperator,
     Matern32,
     Matern52,
     PenaltyTerm,
     Polynomial,
+    Sigmoid,
     SingleL2,
     SmoothedElasticNet,
+    Tanh,
     Tikhonov,
     UserKernel,
     kernel_ridge,
     linear_model,
+    mlp,
 )
 from bilevel.inner.linear import LinearPoint
 from bilevel.losses import (
@@ -44,6 +49,7 @@ from bilevel.outer import (
     gcv,
     held_out,
     held_out_kernel,
+    held_out_mlp,
     marginal_likelihood,
     monte_carlo_sure,
     perturbed_targets,
@@ -52,6 +58,7 @@ from bilevel.outer import (
 from bilevel.outer.gcv import GCVPoint
 from bilevel.outer.held_out import LinearHeldOutPoint
 from bilevel.problems import cross_validation, stacked
+from bilevel.testing.problems import quadratic
 
 NUMPY = bilevel.get_backend("numpy")
 N, P, N_VAL = 30, 10, 20
@@ -178,6 +185,15 @@ def monte_carlo(make=None):
     return build
 
 
+def perceptron(backend, activation=None, weights=None):
+    send = backend.asarray
+    s = None if weights is None else send(weights)
+    inner = mlp(
+        send(FEW), send(CLASSES), Multinomial(3), [2], activation=activation, sample_weight=s
+    )
+    return Problem(inner, held_out_mlp(inner, send(X_VAL[:, :2]), send(CLASSES_VAL)))
+
+
 def functions(backend):
     """h = Σ_i (x_i⁴/12 + e^{λ_0} x_i²/2 - x_i) + e^{λ_0 + λ_1} x_0², g = Σ x_i³ + λ_0 λ_1 x_0."""
     xp = backend.xp
@@ -258,10 +274,20 @@ PROBLEMS = {
     "likelihood, kernel": judged(marginal_likelihood, two_parameters),
     "monte-carlo sure": monte_carlo(),
     "monte-carlo sure, kernel": monte_carlo(lambda backend: Matern52()),
+    "perceptron": perceptron,
+    "perceptron, weights": lambda backend: perceptron(backend, Sigmoid(), ROWS),
+    "known quadratic": lambda backend: quadratic(0, coupled=True, backend=backend).problem,
     "functions": functions,
 }
 #: Compiled anew for each shape elsewhere: one of each kind of sum is enough there.
-EXAMPLES = ("logistic, groups", "multinomial, groups", "folds", "two parameters", "gcv, wide")
+EXAMPLES = (
+    "logistic, groups",
+    "multinomial, groups",
+    "folds",
+    "two parameters",
+    "gcv, wide",
+    "perceptron",
+)
 every_problem = pytest.mark.parametrize("name", PROBLEMS)
 
 
@@ -286,8 +312,15 @@ def dense(inner, x, lam):
 
 
 def fitted(inner, lam, x=None):
-    """X(λ) by Newton's method with the dense Hessian, to rounding."""
+    """X(λ) by Newton's method with the dense Hessian, to rounding; of a network by BFGS first."""
     x = np.zeros(inner.x_shape) if x is None else x
+    if isinstance(inner, MLP) and not np.any(x):
+        x = minimize(
+            lambda x: float(inner.at(x, lam).value),
+            inner.start(),
+            jac=lambda x: inner.at(x, lam).grad,
+            method="BFGS",
+        ).x
     for _ in range(60):
         grad, H, _ = dense(inner, x, lam)
         step = -np.linalg.lstsq(H, grad, rcond=1e-13)[0].reshape(x.shape)
@@ -519,3 +552,31 @@ def test_a_check_names_the_third_derivative_that_is_wrong(monkeypatch, side, mem
     report = bilevel.testing.check_problem(problem, hyperparameters(problem))
     where = "inner" if side == "inner" else "outer"
     assert {finding.what for finding in report.findings} == {f"{where}.{member}"}
+
+
+class Bare:
+    """An activation of two derivatives."""
+
+    value, slopes = Tanh.value, Tanh.slopes
+
+
+def test_a_network_of_another_activation_and_a_plain_kernel_say_what_they_know():
+    network = mlp(FEW, CLASSES, Multinomial(3), [2], activation=Bare())
+    point = network.at(network.start(), np.zeros(2))
+    q, T = np.ones(network.x_shape), np.ones((*network.x_shape, 2))
+    assert point.bend(q, T) is None
+    assert point.cross_bend(q, T).shape == (2, 2)
+    rbf = RBF()
+    plain = UserKernel(
+        1,
+        lambda X, Z, theta: rbf.block(X, Z, theta, NUMPY),
+        lambda X, Z, theta: rbf.derivatives(X, Z, theta, NUMPY),
+        lambda X, theta: rbf.diag(X, theta, NUMPY),
+    )
+    inner = kernel_ridge(FEW, Y, plain)
+    x, lam, D = np.ones(N), np.zeros(2), np.eye(2)
+    assert inner.at(x, lam).fold(x, D) is None
+    for criterion in (gcv(inner), sure(inner, 0.5), marginal_likelihood(inner)):
+        outer = criterion.at(x, lam)
+        assert outer.fold(D) is None
+        assert outer.gram(np.eye(N)).shape == (N, N)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from derivatives import one_of_each_kind
@@ -486,13 +488,13 @@ def test_a_start_far_from_the_scale_of_the_data_is_warned_of():
         model.fit(X, np.sin(X[:, 0] / 1e4))
 
 
-# In single precision the search may end before f is known to a share of 1e-5.
-@pytest.mark.filterwarnings("ignore:The search for the regularisation ended early")
 @pytest.mark.parametrize("cv", [0.3, 3])
 @pytest.mark.parametrize("targets", [1, 2])
 @pytest.mark.parametrize("host", [np.float64, np.float32])
 def test_a_kernel_estimator_with_an_intercept_does_not_see_the_level(cv, targets, host):
     pytest.importorskip("sklearn")
+    from sklearn.exceptions import ConvergenceWarning
+
     from bilevel.estimators import BilevelKernelRidge
 
     rng = np.random.default_rng(0)
@@ -505,8 +507,14 @@ def test_a_kernel_estimator_with_an_intercept_does_not_see_the_level(cv, targets
         model = BilevelKernelRidge(fit_intercept=True, cv=cv, random_state=0)
         return model.fit(X, y + offset)
 
-    near, far = fitted(0.0), fitted(1.7e9)
-    assert far.best_score_ == pytest.approx(near.best_score_, rel=1e-3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        near, far = fitted(0.0), fitted(1.7e9)
+    # In single precision the search may say that it ends before f is known to a share of 1e-5:
+    # where in the valley that is depends on the last bits of y.
+    early = [w for w in caught if "ended early" in str(w.message)]
+    assert not early or host is np.float32
+    assert far.best_score_ == pytest.approx(near.best_score_, rel=2e-2 if early else 1e-3)
     K = np.exp(-far.gamma_ * exact_squares(X, X)).astype(float)
     expected = np.linalg.solve(K + far.alpha_ * np.eye(60), y - np.mean(y, axis=0))
     rtol = 1e-3 if host is np.float32 else 1e-6

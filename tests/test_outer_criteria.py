@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from derivatives import central, check_outer, close, one_of_each_kind
@@ -417,7 +419,10 @@ def test_the_error_of_an_estimate_holds_the_rounding_of_f(kind, dtype):
     result = bilevel.minimize(bilevel.Problem(h, g), [-1.0, -8.0], max_iter=8)
     for record in result.history:
         f = exact_kernel(X, h.y, record.lam, kind)
-        assert abs(record.estimate - f) <= record.estimate_error
+        # NaN claims nothing: where K + e^λ I can't be factored in single precision f is not known.
+        assert not abs(record.estimate - f) > record.estimate_error
+        assert math.isfinite(record.value) or (dtype is np.float32 and not result.success)
+    assert sum(map(math.isfinite, (record.value for record in result.history))) >= 3
 
 
 def test_a_q_that_is_no_solve_is_counted_against_the_estimate():

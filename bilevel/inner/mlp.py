@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .._cached import cached_property
 from ..backends import (
@@ -33,10 +33,11 @@ from ..backends import (
     described,
 )
 from ..design import Passes
-from ..linalg import norm
-from ..losses import LOSS, Loss
+from ..linalg import grams, norm
+from ..losses import LOSS, Loss, Thirds
 from ._checks import check_weights, refuse_other_rows
-from ._protocol import InnerConstants
+from ._jets import Jets
+from ._protocol import Bending, InnerConstants
 from .kernel_ridge import check_matrix
 from .penalties import GroupL2, PenaltyPoint
 from .point import Point
@@ -52,9 +53,18 @@ class Activation(Protocol):
         ...
 
 
+@runtime_checkable
+class Third(Protocol):
+    """An activation that knows its third derivative."""
+
+    def third(self, a: Array, backend: Backend) -> Array:
+        """φ''' as a function of a = φ(z)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Tanh:
-    """a = tanh z: φ' = 1 - a², φ'' = -2 a φ'."""
+    """a = tanh z: φ' = 1 - a², φ'' = -2 a φ', φ''' = (6 a² - 2) φ'."""
 
     def value(self, z: Array, backend: Backend) -> Array:
         return backend.xp.tanh(z)
@@ -63,10 +73,14 @@ class Tanh:
         first = 1 - a * a
         return first, -2 * a * first
 
+    def third(self, a: Array, backend: Backend) -> Array:
+        square = a * a
+        return (6 * square - 2) * (1 - square)
+
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """a = 1/(1 + e^-z): φ' = a (1 - a), φ'' = φ' (1 - 2 a)."""
+    """a = 1/(1 + e^-z): φ' = a (1 - a), φ'' = φ' (1 - 2 a), φ''' = φ' (1 - 6 φ')."""
 
     def value(self, z: Array, backend: Backend) -> Array:
         return backend.expit(z)
@@ -74,6 +88,10 @@ class Sigmoid:
     def slopes(self, a: Array, backend: Backend) -> tuple[Array, Array]:
         first = a * (1 - a)
         return first, first * (1 - 2 * a)
+
+    def third(self, a: Array, backend: Backend) -> Array:
+        first = a * (1 - a)
+        return first * (1 - 6 * first)
 
 
 @dataclass(frozen=True)
@@ -162,6 +180,22 @@ class Network:
                 rz = rz * self.activation.slopes(levels[index + 1], backend)[0]
             moved.append(rz)
         return moved
+
+    def jets(
+        self, levels: list[Array], x: Array, q: Array, T: Array, backend: Backend
+    ) -> Jets | None:
+        """Derivatives of the outputs along q (P,) and T (k, P), None without φ'''."""
+        jets = Jets.still(levels[0], T.shape[0], backend)
+        layers = zip(*(self.split(v, backend) for v in (x, q, T)), strict=True)
+        for index, ((W, _), along_q, along_t) in enumerate(layers):
+            jets = jets.layer(levels[index], W, along_q, along_t, backend)
+            if index < self.n_layers - 1:
+                if not isinstance(self.activation, Third):
+                    return None
+                a = levels[index + 1]
+                third = self.activation.third(a, backend)
+                jets = jets.activated(*self.activation.slopes(a, backend), third)
+        return jets
 
     def backward_along(
         self,
@@ -356,6 +390,34 @@ class MLPPoint(Point):
         product = network.backward_along(self.levels, deltas, moved, self.x, directions, r, backend)
         return (product[0, :] if v.ndim == 1 else product.T) + self.penalty.hvp(v)
 
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
+        """The third derivative of ℓ(t(x)) along q, T_i and T_j, one pass."""
+        model, loss, backend = self.model, self.model.loss, self.model.backend
+        own = self.penalty.bend(q, T) if isinstance(self.penalty, Bending) else None
+        if own is None or not isinstance(loss, Thirds):
+            return None
+        jets = model.network.jets(self.levels, self.x, q, T.T, backend)
+        if jets is None:
+            return None
+        model.counter.count_forward(T)
+        xp, t = backend.xp, self.levels[-1]
+        slopes = model.weigh(loss.derivative(model.y, t, backend))
+        turned = model.weigh(loss.curvature_product(self.curvature, jets.q, backend))
+        moved, mixed = (xp.moveaxis(a, 0, -1) for a in (jets.t, jets.qt))
+        bent = loss.curvature_product(self.curvature, mixed, backend)
+        third = loss.third_product(loss.third(model.y, t, backend), jets.q, moved, backend)
+        if model.sample_weight is not None:
+            bent, third = (model.sample_weight[..., None] * a for a in (bent, third))
+        sums = xp.sum(slopes * jets.qtt + turned * jets.tt, axis=(2, 3))
+        crossed = grams(moved, bent, backend)
+        return own + sums + crossed + crossed.T + grams(moved, third, backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array | None:
+        return self.penalty.cross_bend(q, T) if isinstance(self.penalty, Bending) else None
+
+    def fold(self, q: Array, D: Array) -> Array | None:
+        return self.penalty.fold(q, D) if isinstance(self.penalty, Bending) else None
+
     def cross_vjp(self, q: Array) -> Array:
         return self.penalty.cross_vjp(q)
 
@@ -390,7 +452,8 @@ def mlp(
     hidden : sequence of int
         Units of each hidden layer; none is a linear model.
     activation : Activation, optional
-        :class:`Tanh` when omitted. It must be twice differentiable.
+        :class:`Tanh` when omitted. It must be twice differentiable; with a member ``third`` (φ'''
+        as a function of a) the third derivatives of h are known, too.
     sample_weight : array, shape (n,), optional
         Weights of the rows.
 

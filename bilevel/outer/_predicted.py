@@ -9,7 +9,7 @@ from typing import Protocol
 from .._cached import cached_property
 from ..backends import Array
 from ..linalg import dots, grams, norm
-from ._predictor import Direct, Prediction, Predictor, Pushing
+from ._predictor import Direct, Prediction, Predictor, Pushing, Turning
 from .effective import Smoother, SmootherPoint
 
 
@@ -78,11 +78,14 @@ class PredictedPoint(ABC):
         return self.prediction.pull_lam(self._slopes)
 
     def gram(self, T: Array) -> Array | None:
-        """(∂_x t T)ᵀ ∂²φ/∂t² (∂_x t T), one pass, where t is linear in x; None elsewhere."""
+        """(∂_x t T)ᵀ ∂²φ/∂t² (∂_x t T), one pass, and what t bends where it is not linear in x."""
         if not isinstance(self.prediction, Pushing):
             return None
         rows = self.prediction.push_x(T)
-        return grams(rows, self._curved(rows), self.outer.predictor.backend)
+        found = grams(rows, self._curved(rows), self.outer.predictor.backend)
+        if isinstance(self.prediction, Turning):
+            found = found + self.prediction.pull_twice(self._slopes, T)
+        return found
 
     def cross_gram(self, T: Array) -> Array | None:
         if not self.outer.predictor.depends_on_lam:

@@ -36,10 +36,19 @@ class Prediction(Protocol):
 
 @runtime_checkable
 class Pushing(Protocol):
-    """A prediction that is linear in x."""
+    """A prediction that knows how x moves it; it is linear in x unless it is :class:`Turning`."""
 
     def push_x(self, v: Array) -> Array:
         """(∂_x t) v for directions v of shape ``(*x_shape, k)``, one pass."""
+        ...
+
+
+@runtime_checkable
+class Turning(Protocol):
+    """One that is not linear in x."""
+
+    def pull_twice(self, r: Array, v: Array) -> Array:
+        """v_iᵀ (rᵀ ∂²_{xx} t) v_j, shape (k, k)."""
         ...
 
 

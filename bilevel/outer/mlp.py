@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import Array
 from ..inner.mlp import MLP
-from ..linalg import norm
+from ..linalg import grams, norm
 from ..losses import LOSS, Loss
 from ._rows import RowsPredictor, check_rows, refuse_other_models
 from .held_out import HeldOutLoss
@@ -56,6 +56,25 @@ class MLPPrediction:
         predictor.counter.count_backward(self.x)
         network = predictor.model.network
         return network.backward(self._levels, self.x, r, predictor.backend).grad
+
+    def push_x(self, v: Array) -> Array:
+        return self.predictor.backend.xp.moveaxis(self._along(v)[-1], 0, -1)
+
+    def _along(self, v: Array) -> list[Array]:
+        predictor = self.predictor
+        predictor.counter.count_forward(v)
+        network = predictor.model.network
+        return network.forward_along(self._levels, self.x, v.T, predictor.backend)
+
+    def pull_twice(self, r: Array, v: Array) -> Array:
+        """By the R-operator with the slopes r held fixed, two passes."""
+        predictor, moved = self.predictor, self._along(v)
+        network, backend = predictor.model.network, predictor.backend
+        predictor.counter.count_backward(v)
+        deltas = network.backward(self._levels, self.x, r, backend).deltas
+        fixed = backend.xp.zeros_like(moved[-1])
+        bent = network.backward_along(self._levels, deltas, moved, self.x, v.T, fixed, backend)
+        return grams(v, bent.T, backend)
 
     def pull_lam(self, r: Array) -> Array:
         return self.predictor.backend.xp.zeros_like(self.lam)

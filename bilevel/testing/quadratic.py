@@ -17,6 +17,7 @@ import numpy as np
 from .._cached import cached_property
 from ..backends import Array, Backend
 from ..inner import InnerConstants, Point, Rounding
+from ..linalg import grams
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
 from ..outer import OuterConstants, OuterRounding
 from .reference import spectral
@@ -146,6 +147,17 @@ class QuadraticPoint(Point):
         xp, inner = self.inner.backend.xp, self.inner
         return self.x * xp.matmul(inner.groups, self._scales * d) - xp.matmul(inner.slope, d)
 
+    def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array:
+        return 0 * grams(T, T, self.inner.backend)
+
+    def cross_bend(self, q: Array, T: Array) -> Array:
+        xp, groups = self.inner.backend.xp, self.inner.groups
+        return self._scales[:, None] * xp.matmul(groups.T, q[:, None] * T)
+
+    def fold(self, q: Array, D: Array) -> Array:
+        xp, groups = self.inner.backend.xp, self.inner.groups
+        return (self._scales * xp.matmul(groups.T, q * self.x))[:, None] * D
+
     @cached_property
     def cross_norm(self) -> Array:
         """‖∂²_{xλ} h‖, computed on the host."""
@@ -252,6 +264,17 @@ class QuadraticOuterPoint:
     @cached_property
     def grad_lam(self) -> Array:
         return self._coupled + self.outer.weight * (self.lam - self.outer.center)
+
+    def gram(self, T: Array) -> Array:
+        self.outer.counter.total += 1
+        rows = self.outer.backend.xp.matmul(self.outer.matrix, T)
+        return grams(rows, rows, self.outer.backend)
+
+    def cross_gram(self, T: Array) -> Array:
+        return self.outer.backend.xp.matmul(self.outer.coupling, T)
+
+    def fold(self, D: Array) -> Array:
+        return self.outer.weight * D
 
     def rounding(self, scale: Array | None = None) -> OuterRounding:
         """From the Frobenius norms of M and N; the sums have n, p and m terms."""
