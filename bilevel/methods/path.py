@@ -42,12 +42,12 @@ from ..linalg.rounding import known
 from ..meter import offer
 from ..problem import Problem
 from ..record import Record
-from ..status import Status
+from ..status import REFUTING, Status
 from . import projected, secant
 from ._protocol import bends_down, estimated, lost, optimality, too_rounded
 from .approach import stations
 from .certified import Proof, Wanted, provable_at, prove, proven
-from .kept import Formed, Pairs, Sketch, plain, preconditioner, rounded_point
+from .kept import Formed, Pairs, Sketch, contradicted, plain, preconditioner, rounded_point
 from .looks import Look, Solved, ahead, look_at, turned, walk
 from .projected import ProjectedState
 from .reported import sharpened
@@ -284,6 +284,10 @@ class PathFollowing:
         numbers = (estimate.norm, estimate.value, estimate.inner_value)
         if estimate.cg_status is Status.NON_FINITE or not all(map(math.isfinite, numbers)):
             work.status = Status.NON_FINITE
+            return True
+        wrong = contradicted(problem, work.look) if estimate.cg_status in REFUTING else None
+        if wrong is not None:
+            work.status = wrong
             return True
         if work.fresh and work.sweeps < 3 and work.moved:
             # x, then q and the tangents at that x: before that p says nothing of ∇f.
