@@ -10,6 +10,7 @@ from bilevel import Problem
 from bilevel.cross_validation import cross_validation
 from bilevel.inner import RBF, kernel_ridge, linear_model
 from bilevel.losses import Logistic, Multinomial, Squared
+from bilevel.methods import path
 from bilevel.outer import held_out, held_out_kernel
 from bilevel.stacked import stacked
 
@@ -180,3 +181,26 @@ def test_kernel_weights_have_the_derivatives_and_constants_that_they_state():
 def test_kernel_weights_that_do_not_fit_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         kernel_ridge(X, Y, RBF(), sample_weight=weights)
+
+
+def test_a_residual_of_rounding_refutes_no_preconditioner(monkeypatch):
+    """Classes shift together: along 1 lies what rounding leaves of a residual, and H is zero."""
+    asked, ask = [], path.contradicted
+
+    def heard(problem, look):
+        asked.append(ask(problem, look))
+        return asked[-1]
+
+    monkeypatch.setattr(path, "contradicted", heard)
+    for seed in (10, 20, 30):
+        rng = np.random.default_rng(seed)
+        X = (1e-2 * rng.standard_normal((80, 2))).astype(np.float32)
+        y, loss = rng.integers(0, 3, 80), Multinomial(3)
+        problem = Problem(
+            linear_model(X[:40], y[:40], loss, fit_intercept=True),
+            held_out(X[40:], y[40:], loss, fit_intercept=True),
+            bilevel.Box(-12.0, 12.0),
+        )
+        assert bilevel.minimize(problem, np.float32([rng.uniform(-6, 6)])).success
+    assert asked
+    assert set(asked) == {None}

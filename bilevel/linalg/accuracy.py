@@ -156,8 +156,8 @@ class Bounded(Progress):
     """A column with a bound, which notes where an estimate would have stopped it.
 
     On the plateaus of an ill-conditioned system the last steps say little of those to come. Where
-    the bound has made a column go on, it shows how much. Where the bound is refuted the estimate,
-    which rests on less, takes its place.
+    the bound has made a column go on, it shows how much. Where the bound is refuted the number is
+    still what the error is taken for: a residual of rounding alone can refute anything.
 
     ``steps`` are α_k and β_{k+1} of all steps.
     """
@@ -167,11 +167,13 @@ class Bounded(Progress):
 
     @property
     def estimate(self) -> float | None:
-        return self.estimated.estimate if self.refuted and not self.lost else self.error
+        return math.inf if self.lost else math.sqrt(self.gamma * self.rz)
 
     @property
     def reached(self) -> bool:
-        return self.estimated.reached if self.refuted else super().reached
+        estimate = self.estimate
+        assert estimate is not None
+        return estimate <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
 
     @property
     def misjudged(self) -> float:
@@ -193,8 +195,7 @@ class Bounded(Progress):
         ahead, known = super().advance(alpha, rz, rr), self.estimated
         assert isinstance(ahead, Bounded)
         beta = rz / self.rz if self.rz > 0 else 0.0
-        if not self.refuted:
-            ahead = ahead._lengthened((*self.steps, (alpha, beta)))
+        ahead = ahead._lengthened((*self.steps, (alpha, beta)))
         return ahead if known.reached else replace(ahead, estimated=known.advance(alpha, rz, rr))
 
     def _lengthened(self, steps: tuple[tuple[float, float], ...]) -> Bounded:
@@ -205,17 +206,16 @@ class Bounded(Progress):
         if gamma is not None:
             return replace(self, gamma=gamma, steps=steps)
         # A quotient is rounded as a share of the largest one.
-        lost = self.rounding * max(1 / alpha for alpha, _ in steps) / (8 * mu)
+        told = self.rounding * max(1 / alpha for alpha, _ in steps) < _FORGIVEN * mu
         share = self.rounding
-        while share < min(max(lost, _FORGIVEN), _TOLD):
+        while told and not self.refuted and share < _FORGIVEN:
             less = _radau(mu * (1 - share), steps, self.rounding)
             if less is not None:
                 return replace(self, mu=mu * (1 - share), gamma=less, steps=steps)
             share *= 8
-        if lost < _TOLD:
-            return replace(self, refuted=True)
         left = self.rounding * self.gamma
-        return replace(self, gamma=left / (mu * left + steps[-1][1]), steps=steps)
+        gamma = left / (mu * left + steps[-1][1])
+        return replace(self, gamma=gamma, steps=steps, refuted=self.refuted or told)
 
 
 def _pivot(mu: float, gamma: float, alpha: float, beta: float, rounding: float) -> float | None:
@@ -238,11 +238,8 @@ def _radau(mu: float, steps: tuple[tuple[float, float], ...], rounding: float) -
 
 
 #: By so much, as a share, M⁻¹A may be seen to fall short of the μ that is stated: the bound is made
-#: with what was seen. Beyond it the statement is refuted.
+#: with what was seen. Beyond it the statement is refuted, unless rounding may do as much.
 _FORGIVEN = 0.1
-
-#: Rounding that may move a quotient by this share of μ tells nothing of it.
-_TOLD = 0.5
 
 
 @runtime_checkable
