@@ -22,6 +22,8 @@ class Status(Enum):
     STALLED = "stalled"
     NEGATIVE_CURVATURE = "negative_curvature"
     SINGULAR = "singular"
+    PRECONDITIONER = "preconditioner"
+    REFUTED = "refuted"
     NON_FINITE = "non_finite"
     DIVERGED = "diverged"
     OVERFLOW = "overflow"
@@ -37,6 +39,9 @@ class Status(Enum):
         return self is Status.CONVERGED
 
 
+#: Ends that refute what a problem states: nothing that rests on it is known.
+REFUTING = (Status.PRECONDITIONER, Status.REFUTED)
+
 _MESSAGES = {
     Status.RUNNING: "The run goes on.",
     Status.CONVERGED: "The tolerance was reached.",
@@ -46,6 +51,10 @@ _MESSAGES = {
     Status.STALLED: "No further progress is possible at this precision.",
     Status.NEGATIVE_CURVATURE: "The Hessian has negative curvature here.",
     Status.SINGULAR: "The system is singular to working precision, and has no solution.",
+    Status.PRECONDITIONER: "The preconditioner is not symmetric and positive: ask check_problem.",
+    Status.REFUTED: (
+        "The Hessian is flatter than the preconditioner or the constants state: ask check_problem."
+    ),
     Status.NON_FINITE: "A value became NaN or infinite.",
     Status.DIVERGED: "The iteration led away from the solution: its step is too long.",
     Status.OVERFLOW: "A number left the range that its integers hold: keep fewer fraction bits.",

@@ -169,10 +169,10 @@ def test_negative_curvature_in_one_column_leaves_the_others_alone():
 @pytest.mark.parametrize(
     ("apply", "status"),
     [
-        (lambda r: -r, Status.NEGATIVE_CURVATURE),
-        (lambda r: 0 * r, Status.STALLED),
+        (lambda r: -r, Status.PRECONDITIONER),
+        (lambda r: 0 * r, Status.PRECONDITIONER),
         (lambda r: math.nan * r, Status.NON_FINITE),
-        (lambda r: np.roll(r, 1, axis=0) - np.roll(r, -1, axis=0), Status.STALLED),
+        (lambda r: np.roll(r, 1, axis=0) - np.roll(r, -1, axis=0), Status.PRECONDITIONER),
     ],
 )
 def test_a_preconditioner_that_is_not_positive_is_no_convergence(apply, status, goal):
@@ -185,8 +185,51 @@ def test_a_preconditioner_that_is_not_positive_is_no_convergence(apply, status, 
     }[goal]
     result = cg(lambda v: d[:, None] * v, b, tol=tol, preconditioner=apply, columns=True)
     assert result.status is status
+    if goal != "residual" and status is Status.PRECONDITIONER:
+        assert result.energy_estimates is not None
+        assert result.energy_estimates[0] == math.inf
+    if goal == "bound" and status is Status.PRECONDITIONER:
+        assert result.energy_errors == (math.inf, math.inf)
     single = cg(lambda v: d * v, b[:, 0], tol=1e-9, preconditioner=apply)
     assert single.status is status
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(("factor", "refuted"), [(50.0, True), (2.0, True), (1.05, False)])
+def test_no_error_is_bounded_by_more_than_the_least_eigenvalue(backend, factor, refuted, seed):
+    """A μ, or an M, that is too large: the bound fell to nothing as soon as a Ritz value was less."""
+    rng = np.random.default_rng(seed)
+    A, b_host = spd(30, 1e3), rng.standard_normal((30, 2))
+    least = np.linalg.eigvalsh(A)[0]
+    A_, b, right = on(backend, A=A, b=b_host, right=A @ b_host)
+    for mu, apply in ((factor * least, None), (1.0, lambda r: r / (factor * least))):
+        accuracy = Energy(mu, (0.0, 0.0), (1e-6, 1e-6))
+        result = cg(
+            lambda v: A_ @ v,
+            right,
+            tol=accuracy,
+            preconditioner=apply,
+            columns=True,
+            verify=False,
+        )
+        assert result.status is (Status.REFUTED if refuted else Status.CONVERGED)
+        away = backend.to_numpy(result.x) - np.linalg.solve(A, A @ b_host)
+        errors = np.sqrt(np.sum(away * (A @ away), axis=0))
+        assert np.all(errors <= np.array(result.energy_errors))
+        assert refuted == (result.energy_errors == (math.inf, math.inf))
+
+
+def test_a_preconditioner_that_is_not_symmetric_is_seen_in_a_block():
+    rng = np.random.default_rng(0)
+    A, b = spd(30, 1e3), rng.standard_normal((30, 2))
+    skew = np.triu(rng.standard_normal((30, 30)), 1)
+    M = np.diag(1 / np.diag(A)) + 0.01 * (skew - skew.T)
+    accuracy = Energy(1e-4, (0.0, 0.0), (1e-6, 1e-6))
+    result = cg(
+        lambda v: A @ v, b, tol=accuracy, preconditioner=lambda r: M @ r, columns=True, verify=False
+    )
+    assert result.status is Status.PRECONDITIONER
+    assert result.energy_errors == (math.inf, math.inf)
 
 
 def test_nan_is_reported(backend):

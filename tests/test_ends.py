@@ -647,3 +647,44 @@ def test_maid_ends_where_tighter_solves_tell_nothing_more():
     result = bilevel.minimize(problem, method="maid", max_passes=20_000)
     assert result.status in (Status.STALLED, Status.CONVERGED)
     assert result.lam[0] == pytest.approx(-0.706, abs=2e-3)  # by a grid of direct solves
+
+
+@pytest.mark.parametrize(("m", "blur", "known"), [(2, 2.0, False), (2, 0.5, True), (1, 2.0, True)])
+def test_a_curvature_of_which_not_even_the_sign_is_known_ends_no_search(m, blur, known):
+    """λ₂ is held by D: a look along λ₁ alone, whose error is larger than what it saw."""
+    problem = surface(lambda x: float(x @ x), lambda x: 2 * x, m)
+    look = settled.Beside(0, 0.1, (0.1,) * m, (0.1 * blur,) * m)
+    left = settled.decrease_left(problem, np.zeros(m), (1e-3, 1.0)[:m], 0.0, [look])
+    assert left.seen == pytest.approx(5e-7)
+    assert (left.most == left.seen) == known
+    assert (left.most < 1e-3) == known
+
+
+def test_single_precision_ends_in_no_place_that_is_not_least(backend):
+    """SURE of a kernel, ρ at its bound: the look along γ saw a curvature that was all error."""
+    rng = np.random.default_rng(50023)
+    n, p = int(rng.integers(10, 26)), int(rng.integers(1, 6))
+    unit, scale = 10 ** rng.uniform(-2, 2), 10 ** rng.uniform(-2, 2)
+    X, w = rng.normal(size=(n, p)) * unit, rng.normal(size=p) / unit
+    z, noise = np.sin(X @ w) + 0.3 * (X @ w), 10 ** rng.uniform(-1.5, 0.3)
+    X, y = X.astype(np.float32), ((z + noise * rng.normal(size=n)) * scale).astype(np.float32)
+    start = np.array([2.0291317, -2.085077], dtype=np.float32)
+
+    def f(lam):
+        rows = X.astype(float)
+        K = np.exp(-np.exp(lam[0]) * np.sum((rows[:, None] - rows) ** 2, axis=-1))
+        A = K + np.exp(lam[1]) * np.eye(n)
+        rest = y - K @ np.linalg.solve(A, y.astype(float))
+        variance = (noise * scale) ** 2
+        return rest @ rest - n * variance + 2 * variance * np.trace(np.linalg.solve(A, K))
+
+    h = inner.kernel_ridge(*(backend.asarray(a) for a in (X, y)), inner.RBF())
+    domain = Box((start - 4).tolist(), (start + 4).tolist())
+    problem = bilevel.Problem(h, outer.sure(h, noise * scale), domain)
+    result = bilevel.minimize(problem, backend.asarray(start))
+    end = backend.to_numpy(result.lam).astype(float)
+    lower, upper = (start.astype(float) + d for d in (-4, 4))
+    beside = min(
+        f(np.clip(end + np.array([d, 0.0]), lower, upper)) for d in np.linspace(-0.5, 0.5, 21)
+    )
+    assert not result.success or f(end) - beside <= 5e-5 * f(end)

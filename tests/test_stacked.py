@@ -11,6 +11,7 @@ import bilevel
 from bilevel import Problem
 from bilevel.inner import RBF, kernel_ridge, linear_model
 from bilevel.losses import Logistic, Multinomial, Squared
+from bilevel.methods.path import following
 from bilevel.outer import held_out, held_out_kernel
 from bilevel.problems import cross_validation, stacked
 from bilevel.problems.stacked import Layout, StackedInner, StackedOuter
@@ -239,3 +240,26 @@ def test_kernel_weights_that_do_not_fit_are_refused(weights, message):
 def test_kernel_weights_have_a_column_for_each_target():
     with pytest.raises(ValueError, match=r"a column for each of y, of shape \(24, 2\), got 3"):
         kernel_ridge(X, np.ones((24, 2)), RBF(), sample_weight=np.ones((24, 3)))
+
+
+def test_a_residual_of_rounding_refutes_no_preconditioner(monkeypatch):
+    """Classes shift together: along 1 lies what rounding leaves of a residual, and H is zero."""
+    asked, ask = [], following.contradicted
+
+    def heard(problem, look):
+        asked.append(ask(problem, look))
+        return asked[-1]
+
+    monkeypatch.setattr(following, "contradicted", heard)
+    for seed in (10, 20, 30):
+        rng = np.random.default_rng(seed)
+        X = (1e-2 * rng.standard_normal((80, 2))).astype(np.float32)
+        y, loss = rng.integers(0, 3, 80), Multinomial(3)
+        problem = Problem(
+            linear_model(X[:40], y[:40], loss, fit_intercept=True),
+            held_out(X[40:], y[40:], loss, fit_intercept=True),
+            bilevel.Box(-12.0, 12.0),
+        )
+        assert bilevel.minimize(problem, np.float32([rng.uniform(-6, 6)])).success
+    assert asked
+    assert set(asked) == {None}

@@ -178,8 +178,9 @@ class Rounded(Protocol):
 class Preconditioned(Protocol):
     """A point that may know a matrix M close to its Hessian H, with M⁻¹H ⪰ I.
 
-    M is symmetric and positive definite. Runs take this on trust: what they say of their errors
-    rests on it, and :func:`~bilevel.testing.check_problem` looks whether it is so.
+    M is symmetric and positive definite. What runs say of their errors rests on this. A solve that
+    meets the contrary ends the run; one that does not takes it on trust, and
+    :func:`~bilevel.testing.check_problem` looks further whether it is so.
     """
 
     def preconditioner(self) -> Preconditioner | None:

@@ -10,6 +10,10 @@ It is a bound in exact arithmetic and holds up to rounding (Strakoš and Tichý 
 norm can't do this: most of an error lies where the curvature is small, and there the gradient
 shows little of it.
 
+The γ_k - α_k are the pivots of T_k - μ I, T_k being the matrix of the Lanczos method: all are
+positive as long as no Ritz value of M⁻¹A lies below μ. The first that is not refutes what is stated
+of μ, or of M, for no product more; without this look the bound would fall to nothing there.
+
 Where no μ is known, or one so small that the bound is of no use, the error is estimated from below
 by the steps that came after (Hestenes and Stiefel 1952, theorem 6:1; Strakoš and Tichý 2002):
 
@@ -43,6 +47,8 @@ class Progress:
         ‖x_k - x_0‖²_A = Σ α_j r_jᵀz_j.
     rz, rr : float
         rᵀM⁻¹r and rᵀr.
+    refuted : bool
+        The steps have shown that μ is no lower bound, or that M⁻¹ is not symmetric and positive.
     """
 
     goal: float
@@ -53,16 +59,14 @@ class Progress:
     energy: float = 0.0
     rz: float = math.inf
     rr: float = math.inf
-
-    @property
-    def gamma0(self) -> float:
-        """γ at a restart."""
-        return math.inf if self.mu is None else 1 / self.mu
+    refuted: bool = False
 
     @property
     def error(self) -> float | None:
-        """The bound of ‖x* - x_k‖_A, None where there is no μ."""
-        return None if self.mu is None else math.sqrt(max(self.gamma * self.rz, 0.0))
+        """The bound of ‖x* - x_k‖_A, infinite where it is not known; None where there is no μ."""
+        if self.mu is None:
+            return None
+        return math.inf if self.refuted or self.lost else math.sqrt(max(self.gamma * self.rz, 0.0))
 
     @property
     def estimate(self) -> float | None:
@@ -99,16 +103,13 @@ class Progress:
     def begin(self, rz: float, rr: float) -> Progress:
         return replace(self, rz=rz, rr=rr)
 
+    def again(self) -> Progress:
+        """The same where the recursion starts anew."""
+        return self
+
     def advance(self, alpha: float, rz: float, rr: float) -> Progress:
         """The same after a step of length alpha."""
-        energy = self.energy + alpha * self.rz
-        gamma = self.gamma
-        if self.mu is not None:
-            # γ_{k+1} grows with the difference: what rounding may have taken of it is added.
-            left = max(gamma - alpha, 0.0) + self.rounding * gamma
-            beta = rz / self.rz if self.rz > 0 else 0.0
-            gamma = left / (self.mu * left + beta) if left > 0 else gamma
-        return replace(self, gamma=gamma, energy=energy, rz=rz, rr=rr)
+        return replace(self, energy=self.energy + alpha * self.rz, rz=rz, rr=rr)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class Delayed(Progress):
     @property
     def estimate(self) -> float | None:
         """√ of what the window added; infinite before there is one, 0 at an exact solution."""
+        if self.lost:
+            return math.inf
         if self.rz == 0:
             return 0.0
         width = max(self.window, len(self.energies) // 5)
@@ -153,27 +156,90 @@ class Bounded(Progress):
     """A column with a bound, which notes where an estimate would have stopped it.
 
     On the plateaus of an ill-conditioned system the last steps say little of those to come. Where
-    the bound has made a column go on, it shows how much.
+    the bound has made a column go on, it shows how much. Where the bound is refuted the number is
+    still what the error is taken for: a residual of rounding alone can refute anything.
+
+    ``steps`` are α_k and β_{k+1} of all steps.
     """
 
     estimated: Delayed = field(kw_only=True)
+    steps: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def estimate(self) -> float | None:
+        return math.inf if self.lost else math.sqrt(self.gamma * self.rz)
+
+    @property
+    def reached(self) -> bool:
+        estimate = self.estimate
+        assert estimate is not None
+        return estimate <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
 
     @property
     def misjudged(self) -> float:
         said, error = self.estimated.estimate, self.error
         assert said is not None
         assert error is not None
-        if not self.estimated.reached or said == 0:
+        if self.refuted or not self.estimated.reached or said == 0:
             return 0.0
         return math.hypot(math.sqrt(max(self.energy - self.estimated.energy, 0.0)), error) / said
 
     def begin(self, rz: float, rr: float) -> Bounded:
         return replace(self, rz=rz, rr=rr, estimated=replace(self.estimated, rz=rz, rr=rr))
 
+    def again(self) -> Bounded:
+        assert self.mu is not None
+        return replace(self, gamma=1 / self.mu, steps=())
+
     def advance(self, alpha: float, rz: float, rr: float) -> Bounded:
         ahead, known = super().advance(alpha, rz, rr), self.estimated
         assert isinstance(ahead, Bounded)
+        beta = rz / self.rz if self.rz > 0 else 0.0
+        ahead = ahead._lengthened((*self.steps, (alpha, beta)))
         return ahead if known.reached else replace(ahead, estimated=known.advance(alpha, rz, rr))
+
+    def _lengthened(self, steps: tuple[tuple[float, float], ...]) -> Bounded:
+        """With one more step: γ by it, or by the largest bound below μ that all steps allow."""
+        mu = self.mu
+        assert mu is not None
+        gamma = _pivot(mu, self.gamma, *steps[-1], self.rounding)
+        if gamma is not None:
+            return replace(self, gamma=gamma, steps=steps)
+        # A quotient is rounded as a share of the largest one.
+        told = self.rounding * max(1 / alpha for alpha, _ in steps) < _FORGIVEN * mu
+        share = self.rounding
+        while told and not self.refuted and share < _FORGIVEN:
+            less = _radau(mu * (1 - share), steps, self.rounding)
+            if less is not None:
+                return replace(self, mu=mu * (1 - share), gamma=less, steps=steps)
+            share *= 8
+        left = self.rounding * self.gamma
+        gamma = left / (mu * left + steps[-1][1])
+        return replace(self, gamma=gamma, steps=steps, refuted=self.refuted or told)
+
+
+def _pivot(mu: float, gamma: float, alpha: float, beta: float, rounding: float) -> float | None:
+    """γ_{k+1}; None where γ_k - α_k is negative beyond rounding, so that μ is no lower bound.
+
+    γ_{k+1} grows with the difference: what rounding may have taken of it is added.
+    """
+    if not alpha <= gamma * (1 + rounding):
+        return None
+    left = max(gamma - alpha, 0.0) + rounding * gamma
+    return left / (mu * left + beta)
+
+
+def _radau(mu: float, steps: tuple[tuple[float, float], ...], rounding: float) -> float | None:
+    """The γ to which all steps lead from 1/μ."""
+    gamma: float | None = 1 / mu
+    for alpha, beta in steps:
+        gamma = None if gamma is None else _pivot(mu, gamma, alpha, beta, rounding)
+    return gamma
+
+
+#: By so much, as a share, M⁻¹A may be seen to fall short of the μ that is stated: the bound is made
+#: with what was seen. Beyond it the statement is refuted, unless rounding may do as much.
+_FORGIVEN = 0.1
 
 
 @runtime_checkable

@@ -27,7 +27,7 @@ from ..backends import (
     numbers_of,
 )
 from ..meter import tick
-from ..status import Status
+from ..status import REFUTING, Status
 from .accuracy import Accuracy, Progress, Residual
 from .preconditioners import Preconditioner
 from .products import dot
@@ -42,10 +42,10 @@ class CGResult:
     x : array
         The solution, the shape of b.
     status : Status
-        CONVERGED, MAX_ITER, NEGATIVE_CURVATURE (of the operator or the preconditioner), SINGULAR
-        (no convergence, and a direction without curvature beyond rounding), STALLED or NON_FINITE.
-        Where the columns ended differently it is
-        the worst of them.
+        CONVERGED, MAX_ITER, NEGATIVE_CURVATURE, SINGULAR (no convergence, and a direction without
+        curvature beyond rounding), PRECONDITIONER (which is not symmetric and positive), REFUTED (μ
+        is no lower bound), STALLED or NON_FINITE. Where the columns ended differently it is the
+        worst of them.
     n_iter : int
         Products with the operator inside the iteration.
     residual : array
@@ -57,7 +57,8 @@ class CGResult:
         ‖x - x0‖_A of each column, which grows to ‖A⁻¹ b - x0‖_A.
     energy_errors : tuple of float or None
         A bound of ‖A⁻¹ b - x‖_A for each column where the accuracy states μ
-        (:class:`~bilevel.linalg.Energy`), else None.
+        (:class:`~bilevel.linalg.Energy`), else None. Infinite where μ or the preconditioner was
+        seen to be wrong: one column that shows it speaks for all.
     energy_estimates : tuple of float or None
         What the error is taken for: that bound, or an estimate
         (:class:`~bilevel.linalg.EstimatedEnergy`); None where the accuracy is of the residual.
@@ -173,7 +174,7 @@ def cg(
             status = Status.STALLED
             break
         previous = excess
-        progress = tuple(replace(p, gamma=p.gamma0) for p in progress)
+        progress = tuple(p.again() for p in progress)
     return _result(x, status, n_iter, r, norms, progress)
 
 
@@ -279,14 +280,19 @@ class _Descent:
             while self._block and self._n_iter < max_iter and self._step():
                 pass
             self._gather()
+        if self._status in REFUTING:  # by one column, for all
+            self._now = [replace(p, refuted=True) for p in self._now]
         return self._x, self._r, tuple(self._now), self._n_iter, self._status
 
     def _begin(self) -> bool:
         """Look at the residuals; whether there is a step to make."""
         xp = self._backend.xp
         self._p, self._rz, rr = self._apply()
-        host = _read(self._backend, self._columns, self._rz, rr)
         k = len(self._now)
+        measured = any(p.residual_goal == math.inf for p in self._now)  # by M⁻¹, not by r itself
+        asked = self._preconditioner is not None and k > 1 and measured
+        more = self._skew() if asked else ()
+        host = _read(self._backend, self._columns, self._rz, rr, *more)
         self._now = [p.begin(host[j], host[k + j]) for j, p in enumerate(self._now)]
         if not all(math.isfinite(v) for v in host):
             self._status = Status.NON_FINITE
@@ -295,6 +301,9 @@ class _Descent:
             self._status = Status.STALLED
             return False
         eps = float(xp.finfo(self._x.dtype).eps)
+        if more and _is_skew(host[:k], host[2 * k :], eps):
+            self._status = Status.PRECONDITIONER
+            self._now = [replace(p, refuted=True) for p in self._now]
         self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz), xp)
         self._keep([j for j in range(k) if self._goes_on(j)])
         self._p = xp.asarray(self._p, copy=True)  # it may be r itself
@@ -308,6 +317,12 @@ class _Descent:
             return r, rr, rr
         z = self._preconditioner(r)
         return z, _dot(self._backend, r, z, self._columns), rr
+
+    def _skew(self) -> tuple[Array]:
+        """r_jᵀ M⁻¹ r_i - r_iᵀ M⁻¹ r_j of each column i and the one before it, j."""
+        xp, r, z = self._backend.xp, self._r, self._p
+        forth = _dot(self._backend, xp.roll(r, 1, axis=-1), z, True)
+        return (forth - _dot(self._backend, xp.roll(z, 1, axis=-1), r, True),)
 
     def _step(self) -> bool:
         """One product, and what follows from it; whether the numbers are finite."""
@@ -354,11 +369,11 @@ class _Descent:
     def _goes_on(self, j: int) -> bool:
         """Whether a column has further to go; one that M⁻¹ is not positive for can't."""
         now = self._now[j]
+        if now.refuted:
+            self._status = _worse(self._status, Status.REFUTED)
         if now.lost:
-            lost = Status.NEGATIVE_CURVATURE if now.rz < 0 else Status.STALLED
-            self._status = _worse(self._status, lost)
-            return False
-        return not now.reached
+            self._status = _worse(self._status, Status.PRECONDITIONER)
+        return not (now.lost or now.reached)
 
     def _keep(self, kept: list[int]) -> None:
         """Let the other columns leave the block."""
@@ -440,8 +455,24 @@ class _Flatness:
 
 
 def _worse(status: Status, other: Status) -> Status:
-    """Negative curvature is found for certain: it is said before singularity."""
-    return status if status is Status.NEGATIVE_CURVATURE else other
+    """What is found for certain is said before singularity."""
+    return status if status in _CERTAIN else other
+
+
+#: The ends that no rounding brings about.
+_CERTAIN = (Status.NEGATIVE_CURVATURE, *REFUTING)
+
+#: Of ‖u‖ ‖v‖ in the norm of M⁻¹, uᵀM⁻¹v and vᵀM⁻¹u may differ by this share: less than that does
+#: little to what the steps say. In single precision rounding does more, and 300 √ε are granted.
+_SKEW = 0.01
+
+
+def _is_skew(squares: Sequence[float], apart: Sequence[float], eps: float) -> bool:
+    """Whether M⁻¹ is not symmetric for two neighbouring columns with such rᵀM⁻¹r."""
+    sizes = [math.sqrt(max(square, 0.0)) for square in squares]
+    products = [size * sizes[j - 1] for j, size in enumerate(sizes)]
+    share = max(_SKEW, 300 * math.sqrt(eps))
+    return any(abs(d) > share * most > 0 for d, most in zip(apart, products, strict=True))
 
 
 def _underflown(backend: Backend, r: Array, progress: Sequence[Progress], columns: bool) -> bool:

@@ -21,6 +21,7 @@ from bilevel.inner import InnerConstants, StraightRay
 from bilevel.outer.effective import RidgeSmoother
 from bilevel.problem import Problem
 from bilevel.problems import cross_validation
+from bilevel.status import Status
 from bilevel.testing import KnownProblem, linear, quadratic
 from bilevel.testing.check import check_problem
 from bilevel.testing.check.causes import likely_factor, likely_mu
@@ -724,7 +725,61 @@ def test_one_direction_that_a_preconditioner_takes_for_too_steep_is_found() -> N
     assert "quotient 0.909091" in str(finding)
 
 
-@pytest.mark.parametrize("factor", [-1.0, 0.0])
-def test_no_run_converges_by_a_preconditioner_that_is_not_positive(factor: float) -> None:
-    result = bilevel.minimize(sloping(lambda H, r: factor * r), max_iter=5)
-    assert not result.success
+def skewed(H: Any, r: Any) -> Any:
+    """H⁻¹ with as much that is not symmetric: positive all the same."""
+    root = np.linalg.inv(np.linalg.cholesky(H))
+    above = np.triu(np.ones(H.shape), 1)
+    return root.T @ (np.eye(len(H)) + above - above.T) @ root @ r
+
+
+def unrelated(H: Any, r: Any) -> Any:
+    """A matrix that has nothing to do with H, but its size."""
+    p = len(H)
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.standard_normal((p, p)))
+    return (basis * 10 ** rng.uniform(-2, 2, p) / np.diag(H).mean()) @ basis.T @ r
+
+
+@pytest.mark.parametrize("p", [3, 20])
+@pytest.mark.parametrize(
+    ("apply", "status"),
+    [
+        (lambda H, r: -r, Status.PRECONDITIONER),
+        (lambda H, r: 0 * r, Status.PRECONDITIONER),
+        (skewed, Status.PRECONDITIONER),
+        (lambda H, r: np.linalg.solve(50 * H, r), Status.REFUTED),
+        (lambda H, r: (r.T / (50 * np.diag(H))).T, Status.REFUTED),
+        (unrelated, Status.REFUTED),
+    ],
+)
+def test_no_run_converges_by_a_wrong_preconditioner(apply: Any, status: Status, p: int) -> None:
+    result = bilevel.minimize(sloping(apply, p), max_iter=10)
+    assert result.status is status
+    assert "preconditioner" in result.message
+    assert result.history[-1].hypergrad_error is None
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.9, 1e-3])
+def test_a_preconditioner_that_is_too_small_costs_steps_alone(factor: float) -> None:
+    problem = sloping(lambda H, r: np.linalg.solve(factor * H, r), 20)
+    result = bilevel.minimize(problem)
+    assert result.success
+    start = problem.inner.at(np.zeros(20), result.lam)
+    exact = np.linalg.solve(start.hvp(np.eye(20)), -start.grad)
+    assert result.fun == pytest.approx(float(problem.outer.at(exact, result.lam).value), rel=1e-5)
+
+
+def test_no_run_converges_by_a_curvature_that_is_not_there() -> None:
+    """μ, where it is twenty times what H has."""
+    known = quadratic(1, p=20, m=3, lam=[1.5, -1.0, 0.5])
+
+    class Inner(Quadratic):
+        def constants(self, lam: Any) -> InnerConstants:
+            least = np.linalg.eigvalsh(self.at(np.zeros(20), lam).hvp(np.eye(20)))[0]
+            return replace(super().constants(lam), mu=20 * float(least))
+
+    right = known.problem.inner
+    parts = {part.name: getattr(right, part.name) for part in fields(Quadratic) if part.init}
+    result = bilevel.minimize(replace(known.problem, inner=Inner(**parts)), max_iter=10)
+    assert result.status is Status.REFUTED
+    assert "constants" in result.message

@@ -5,7 +5,16 @@ are as sharp as one more makes them.
 """
 
 from .certified import Proof, Wanted, provable_at, prove, proven
-from .kept import FORMED, Formed, Pairs, Sketch, plain, preconditioner, rounded_point
+from .kept import (
+    FORMED,
+    Formed,
+    Pairs,
+    Sketch,
+    contradicted,
+    plain,
+    preconditioner,
+    rounded_point,
+)
 from .looks import Look, Solved, Turn, ahead, corrected, look_at, turned, walk
 from .reported import sharpened
 
@@ -20,6 +29,7 @@ __all__ = [
     "Turn",
     "Wanted",
     "ahead",
+    "contradicted",
     "corrected",
     "look_at",
     "plain",

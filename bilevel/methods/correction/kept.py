@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from ...backends import Array, Backend
 from ...hypergrad import Metric
 from ...inner import InnerPoint, Preconditioned, Roundable, Rounded
-from ...linalg import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi, norm
+from ...linalg import Energy, Nystrom, Preconditioner, QuasiNewton, Recorder, cg, jacobi, norm
 from ...problem import Problem
+from ...status import REFUTING, Status
 from .certified import Wanted
 from .looks import Look
 
@@ -183,6 +184,35 @@ def _base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | 
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
+
+
+#: Steps in which what is stated of H is asked again.
+_STEPS = 100
+
+
+def contradicted(problem: Problem, look: Look) -> Status | None:
+    """How what is stated of H fails, its μ or its preconditioner, where a solve has seen it fail.
+
+    A residual that is of rounding alone may lie where H is singular, and shows anything. So the
+    question is put again with products of H, as far down as they are not rounding.
+    """
+    apply, bottom = _base(problem, look)
+    if bottom is None:
+        return None
+    backend, xp = problem.backend, problem.backend.xp
+    x = look.point.x
+    columns = backend.normal(0, (*x.shape, 2), x.dtype)
+    share = math.sqrt(float(xp.finfo(x.dtype).eps))
+    found = cg(
+        look.point.hvp,
+        look.point.hvp(columns),
+        tol=Energy(bottom, (0.0, 0.0), (share, share)),
+        preconditioner=apply,
+        columns=True,
+        verify=False,
+        max_iter=_STEPS,
+    )
+    return found.status if found.status in REFUTING else None
 
 
 def rounded_point(problem: Problem, look: Look, wanted: Wanted) -> tuple[InnerPoint, float]:

@@ -22,6 +22,7 @@ from ...linalg import CGResult, Energy, cg, dot
 from ...linalg.rounding import known, upper_norm
 from ...problem import Problem
 from ...record import Record
+from ...status import REFUTING
 from .._protocol import estimated, lost
 from .certified import Wanted, provable_at, prove, proven
 from .kept import preconditioner
@@ -157,7 +158,7 @@ def _solve(problem: Problem, look: Look, rhs: Array, wanted: Wanted, steps: int)
         return None
     absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
     relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
-    return cg(
+    found = cg(
         look.point.hvp,
         rhs,
         tol=Energy(bottom, absolute, relative),
@@ -166,3 +167,4 @@ def _solve(problem: Problem, look: Look, rhs: Array, wanted: Wanted, steps: int)
         verify=False,
         max_iter=steps,
     )
+    return None if found.status in REFUTING else found

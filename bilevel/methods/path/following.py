@@ -31,11 +31,12 @@ from ...linalg import norm
 from ...meter import offer
 from ...problem import Problem
 from ...record import Record
-from ...status import Status
+from ...status import REFUTING, Status
 from ..correction import (
     Solved,
     Wanted,
     ahead,
+    contradicted,
     look_at,
     provable_at,
     prove,
@@ -267,6 +268,10 @@ class PathFollowing:
         seen = work.estimate
         if not seen.finite:
             work.status = Status.NON_FINITE
+            return None
+        wrong = contradicted(problem, work.look) if seen.cg_status in REFUTING else None
+        if wrong is not None:
+            work.status = wrong
             return None
         if work.fresh and work.sweeps < 3 and work.moved:
             # x, then q and the tangents at that x: before that p says nothing of ∇f.

@@ -35,6 +35,11 @@ class Beside:
     change: tuple[float, ...]
     blur: tuple[float, ...]
 
+    @property
+    def hidden(self) -> bool:
+        """Whether not even the sign of the second derivative along e_j is known."""
+        return self.blur[self.axis] >= abs(self.change[self.axis])
+
 
 def beside(
     problem: Problem,
@@ -121,7 +126,9 @@ def decrease_left(
     right, n = [p[j] for j in axes], range(len(axes))
     hessian, blur = _hessian(looks)
     seen = _decrease(problem, lam, axes, hessian, right, error)
-    if len(looks) == 1:  # no wall beside the valley whose error could hide it
+    if len(looks) == 1 and (int(lam.shape[0]) == 1 or not looks[0].hidden):
+        # No wall beside the valley whose error could hide it. With one hyperparameter the secant
+        # has seen the curvature too; with others held by D no step may have gone along this one.
         return Left(seen, seen, seen)
     # |2 b x_j x_k| ≤ b (r x_j² + x_k² / r): with the r that makes both coordinates alike.
     scale = [math.sqrt(abs(hessian[j][j])) for j in n]
