@@ -683,5 +683,7 @@ def test_single_precision_ends_in_no_place_that_is_not_least(backend):
     result = bilevel.minimize(problem, backend.asarray(start))
     end = backend.to_numpy(result.lam).astype(float)
     lower, upper = (start.astype(float) + d for d in (-4, 4))
-    beside = min(f(np.clip(end + [d, 0.0], lower, upper)) for d in np.linspace(-0.5, 0.5, 21))
+    beside = min(
+        f(np.clip(end + np.array([d, 0.0]), lower, upper)) for d in np.linspace(-0.5, 0.5, 21)
+    )
     assert not result.success or f(end) - beside <= 5e-5 * f(end)
