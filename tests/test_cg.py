@@ -200,7 +200,7 @@ def test_no_error_is_bounded_by_more_than_the_least_eigenvalue(backend, factor, 
     """A μ, or an M, that is too large: the bound fell to nothing as soon as a Ritz value was less."""
     rng = np.random.default_rng(seed)
     A, b_host = spd(30, 1e3), rng.standard_normal((30, 2))
-    least = np.linalg.eigvalsh(A)[0]
+    least = float(np.linalg.eigvalsh(A)[0])
     A_, b, right = on(backend, A=A, b=b_host, right=A @ b_host)
     for mu, apply in ((factor * least, None), (1.0, lambda r: r / (factor * least))):
         accuracy = Energy(mu, (0.0, 0.0), (1e-6, 1e-6))
