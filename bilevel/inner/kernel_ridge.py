@@ -148,11 +148,10 @@ class KernelMatrix:
 
 def symmetric(upper: Array, n: int, backend: Backend) -> Array:
     """Return the matrix whose entries l ≤ r are these, row by row."""
-    place = [[0] * n for _ in range(n)]
-    for number, (i, j) in enumerate(combinations_with_replacement(range(n), 2)):
-        place[i][j] = place[j][i] = number
-    found = backend.asarray([number for row in place for number in row])
-    return backend.xp.reshape(backend.xp.take(upper, found, axis=0), (n, n))
+    xp = backend.xp
+    number = {pair: i for i, pair in enumerate(combinations_with_replacement(range(n), 2))}
+    rows = ([upper[number[min(i, j), max(i, j)]] for j in range(n)] for i in range(n))
+    return xp.stack([xp.stack(row) for row in rows])
 
 
 @dataclass(frozen=True)
