@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -97,7 +97,40 @@ class Backend(Protocol):
         ...
 
     def scalars(self, *values: Array) -> tuple[float, ...]:
-        """Read 0-d arrays of one dtype to the host in one transfer: the only scalar read."""
+        """Read small arrays of one dtype to the host in one transfer, one after the other.
+
+        0-d arrays mostly, or (k,): the only read of numbers.
+        """
+        ...
+
+    def fused(self, name: str, formula: Callable[..., Array], *arrays: Array) -> Array:
+        """Return formula(*arrays), which works entry by entry; ``name`` is that of its kernel."""
+        ...
+
+    def column_dot(self, u: Array, v: Array) -> Array:
+        """Inner products of the columns of two blocks (…, k), shape (k,)."""
+        ...
+
+    def column_norm(self, a: Array) -> Array:
+        """Norms of the columns of a block (…, k), shape (k,); of few entries to full range."""
+        ...
+
+    def cg_length(
+        self, curvature: Array, rz: Array, square: Array, top: Array, least: float
+    ) -> tuple[Array, Array, Array]:
+        """Lengths of a step of CG, and how little A bends: see :class:`ArrayAPIBackend`."""
+        ...
+
+    def cg_advance(
+        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array
+    ) -> tuple[Array, Array, Array]:
+        """x + α p, r - α A p and the squares of the columns of the new r."""
+        ...
+
+    def cg_turn(
+        self, z: Array, p: Array, rz: Array, before: Array, square: Array
+    ) -> tuple[Array, Array]:
+        """The next directions z + (rz / before) p, and their squares in the metric of M."""
         ...
 
     def expit(self, t: Array) -> Array:

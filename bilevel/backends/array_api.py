@@ -15,10 +15,11 @@ import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
+from ._fused import Fused
 from ._protocol import Array, BackendUnavailableError, SparseKernel
 
 
-class ArrayAPIBackend:
+class ArrayAPIBackend(Fused):
     """One array library on one device, by the standard.
 
     Parameters
@@ -132,8 +133,9 @@ class ArrayAPIBackend:
         return self.xp.asarray(array, copy=True)
 
     def scalars(self, *values: Array) -> tuple[float, ...]:
-        stacked = self.xp.stack(list(values)) if len(values) > 1 else values[0]
-        return tuple(float(number) for number in self.to_numpy(stacked).reshape(-1))
+        flat = [self.xp.reshape(value, (-1,)) for value in values]
+        joined = self.xp.concat(flat) if len(flat) > 1 else flat[0]
+        return tuple(map(float, self.to_numpy(joined).tolist()))
 
     def synchronize(self) -> None:
         """Nothing to do where every call returns with its work done."""
@@ -177,17 +179,6 @@ class ArrayAPIBackend:
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         # The standard has the general solve alone: exact too, at (2/3) n³ more operations.
         return self.xp.linalg.solve(a, b)
-
-    # -- vector updates: += works in place where arrays are mutable, and rebinds elsewhere -----
-
-    def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
-        y += alpha * x
-        return y
-
-    def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
-        y *= alpha
-        y += x
-        return y
 
     # -- random numbers: drawn on the host, so that every backend sees the same ----------------
 

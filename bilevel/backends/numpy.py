@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -39,7 +40,8 @@ class NumPyBackend(ArrayAPIBackend):
         return np.asarray(array)
 
     def scalars(self, *values: Array) -> tuple[float, ...]:
-        return tuple(float(value) for value in values)
+        flat = itertools.chain.from_iterable(np.ravel(value).tolist() for value in values)
+        return tuple(map(float, flat))
 
     def describe(self) -> str:
         from ._host_csr import product_name

@@ -22,7 +22,6 @@ from ..backends import (
     dense_backend_of,
     flag,
     function,
-    get_backend,
     is_number,
     numbers_of,
 )
@@ -30,7 +29,6 @@ from ..meter import tick
 from ..status import REFUTING, Status
 from .accuracy import Accuracy, Progress, Residual
 from .preconditioners import Preconditioner
-from .products import dot
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,55 @@ def cg(
     accuracy = tol if isinstance(tol, Accuracy) else _residual(tol, n_columns)
     if overwrite_b and verify:
         raise ValueError("overwrite_b needs verify=False: the true residual takes b.")
+    if columns:
+        system = _System(operator, preconditioner, backend)
+        return _solve(system, b, x0, accuracy, max_iter, verify, overwrite_b)
+    one = _System(_of_one(operator, xp), preconditioner and _of_one(preconditioner, xp), backend)
+    x0 = None if x0 is None else x0[..., None]
+    found = _solve(one, b[..., None], x0, accuracy, max_iter, verify, overwrite_b)
+    return replace(found, x=found.x[..., 0], residual=found.residual[..., 0])
+
+
+@dataclass(frozen=True)
+class _System:
+    """A, M⁻¹ and where they are; both take blocks of columns."""
+
+    operator: Callable[[Array], Array]
+    preconditioner: Preconditioner | None
+    backend: Backend
+
+    def product(self, p: Array) -> Array:
+        """A p, an array of its own: what follows writes into it."""
+        ap = self.operator(p)
+        return self.backend.xp.asarray(ap, copy=True) if ap is p else ap
+
+
+def _of_one(operator: Callable[[Array], Array], xp: Any) -> Callable[[Array], Array]:
+    """The same for a block of one column."""
+
+    def of_one(block: Array) -> Array:
+        column = block[..., 0]
+        image = operator(column)
+        return (xp.asarray(image, copy=True) if image is column else image)[..., None]
+
+    return of_one
+
+
+def _solve(
+    system: _System,
+    b: Array,
+    x0: Array | None,
+    accuracy: Accuracy,
+    max_iter: int,
+    verify: bool,
+    overwrite_b: bool,
+) -> CGResult:
+    """Descend, and start again where the recursion has drifted from the true residual."""
+    xp, n_columns = system.backend.xp, b.shape[-1]
     if x0 is None:
         x, r = xp.zeros_like(b), b if overwrite_b else xp.asarray(b, copy=True)
     else:
-        x, r = _start(backend, operator, b, x0, columns)
+        x, r = _start(system, b, x0)
     if not verify:
         del b  # blocks are large: nothing below keeps one that it does not need
     rounding = _ROUNDINGS * float(xp.finfo(r.dtype).eps)
@@ -157,17 +200,14 @@ def cg(
     while True:
         blocks = [x, r]
         del x, r
-        x, r, progress, used, status = _Descent(
-            operator, preconditioner, blocks, progress, columns
-        ).run(max_iter - n_iter)
+        x, r, progress, used, status = _Descent(system, blocks, progress).run(max_iter - n_iter)
         n_iter += used
-        norms = tuple(math.sqrt(max(p.rr, 0.0)) if p.rr == p.rr else p.rr for p in progress)
+        squares = tuple(p.rr for p in progress)
         if not verify:
             break
-        r = b - operator(x)
-        norms = tuple(math.sqrt(v) if v >= 0 else v for v in _dots(backend, r, r, columns))
-        goals = [p.residual_goal for p in progress]
-        excess = max(n - g for n, g in zip(norms, goals, strict=True))
+        r = b - system.operator(x)
+        squares = system.backend.scalars(system.backend.column_dot(r, r))
+        excess = _excess(squares, progress)
         if status is not Status.CONVERGED or excess <= 0:
             break
         if not excess < previous / 2 or used == 0:  # restarts no longer help: rounding is reached
@@ -175,7 +215,17 @@ def cg(
             break
         previous = excess
         progress = tuple(p.again() for p in progress)
-    return _result(x, status, n_iter, r, norms, progress)
+    return _result(x, status, n_iter, r, tuple(map(_root, squares)), progress)
+
+
+def _root(square: float) -> float:
+    """√, of rounding below zero 0, of NaN itself."""
+    return 0.0 if square < 0 else math.sqrt(square)
+
+
+def _excess(squares: tuple[float, ...], progress: tuple[Progress, ...]) -> float:
+    """How far the true residuals are above their goals, at most."""
+    return max(_root(rr) - p.residual_goal for rr, p in zip(squares, progress, strict=True))
 
 
 def _result(
@@ -203,17 +253,15 @@ def _result(
 _ROUNDINGS = 64
 
 
-def _start(
-    backend: Backend, operator: Callable[[Array], Array], b: Array, x0: Array, columns: bool
-) -> tuple[Array, Array]:
+def _start(system: _System, b: Array, x0: Array) -> tuple[Array, Array]:
     """A copy of x0 and its residual; zero and b for each column that zero serves better.
 
     A start that is far too large leaves a residual of rounding, and no solve makes up for that.
     """
-    xp = backend.xp
+    xp, backend = system.backend.xp, system.backend
     x = xp.asarray(x0, copy=True)
-    r = b - operator(x)
-    worse = _dot(backend, r, r, columns) > _dot(backend, b, b, columns)  # NaN is to be seen
+    r = b - system.operator(x)
+    worse = backend.column_dot(r, r) > backend.column_dot(b, b)  # NaN is to be seen
     return xp.where(worse, xp.zeros_like(x), x), xp.where(worse, b, r)
 
 
@@ -231,26 +279,6 @@ def _residual(tol: float | Sequence[float], n_columns: int) -> Residual:
     return Residual(tols)
 
 
-def _dot(backend: Backend, u: Array, v: Array, columns: bool) -> Array:
-    """Inner products of the columns, 0-d for one right-hand side."""
-    xp = backend.xp
-    if not columns:
-        return dot(u, v, backend)
-    shape = (-1, u.shape[-1])
-    return xp.vecdot(xp.reshape(u, shape), xp.reshape(v, shape), axis=-2)
-
-
-def _dots(backend: Backend, u: Array, v: Array, columns: bool) -> tuple[float, ...]:
-    return _read(backend, columns, _dot(backend, u, v, columns))
-
-
-def _read(backend: Backend, columns: bool, *values: Array) -> tuple[float, ...]:
-    """Read a few (k,) or 0-d arrays to the host in one transfer, one after the other."""
-    if not columns:
-        return backend.scalars(*values)
-    return backend.scalars(*(v[j] for v in values for j in range(v.shape[0])))
-
-
 class _Descent:
     """The recursion, until every column has reached its goal or left the game.
 
@@ -259,16 +287,10 @@ class _Descent:
     """
 
     def __init__(
-        self,
-        operator: Callable[[Array], Array],
-        preconditioner: Preconditioner | None,
-        blocks: list[Array],
-        progress: tuple[Progress, ...],
-        columns: bool,
+        self, system: _System, blocks: list[Array], progress: tuple[Progress, ...]
     ) -> None:
-        self._operator, self._preconditioner, self._columns = operator, preconditioner, columns
+        self._system, self._backend = system, system.backend
         self._r, self._x = blocks.pop(), blocks.pop()
-        self._backend = get_backend(self._r)
         self._now = list(progress)
         self._block = list(range(len(progress)))
         self._done: dict[int, tuple[Array, Array]] = {}
@@ -286,68 +308,62 @@ class _Descent:
 
     def _begin(self) -> bool:
         """Look at the residuals; whether there is a step to make."""
-        xp = self._backend.xp
-        self._p, self._rz, rr = self._apply()
+        xp, backend = self._backend.xp, self._backend
+        rr = backend.column_dot(self._r, self._r)
+        self._p, self._rz = self._apply(rr)
         k = len(self._now)
         measured = any(p.residual_goal == math.inf for p in self._now)  # by M⁻¹, not by r itself
-        asked = self._preconditioner is not None and k > 1 and measured
+        asked = self._system.preconditioner is not None and k > 1 and measured
         more = self._skew() if asked else ()
-        host = _read(self._backend, self._columns, self._rz, rr, *more)
+        host = backend.scalars(self._rz, rr, *more)
         self._now = [p.begin(host[j], host[k + j]) for j, p in enumerate(self._now)]
         if not all(math.isfinite(v) for v in host):
             self._status = Status.NON_FINITE
             return False
-        if _underflown(self._backend, self._r, self._now, self._columns):
+        if _underflown(backend, self._r, self._now):
             self._status = Status.STALLED
             return False
         eps = float(xp.finfo(self._x.dtype).eps)
         if more and _is_skew(host[:k], host[2 * k :], eps):
             self._status = Status.PRECONDITIONER
             self._now = [replace(p, refuted=True) for p in self._now]
-        self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz), xp)
+        self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz))
         self._keep([j for j in range(k) if self._goes_on(j)])
         self._p = xp.asarray(self._p, copy=True)  # it may be r itself
         return bool(self._block)
 
-    def _apply(self) -> tuple[Array, Array, Array]:
-        """M⁻¹ r, rᵀ M⁻¹ r and rᵀ r, which are the same two without M."""
-        r = self._r
-        rr = _dot(self._backend, r, r, self._columns)
-        if self._preconditioner is None:
-            return r, rr, rr
-        z = self._preconditioner(r)
-        return z, _dot(self._backend, r, z, self._columns), rr
+    def _apply(self, rr: Array) -> tuple[Array, Array]:
+        """M⁻¹ r and rᵀ M⁻¹ r, which are r and rᵀ r without M."""
+        if self._system.preconditioner is None:
+            return self._r, rr
+        z = self._system.preconditioner(self._r)
+        return z, self._backend.column_dot(self._r, z)
 
     def _skew(self) -> tuple[Array]:
         """r_jᵀ M⁻¹ r_i - r_iᵀ M⁻¹ r_j of each column i and the one before it, j."""
-        xp, r, z = self._backend.xp, self._r, self._p
-        forth = _dot(self._backend, xp.roll(r, 1, axis=-1), z, True)
-        return (forth - _dot(self._backend, xp.roll(z, 1, axis=-1), r, True),)
+        backend, r, z = self._backend, self._r, self._p
+        roll = backend.xp.roll
+        forth = backend.column_dot(roll(r, 1, axis=-1), z)
+        return (forth - backend.column_dot(roll(z, 1, axis=-1), r),)
 
     def _step(self) -> bool:
         """One product, and what follows from it; whether the numbers are finite."""
         tick()
-        backend, xp, rz = self._backend, self._backend.xp, self._rz
-        ap = self._operator(self._p)
-        if ap is self._p:  # the identity; what follows writes into A p
-            ap = xp.asarray(ap, copy=True)
-        curvature = _dot(backend, self._p, ap, self._columns)
-        share = self._flatness.share(curvature)
-        bent = share <= self._flatness.eps**2
-        alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, xp.ones_like(rz), curvature))
-        self._r = backend.axpy(-alpha, ap, self._r, ap)
-        self._x = backend.axpy(alpha, self._p, self._x, ap)
+        backend, before, flatness = self._backend, self._rz, self._flatness
+        ap = self._system.product(self._p)
+        alpha, share, flatness.top = backend.cg_length(
+            backend.column_dot(self._p, ap), before, flatness.square, flatness.top, flatness.least
+        )
+        self._x, self._r, rr = backend.cg_advance(alpha, self._p, ap, self._x, self._r)
         del ap
-        z, self._rz, rr = self._apply()
-        beta = self._rz / xp.where(rz > 0, rz, xp.ones_like(rz))
+        z, self._rz = self._apply(rr)
         self._n_iter += 1
-        self._flatness.turn(self._rz, beta)
-        host = _read(backend, self._columns, alpha, self._rz, rr, share)
+        host = backend.scalars(alpha, self._rz, rr, share)
         if not all(math.isfinite(v) for v in host):
             self._status = Status.NON_FINITE
             return False
         kept = self._advance(host)
-        self._p = backend.xpay(z, beta, self._p)
+        self._p, flatness.square = backend.cg_turn(z, self._p, self._rz, before, flatness.square)
         del z
         self._keep(kept)
         return True
@@ -423,24 +439,17 @@ class _Flatness:
     is called singular. The further steps along such a direction are as long as 1/share.
     """
 
-    def __init__(self, eps: float, square: Array, top: Array, xp: Any) -> None:
-        self.eps, self._square, self._top, self._xp = eps, square, top, xp
+    def __init__(self, eps: float, square: Array, top: Array) -> None:
+        self.eps, self.square, self.top = eps, square, top
         self._least: dict[int, float] = {}
 
-    def share(self, curvature: Array) -> Array:
-        """PᵀA p / ‖p‖²_M, as a share of the largest until now."""
-        xp = self._xp
-        one = xp.ones_like(self._square)
-        bend = curvature / xp.where(self._square > 0, self._square, one)
-        self._top = xp.maximum(self._top, xp.abs(bend))
-        return bend / xp.where(self._top > 0, self._top, one)
-
-    def turn(self, rz: Array, beta: Array) -> None:
-        """To the next direction."""
-        self._square = rz + beta * beta * self._square
+    @property
+    def least(self) -> float:
+        """The share below which a direction has no curvature."""
+        return self.eps**2
 
     def keep(self, backend: Backend, kept: list[int]) -> None:
-        self._square, self._top = (_take(backend, a, kept) for a in (self._square, self._top))
+        self.square, self.top = (_take(backend, a, kept) for a in (self.square, self.top))
 
     def note(self, j: int, share: float) -> None:
         self._least[j] = min(share, self._least.get(j, 1.0))
@@ -475,14 +484,13 @@ def _is_skew(squares: Sequence[float], apart: Sequence[float], eps: float) -> bo
     return any(abs(d) > share * most > 0 for d, most in zip(apart, products, strict=True))
 
 
-def _underflown(backend: Backend, r: Array, progress: Sequence[Progress], columns: bool) -> bool:
+def _underflown(backend: Backend, r: Array, progress: Sequence[Progress]) -> bool:
     """Whether a column of r is not zero but its square is: the products of CG would say nothing."""
     lost = [j for j, p in enumerate(progress) if p.rr == 0]
     if not lost:
         return False
     xp = backend.xp
-    parts = [r[..., j] for j in lost] if columns else [r]
-    return any(top > 0 for top in backend.scalars(*(xp.max(xp.abs(part)) for part in parts)))
+    return any(top > 0 for top in backend.scalars(*(xp.max(xp.abs(r[..., j])) for j in lost)))
 
 
 def _leave(
