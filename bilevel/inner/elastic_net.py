@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from .._cached import cached_property
 from ..backends import POSITIVE, Array, Backend, check_fields
 from ..linalg import dot, dots, grams
-from ..linalg.rounding import unit_roundoff, upper_norm
+from ..linalg.rounding import unit_roundoff, upper_norm, upper_norms
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, exponential_fold, least_exp, scaled, upper_norms
+from .penalties import exp_or_inf, exponential_fold, least_exp, scaled
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from .._cached import cached_property
 from ..backends import Array, Backend, Has, Whole, all_finite, common_dtype, dense_backend_of
 from ..design import Passes
 from ..linalg import dot, dots, norm
-from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
+from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm, upper_norms
 from ._checks import check_weights, refuse_other_rows
 from ._protocol import InnerConstants, Rounding
 from .kernels import Kernel, Scaled, kernel_rounding, second_derivatives
-from .penalties import exp_or_inf, no_bend, upper_norms
+from .penalties import exp_or_inf, no_bend
 
 #: Entries of a kernel matrix that is kept (512 MiB in float64), and of a block that is not.
 KEPT_ENTRIES = 1 << 26

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from .._cached import cached_property
 from ..backends import Array, Backend, check_groups
 from ..linalg import dot, dots
-from ..linalg.rounding import unit_roundoff, upper_norm
+from ..linalg.rounding import unit_roundoff, upper_norm, upper_norms
 from ..losses._protocol import ELEMENTARY
 from ._protocol import Bending, InnerConstants, Rounded, Rounding
 
@@ -176,12 +176,6 @@ def exponential_fold(point: PenaltyPoint, q: Array, D: Array) -> Array:
 
 #: Units of roundoff of a product with e^λ.
 _ELEMENTS = ELEMENTARY + 4
-
-
-def upper_norms(vectors: Array, backend: Backend) -> Array:
-    """Upper bounds of the norms of vectors along the last axis, (k,)."""
-    columns = range(vectors.shape[-1])
-    return backend.xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
 
 
 def scaled(v: Array, scale: Array | None) -> Array:

@@ -23,10 +23,10 @@ from ..backends import (
     lent,
 )
 from ..linalg import dot, dots
-from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
+from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm, upper_norms
 from ..losses._protocol import ELEMENTARY
 from ._protocol import InnerConstants, Rounding
-from .penalties import exp_or_inf, exponential_fold, least_exp, no_bend, upper_norms
+from .penalties import exp_or_inf, exponential_fold, least_exp, no_bend
 
 
 class LinearOperator(Protocol):

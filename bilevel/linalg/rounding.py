@@ -53,6 +53,13 @@ def upper_norm(a: Array, backend: Backend) -> Array:
     return grown * norm(a, backend) + underflow(a.dtype, size, backend)
 
 
+def upper_norms(block: Array, backend: Backend) -> Array:
+    """The same of each column of a block (…, k), shape (k,)."""
+    size = math.prod(block.shape[:-1])
+    grown = 1 + gamma(size + 4, unit_roundoff(block.dtype, backend))
+    return grown * backend.column_norm(block) + underflow(block.dtype, size, backend)
+
+
 def known(number: float) -> float:
     """The number, infinite where it is NaN: a bound that could not be computed."""
     return number if number == number else math.inf

@@ -18,7 +18,7 @@ from .._cached import cached_property
 from ..backends import Array, Backend
 from ..inner import InnerConstants, Point, Rounding
 from ..linalg import grams
-from ..linalg.rounding import gamma, unit_roundoff, upper_norm
+from ..linalg.rounding import gamma, unit_roundoff, upper_norm, upper_norms
 from ..outer import OuterConstants, OuterRounding
 from .reference import spectral
 
@@ -180,8 +180,7 @@ class QuadraticPoint(Point):
         size, lam = upper_norm(self.x, backend), upper_norm(self.lam, backend)
         slope = upper_norm(inner.slope, backend)
         linear = upper_norm(inner.offset, backend) + slope * lam
-        columns = range(vectors.shape[-1])
-        lengths = xp.stack([upper_norm(vectors[..., j], backend) for j in columns])
+        lengths = upper_norms(vectors, backend)
         terms *= 1.0 if scale is None else float(xp.max(xp.abs(scale)))
         cross = terms * (slope + size * xp.sqrt(xp.sum(self._scales * self._scales)))
         return Rounding(2 * terms * (heavy * size + linear), terms * heavy * lengths, cross)

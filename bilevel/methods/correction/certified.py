@@ -21,7 +21,7 @@ from ...hypergrad import (
 )
 from ...inner import InnerConstants, Rounded, Rounding, Swinging
 from ...linalg import dot
-from ...linalg.rounding import gamma, unit_roundoff, upper_norm
+from ...linalg.rounding import gamma, unit_roundoff, upper_norm, upper_norms
 from ...outer import Curved, CurvedRounded, OuterConstants, OuterRounding, RoundedOuter
 from ...problem import Problem
 from ...solvers import point_error
@@ -266,27 +266,16 @@ def _scalars(
     backend: Backend,
 ) -> Iterator[Array]:
     """What :class:`_Seen` is made of, on the device: norms from above, and rounding."""
-
-    def columns(block: Array) -> Iterator[Array]:
-        return (block[..., j] for j in range(block.shape[-1]))
-
-    def norms(block: Array) -> Iterator[Array]:
-        return (upper_norm(column, backend) for column in columns(block))
-
     widest, swing = _turning(after, lost, backend)
     yield solved.distance
-    yield from (
-        upper_norm(a - b, backend)
-        for a, b in zip(columns(rhs), columns(solved.residual), strict=True)
-    )
-    yield from norms(rhs)
-    yield from norms(after.vectors)
-    yield lost.grad
-    yield from (lost.products[j] for j in range(after.vectors.shape[-1]))
-    yield from (lost.cross, lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam)
+    yield upper_norms(rhs - solved.residual, backend)
+    yield upper_norms(rhs, backend)
+    yield upper_norms(after.vectors, backend)
+    yield from (lost.grad, lost.products, lost.cross)
+    yield from (lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam)
     yield from (upper_norm(a, backend) for a in (after.grad, after.outer.grad_x, after.p))
     yield from (dot(after.vectors[..., 0], after.grad, backend), widest)
-    yield from (a[j] for a in swing or () for j in range(a.shape[0]))
+    yield from swing or ()
 
 
 def _turning(
@@ -313,22 +302,22 @@ def _bends(look: Look, n_tangents: int, backend: Backend) -> tuple[Bend, ...]:
     if not isinstance(outer, Curved) or lost is None:
         return (Bend(),) * n_tangents
     products = outer.hvp(tangents)
-    columns = range(n_tangents)
+    k = n_tangents
     host = backend.scalars(
         outer.top(),
-        *(upper_norm(products[..., j], backend) + lost[j] for j in columns),
-        *(dot(products[..., j], tangents[..., j], backend) for j in columns),
-        *(upper_norm(tangents[..., j], backend) for j in columns),
+        upper_norms(products, backend) + lost,
+        backend.column_dot(products, tangents),
+        upper_norms(tangents, backend),
+        lost,
     )
-    top, norms = host[0] * (1 + 1e-4), host[1 : 1 + n_tangents]
-    quotients, lengths = host[1 + n_tangents : 1 + 2 * n_tangents], host[1 + 2 * n_tangents :]
+    top = host[0] * (1 + 1e-4)
+    norms, quotients, lengths, off = (host[1 + i * k : 1 + (i + 1) * k] for i in range(4))
     terms = gamma(math.prod(look.point.x.shape) + 8, unit_roundoff(tangents.dtype, backend))
-    off = backend.scalars(*(lost[j] for j in columns))
     return tuple(
         Bend(
             norms[j],
             math.sqrt(max(quotients[j], 0.0) + lengths[j] * (off[j] + terms * norms[j])),
             top,
         )
-        for j in columns
+        for j in range(k)
     )

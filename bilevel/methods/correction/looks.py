@@ -70,13 +70,14 @@ def look_at(
     if vectors.shape[-1] > 1:
         right = xp.concat([right, -_cross(problem, point)], axis=-1)
     rest = right - products
-    squares = [dot(vectors[..., j], products[..., j], backend) for j in range(vectors.shape[-1])]
-    columns = range(right.shape[-1])
-    host = backend.scalars(*squares, *(norm(right[..., j], backend) for j in columns))
-    energies = tuple(math.sqrt(max(s, 0.0)) for s in host[: len(columns)])
-    sizes = host[len(columns) :]
+    k, left = vectors.shape[-1], [backend.column_norm(rest)] if warm else []
+    squares = backend.column_dot(vectors, products)
+    host = backend.scalars(squares, backend.column_norm(right), *left)
+    energies = tuple(math.sqrt(max(s, 0.0)) for s in host[:k])
+    sizes = host[k : 2 * k]
     if warm:
-        kept = _worth_keeping(right, rest, backend)
+        # A residual that is far larger than at zero is rounding; NaN is to be seen.
+        kept = [not there > _WORSE * zero for zero, there in zip(sizes, host[2 * k :], strict=True)]
         if not all(kept):
             mask = xp.asarray(kept, device=backend.device)
             vectors = xp.where(mask, vectors, xp.zeros_like(vectors))
@@ -91,14 +92,6 @@ def look_at(
 
 #: How much larger than at zero the residual of a start may be.
 _WORSE = 100.0
-
-
-def _worth_keeping(right: Array, rest: Array, backend: Backend) -> list[bool]:
-    """Whether the residual at each start is not far larger than at zero: else it is rounding."""
-    columns = range(right.shape[-1])
-    sizes = backend.scalars(*(norm(a[..., j], backend) for a in (right, rest) for j in columns))
-    pairs = zip(sizes[: len(columns)], sizes[len(columns) :], strict=True)
-    return [not there > _WORSE * zero for zero, there in pairs]  # NaN is to be seen
 
 
 def _cross(problem: Problem, point: InnerPoint) -> Array:

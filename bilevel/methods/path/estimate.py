@@ -187,9 +187,9 @@ class _Numbers:
             norm(after.grad, backend),
             norm(after.outer.grad_x, backend),
             norm(after.vectors[..., 1:], backend),
-            *(norm(solved.residual[..., j], backend) for j in range(1, width)),
-            *(norm(rhs[..., j], backend) for j in range(1, width)),
-            *([] if swing is None else [swing[0], *(swing[1][j] for j in range(width - 1))]),
+            backend.column_norm(solved.residual[..., 1:]),
+            backend.column_norm(rhs[..., 1:]),
+            *([] if swing is None else swing),
         )
         n, k = 15, width - 1
         rest, swung = host[n : n + 2 * k], host[n + 2 * k :]

@@ -67,8 +67,7 @@ def beside(
     point = ahead(problem, look.point, look.vectors, look.pushed, target, delta)
     there, rest = look_at(problem, point, look.vectors, look.pushed)
     change, m = there.p - look.p, int(lam.shape[0])
-    grown = (norm(rest[..., j + 1] - rhs[..., j + 1], backend) for j in range(m + 1))
-    host = backend.scalars(*(change[j] for j in range(m)), *grown)
+    host = backend.scalars(change, backend.column_norm(rest[..., 1:] - rhs[..., 1:]))
     return Beside(axis, moved, host[:m], _blur(look, errors, host[m:]))
 
 
