@@ -31,6 +31,20 @@ class Fused:
         """
         return formula(*arrays)
 
+    def dot(self, a: Array, b: Array) -> Array:
+        """⟨a, b⟩ of two arrays of one shape, 0-d."""
+        return self.xp.vecdot(self.xp.reshape(a, (-1,)), self.xp.reshape(b, (-1,)))
+
+    def norm(self, a: Array) -> Array:
+        """‖a‖, 0-d; of few entries to full range, as :meth:`column_norm`."""
+        xp = self.xp
+        if not 0 < math.prod(a.shape) <= FEW:
+            return xp.sqrt(self.dot(a, a))
+        top = xp.max(xp.abs(a))
+        scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
+        scaled = a / scale
+        return scale * xp.sqrt(self.dot(scaled, scaled))
+
     def column_dot(self, u: Array, v: Array) -> Array:
         """Inner products of the columns of two blocks of one shape, (k,)."""
         shape = (-1, u.shape[-1])

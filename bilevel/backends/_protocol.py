@@ -107,6 +107,14 @@ class Backend(Protocol):
         """Return formula(*arrays), which works entry by entry; ``name`` is that of its kernel."""
         ...
 
+    def dot(self, a: Array, b: Array) -> Array:
+        """⟨a, b⟩ of two arrays of one shape, 0-d."""
+        ...
+
+    def norm(self, a: Array) -> Array:
+        """‖a‖, 0-d; of few entries to full range."""
+        ...
+
     def column_dot(self, u: Array, v: Array) -> Array:
         """Inner products of the columns of two blocks (…, k), shape (k,)."""
         ...

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from ..backends import Array, Backend
 
 
 def dot(a: Array, b: Array, backend: Backend) -> Array:
     """Return ⟨a, b⟩ of two arrays of one shape, 0-d."""
-    xp = backend.xp
-    return xp.vecdot(xp.reshape(a, (-1,)), xp.reshape(b, (-1,)))
+    return backend.dot(a, b)
 
 
 def dots(a: Array, q: Array, backend: Backend) -> Array:
@@ -27,20 +24,10 @@ def grams(a: Array, b: Array, backend: Backend) -> Array:
     return backend.xp.matmul(first.T, second)
 
 
-#: Up to so many entries a norm is taken of the scaled array.
-_FEW = 1024
-
-
 def norm(a: Array, backend: Backend) -> Array:
     """Return ‖a‖, 0-d.
 
     Of few entries, as hypergradients have them, to full range: squares underflow from 1e-23 on in
     float32, and a slope that is not zero must not seem to be.
     """
-    xp = backend.xp
-    if not 0 < math.prod(a.shape) <= _FEW:
-        return xp.sqrt(dot(a, a, backend))
-    top = xp.max(xp.abs(a))
-    scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
-    scaled = a / scale
-    return scale * xp.sqrt(dot(scaled, scaled, backend))
+    return backend.norm(a)

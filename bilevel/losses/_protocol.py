@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from ..backends import Array, Backend, Has, all_finite
+
+#: A loss, its labels, predictions and where they live.
+Formula: TypeAlias = Callable[[Any, Array, Array, Backend], Array]
 
 
 class Loss(Protocol):
@@ -128,6 +133,24 @@ LOSS = Has(
     *("curvature_diag", "least", "curvature_bound", "third_bound", "self_concordance"),
     *("curvature_lower", "shift_invariant"),
 )
+
+
+def entrywise(name: str, *constants: str) -> Callable[[Formula], Formula]:
+    """A method (y, t, backend) that works entry by entry: one launch where there is a kernel.
+
+    ``name`` is that of the kernel, ``constants`` are attributes of the loss that it takes besides.
+    """
+
+    def of(formula: Formula) -> Formula:
+        @wraps(formula)
+        def method(self: Any, y: Array, t: Array, backend: Backend) -> Array:
+            numbers = (getattr(self, constant) for constant in constants)
+            plain = lambda y, t, *_: formula(self, y, t, backend)
+            return backend.fused(name, plain, y, t, *numbers)
+
+        return method
+
+    return of
 
 
 class Pointwise:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import POSITIVE, Array, Backend, check_fields
-from ._protocol import Pointwise
+from ._protocol import Pointwise, entrywise
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,17 @@ class Huber(Pointwise):
     def __post_init__(self) -> None:
         check_fields(self, delta=POSITIVE)
 
+    @entrywise("huber_value", "delta")
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         size = backend.xp.abs(t - y)
         linear = self.delta * (size - self.delta / 2)
         return backend.xp.where(size <= self.delta, size * size / 2, linear)
 
+    @entrywise("huber_derivative", "delta")
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.clip(t - y, -self.delta, self.delta)
 
+    @entrywise("huber_curvature", "delta")
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         xp = backend.xp
         return xp.astype(xp.abs(t - y) <= self.delta, t.dtype)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import ELEMENTARY, Pointwise, refuse_labels_but_signs, sign_support
+from ._protocol import ELEMENTARY, Pointwise, entrywise, refuse_labels_but_signs, sign_support
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ class Logistic(Pointwise):
     def support(self, y: Array, backend: Backend) -> dict[str, Array]:
         return sign_support(y)
 
+    @entrywise("logistic_value")
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.softplus(-(y * t))
 
+    @entrywise("logistic_derivative")
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         return -y * backend.expit(-(y * t))
 
+    @entrywise("logistic_curvature")
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         s = backend.expit(-(y * t))
         return s * (1 - s)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import ELEMENTARY, Pointwise
+from ._protocol import ELEMENTARY, Pointwise, entrywise
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Poisson(Pointwise):
     def support(self, y: Array, backend: Backend) -> dict[str, Array]:
         return {"a count above 0": y > 0}
 
+    @entrywise("poisson_value")
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t) - y * t
 
@@ -44,6 +45,7 @@ class Poisson(Pointwise):
         xp = backend.xp
         return y - y * xp.log(xp.where(y > 0, y, xp.ones_like(y)))
 
+    @entrywise("poisson_derivative")
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.exp(t) - y
 

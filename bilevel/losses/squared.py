@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise
+from ._protocol import Pointwise, entrywise
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Squared(Pointwise):
     self_concordance: ClassVar[float | None] = 0.0
     curvature_lower: ClassVar[float] = 1.0
 
+    @entrywise("squared_value")
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         r = t - y
         return r * r / 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise, refuse_labels_but_signs, sign_support
+from ._protocol import Pointwise, entrywise, refuse_labels_but_signs, sign_support
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,16 @@ class SquaredHinge(Pointwise):
         z = 1 - y * t
         return backend.xp.maximum(z, backend.xp.zeros_like(z))
 
+    @entrywise("squared_hinge_value")
     def value(self, y: Array, t: Array, backend: Backend) -> Array:
         z = self._shortfall(y, t, backend)
         return z * z
 
+    @entrywise("squared_hinge_derivative")
     def derivative(self, y: Array, t: Array, backend: Backend) -> Array:
         return -2 * y * self._shortfall(y, t, backend)
 
+    @entrywise("squared_hinge_curvature")
     def curvature(self, y: Array, t: Array, backend: Backend) -> Array:
         return 2 * backend.xp.astype(y * t < 1, t.dtype)
 
