@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # before JAX is first imported
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import array_api_compat
@@ -30,14 +32,27 @@ BACKENDS = {
 }
 _NEEDS_GPU = {"cupy", "torch-cuda"}
 
+#: NumPy under CuPy's names and refusals: by its own name alone, with no other backend beside it.
+STAND_IN = "cupy-stand-in"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backends",
         default=os.environ.get("BILEVEL_BACKENDS", "all"),
         help="comma-separated, of: all, " + ", ".join(BACKENDS) + " (or BILEVEL_BACKENDS); "
-        "a backend named here must be usable, while 'all' skips those that are not",
+        "a backend named here must be usable, while 'all' skips those that are not; or "
+        f"{STAND_IN} alone, which tests nothing on CuPy",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--backends") == STAND_IN:
+        BACKENDS[STAND_IN] = ("cupy", None)
+        folder = str(Path(__file__).parent / "support" / "cupy_stand_in")
+        sys.path.insert(0, folder)
+        before = os.environ.get("PYTHONPATH")  # for the processes that tests start
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, before] if before else [folder])
 
 
 def _asked(config: pytest.Config) -> list[str]:

@@ -1,0 +1,2 @@
+class RawKernel: pass
+class RawModule: pass
