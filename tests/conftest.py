@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -34,6 +35,9 @@ _NEEDS_GPU = {"cupy", "torch-cuda"}
 
 #: NumPy under CuPy's names and refusals: by its own name alone, with no other backend beside it.
 STAND_IN = "cupy-stand-in"
+
+#: It is imported by that option alone, not to look for doctests.
+collect_ignore = ["support/cupy_stand_in"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,10 +76,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    stand_in = STAND_IN in BACKENDS
     for item in items:
+        marker = item.get_closest_marker("not_on_stand_in")
+        if stand_in and marker:
+            item.add_marker(pytest.mark.skip(reason=marker.args[0]))
         marker = item.get_closest_marker("slow_on")
         if marker and item.callspec.params["backend"] in marker.args:  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Skip what runs a kernel on the stand-in for CuPy where no compiler is."""
+    try:
+        return (yield)
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None:
+            if type(found).__name__ == "CompilerMissing":
+                pytest.skip(str(found))
+            found = found.__cause__ or found.__context__
+        raise
+
+
+@pytest.fixture(scope="session")
+def stand_in(request: pytest.FixtureRequest) -> Any:
+    """The stand-in for CuPy; what asks for it runs with ``--backends cupy-stand-in`` alone."""
+    if STAND_IN not in BACKENDS:
+        pytest.skip(f"--backends {STAND_IN} asks for it")
+    return importlib.import_module("cupy")
 
 
 @pytest.fixture

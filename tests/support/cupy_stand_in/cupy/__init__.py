@@ -18,10 +18,10 @@ from . import _guard
 
 _guard.refuse_beside_the_real_one()
 
-from . import _functions, _raw, cuda, fft, linalg  # noqa: E402
-from ._array import ndarray  # noqa: E402
-from ._functions import ufunc  # noqa: E402
-from ._raw import RawKernel, RawModule  # noqa: E402
+from . import _functions, _raw, cuda, fft, linalg  # noqa: E402, F401
+from ._array import ndarray  # noqa: E402, F401
+from ._functions import ufunc  # noqa: E402, F401
+from ._raw import RawKernel, RawModule  # noqa: E402, F401
 
 __version__ = "14.2.0"
 
@@ -29,9 +29,7 @@ globals().update(_functions.namespace())
 
 #: As the real one, whose star leaves these builtins alone.
 _KEPT = {"abs", "max", "min", "round"}
-__all__ = sorted(  # noqa: PLE0605
-    {name for name in globals() if not name.startswith("_")} - _KEPT - {"annotations"}
-)
+__all__ = sorted({name for name in globals() if not name.startswith("_")} - _KEPT - {"annotations"})
 
 
 def __getattr__(name: str) -> object:

@@ -36,7 +36,7 @@ class Memory:
         current_queue().check(self.work)
 
 
-def _root(host: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _base(host: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     while isinstance(host.base, np.ndarray):
         host = host.base
     return host
@@ -62,7 +62,7 @@ def wrap(host: Any, *sources: Any) -> ndarray:
     """An array of the current device; it shares the memory of the source that it is a view of."""
     found = object.__new__(ndarray)
     found._host = np.asarray(host)
-    root = _root(found._host)
+    root = _base(found._host)
     for source in sources:
         if isinstance(source, ndarray) and source._memory.root is root:
             found._memory = source._memory
@@ -90,7 +90,9 @@ def strict(value: Any, name: str) -> Any:
     return operand(value)
 
 
-def launch(name: str, call: Callable[..., Any], *operands: Any, out: Any = None, **options: Any) -> Any:
+def launch(
+    name: str, call: Callable[..., Any], *operands: Any, out: Any = None, **options: Any
+) -> Any:
     """Run one kernel; into ``out`` where it is given."""
     hosts = [operand(value) for value in operands]
     if out is None:
@@ -124,7 +126,9 @@ def to_host(array: ndarray, name: str) -> Any:
 
 def _bounds(key: tuple[Any, ...], shape: tuple[int, ...]) -> Iterator[int | None]:
     """The length of the axis that each part of an index takes."""
-    taken = sum(np.ndim(part) if _is_mask(part) else part is not None for part in key if part is not ...)
+    taken = sum(
+        np.ndim(part) if _is_mask(part) else part is not None for part in key if part is not ...
+    )
     axis = 0
     for part in key:
         yield shape[axis] if part is not None and part is not ... and axis < len(shape) else None
@@ -157,7 +161,9 @@ def index(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
             if host.dtype.kind == "b":
                 _counts.read("mask index")
             elif host.dtype.kind not in "iu":
-                raise IndexError(f"arrays used as indices must be of integer or boolean type. ({host.dtype})")
+                raise IndexError(
+                    f"arrays used as indices must be of integer or boolean type. ({host.dtype})"
+                )
             elif bound:
                 host = host % bound
         hosts.append(host)
@@ -184,7 +190,14 @@ class ndarray:  # noqa: N801
     _host: np.ndarray[Any, Any]
     _memory: Memory
 
-    def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C") -> None:
+    def __init__(
+        self,
+        shape: Any,
+        dtype: Any = float,
+        memptr: Any = None,
+        strides: Any = None,
+        order: str = "C",
+    ) -> None:
         if memptr is not None or strides is not None:
             raise NotImplementedError("The stand-in makes no array of a pointer.")
         self._host = np.empty(shape, dtype=dtype, order=order)  # type: ignore[call-overload]
@@ -227,7 +240,9 @@ class ndarray:  # noqa: N801
             "a NumPy array explicitly."
         )
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
+    def get(
+        self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
+    ) -> Any:
         if out is not None or stream is not None or not blocking:
             raise NotImplementedError("The stand-in's get() knows the order alone.")
         return to_host(self, "get").copy(order="C" if order == "C" else "A")
@@ -288,8 +303,12 @@ class ndarray:  # noqa: N801
 
     def __getitem__(self, key: Any) -> ndarray:
         if not _advanced(key):
-            return wrap(self._host[index(key, self.shape)], self)
-        return launch("getitem", lambda host: host[index(key, self.shape)], self)  # type: ignore[no-any-return]
+            place = index(key, self.shape)
+            whole = place if ... in place else (*place, ...)  # one number is a view, too
+            return wrap(self._host[whole], self)
+        found: ndarray = launch("getitem", lambda host: host[index(key, self.shape)], self)
+        _counts.copied(found.nbytes)
+        return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
         whole = key is ... or (isinstance(key, slice) and key == slice(None))
@@ -308,6 +327,7 @@ class ndarray:  # noqa: N801
         with Device(self._memory.device):
             self._memory.check()
         _counts.launched("copy")
+        _counts.copied(self.nbytes)
         return wrap(self._host.copy(order=order))  # type: ignore[arg-type]
 
     def __copy__(self) -> ndarray:
@@ -317,7 +337,14 @@ class ndarray:  # noqa: N801
         with self.device:
             return self.copy()
 
-    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> ndarray:
+    def astype(
+        self,
+        dtype: Any,
+        order: str = "K",
+        casting: Any = None,
+        subok: Any = None,
+        copy: bool = True,
+    ) -> ndarray:
         found = operand(self).astype(dtype, order=order, casting=casting or "unsafe", copy=copy)
         return self._moved("astype", found)
 
@@ -328,6 +355,7 @@ class ndarray:  # noqa: N801
         found = wrap(host, self)
         if found._memory is not self._memory and found.size:
             _counts.launched(name)
+            _counts.copied(found.nbytes)
         return found
 
     def reshape(self, *shape: Any, order: str = "C") -> ndarray:
@@ -361,10 +389,14 @@ class ndarray:  # noqa: N801
 
     # -- numbers -------------------------------------------------------------------------------
 
-    def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def sum(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> Any:
         return _own("sum")(self, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
 
-    def mean(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def mean(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> Any:
         return _own("mean")(self, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
 
     def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:

@@ -22,6 +22,8 @@ class Counts:
     reads: Counter[str] = field(default_factory=Counter)
     #: From the host to the device.
     writes: Counter[str] = field(default_factory=Counter)
+    #: The most bytes that one copy on the device made.
+    largest_copy: int = 0
 
 
 _LOCK = threading.Lock()
@@ -48,6 +50,13 @@ def read(name: str) -> None:
 def written(name: str) -> None:
     """Note a transfer to the device."""
     _add("writes", name, 1)
+
+
+def copied(size: int) -> None:
+    """Note the bytes of a copy on the device."""
+    with _LOCK:
+        for counts in _listening:
+            counts.largest_copy = max(counts.largest_copy, size)
 
 
 @contextmanager

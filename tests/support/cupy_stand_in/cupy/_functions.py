@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 
 from . import _counts
-from ._array import SCALARS, launch, ndarray, operand, strict, to_host, wrap, wrote
+from ._array import SCALARS, launch, ndarray, operand, strict, wrap, wrote
 from ._names import Bound, names
-from .cuda import Device, runtime
-from .cuda._stream import current_queue
+from .cuda import runtime
 
 #: Functions that are NumPy's of the same name, and the launches of each; a view costs none.
 _NUMPY = {
-    **dict.fromkeys("sum prod mean max min all any argmax argmin amax amin cumsum cumprod".split(), 1),
+    **dict.fromkeys(
+        "sum prod mean max min all any argmax argmin amax amin cumsum cumprod".split(), 1
+    ),
     **dict.fromkeys("sort argsort flip roll tril triu count_nonzero tile repeat".split(), 1),
-    **dict.fromkeys("matmul dot vdot tensordot outer trace copy where clip round around".split(), 1),
+    **dict.fromkeys(
+        "matmul dot vdot tensordot outer trace copy where clip round around".split(), 1
+    ),
     **dict.fromkeys("diag diagonal broadcast_to expand_dims squeeze moveaxis transpose".split(), 1),
-    **dict.fromkeys("swapaxes reshape ravel atleast_1d atleast_2d nan_to_num median diff".split(), 1),
+    **dict.fromkeys(
+        "swapaxes reshape ravel atleast_1d atleast_2d nan_to_num median diff".split(), 1
+    ),
     **dict.fromkeys("zeros ones arange linspace full zeros_like ones_like full_like".split(), 1),
     **dict.fromkeys("empty empty_like".split(), 0),
     **dict.fromkeys("var std einsum eye identity take_along_axis searchsorted bincount".split(), 2),
@@ -48,7 +53,12 @@ class ufunc:  # noqa: N801
     def __repr__(self) -> str:
         return f"<ufunc 'cupy_{self.name}'>"
 
-    def __call__(self, *args: Any, out: Any = None, dtype: Any = None, casting: str = "same_kind") -> Any:
+    def __reduce__(self) -> Any:
+        return named, (self.name,)
+
+    def __call__(
+        self, *args: Any, out: Any = None, dtype: Any = None, casting: str = "same_kind"
+    ) -> Any:
         if not self.nin <= len(args) <= self.nin + self.nout:
             raise TypeError(f"Wrong number of arguments for {self!r}")
         if len(args) > self.nin:
@@ -123,7 +133,11 @@ def array(
         if obj._memory.device != runtime.getDevice():
             obj, copy = obj.copy(), False
         found = obj.astype(dtype or obj.dtype, order=order or "K", copy=bool(copy))
-        return found if found.ndim >= ndmin else found.reshape((1,) * (ndmin - found.ndim) + found.shape)
+        return (
+            found
+            if found.ndim >= ndmin
+            else found.reshape((1,) * (ndmin - found.ndim) + found.shape)
+        )
     if isinstance(obj, tuple | list) and _holds_arrays(obj):
         return wrap(np.array(_host(obj, "array"), dtype=dtype, ndmin=ndmin))
     host = np.array(obj, dtype=dtype, order=order or "K", ndmin=ndmin)  # type: ignore[call-overload]
@@ -145,7 +159,9 @@ def asarray(a: Any, dtype: Any = None, order: Any = None, *, blocking: bool = Fa
     return array(a, dtype, False, order, blocking=blocking)
 
 
-def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> Any:
+def asnumpy(
+    a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True
+) -> Any:
     """The numbers on the host."""
     if isinstance(a, ndarray):
         return a.get(stream=stream, order=order, out=out, blocking=blocking)
@@ -175,7 +191,9 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
     if isinstance(indices, ndarray) and indices.dtype.kind not in "iu":
         raise TypeError(f"Cannot cast from {indices.dtype} to int64: indices must be integers.")
     length = a.size if axis is None else a.shape[axis]
-    return launch("take", lambda host, at: np.take(host, at % length, axis=axis), a, indices)
+    found = launch("take", lambda host, at: np.take(host, at % length, axis=axis), a, indices)
+    _counts.copied(found.nbytes)
+    return found
 
 
 def concatenate(

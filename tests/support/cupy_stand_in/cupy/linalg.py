@@ -25,7 +25,9 @@ def _check(*arrays: Any) -> tuple[Any, ...]:
 
 def _square(host: Any) -> None:
     if host.ndim < 2:
-        raise LinAlgError(f"{host.ndim}-dimensional array given. Array must be at least two-dimensional")
+        raise LinAlgError(
+            f"{host.ndim}-dimensional array given. Array must be at least two-dimensional"
+        )
     if host.shape[-1] != host.shape[-2]:
         raise LinAlgError("Last 2 dimensions of the array must be square")
 
@@ -110,7 +112,9 @@ def inv(a: Any) -> ndarray:
     (host,) = _check(a)
     _square(host)
     _counts.launched("inv", 5)
-    return wrap(_gesv(host, np.broadcast_to(np.eye(host.shape[-1], dtype=host.dtype), host.shape), False))
+    return wrap(
+        _gesv(host, np.broadcast_to(np.eye(host.shape[-1], dtype=host.dtype), host.shape), False)
+    )
 
 
 def _decomposed(name: str, launches: int, *, square: bool) -> Callable[..., Any]:

@@ -23,7 +23,12 @@ def geterr() -> dict[str, Any]:
 
 
 def seterr(
-    *, divide: Any = None, over: Any = None, under: Any = None, invalid: Any = None, linalg: Any = None
+    *,
+    divide: Any = None,
+    over: Any = None,
+    under: Any = None,
+    invalid: Any = None,
+    linalg: Any = None,
 ) -> dict[str, Any]:
     before = geterr()
     if any(value is not None for value in (divide, over, under, invalid)):
@@ -37,7 +42,12 @@ def seterr(
 
 @contextmanager
 def errstate(
-    *, divide: Any = None, over: Any = None, under: Any = None, invalid: Any = None, linalg: Any = None
+    *,
+    divide: Any = None,
+    over: Any = None,
+    under: Any = None,
+    invalid: Any = None,
+    linalg: Any = None,
 ) -> Iterator[None]:
     before = seterr(divide=divide, over=over, under=under, invalid=invalid, linalg=linalg)
     try:

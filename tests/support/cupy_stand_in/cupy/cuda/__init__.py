@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import device, runtime
+from . import compiler, device, driver, runtime
 from ._stream import Event, ExternalStream, Stream, get_current_stream
 from .device import Device
 from .memory import MemoryPointer
@@ -13,7 +13,9 @@ __all__ = [
     "ExternalStream",
     "MemoryPointer",
     "Stream",
+    "compiler",
     "device",
+    "driver",
     "get_current_stream",
     "get_device_id",
     "is_available",
