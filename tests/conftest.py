@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
@@ -98,14 +97,6 @@ def pytest_runtest_call() -> Iterator[None]:
                 pytest.skip(str(found))
             found = found.__cause__ or found.__context__
         raise
-
-
-@pytest.fixture(scope="session")
-def stand_in(request: pytest.FixtureRequest) -> Any:
-    """The stand-in for CuPy; what asks for it runs with ``--backends cupy-stand-in`` alone."""
-    if STAND_IN not in BACKENDS:
-        pytest.skip(f"--backends {STAND_IN} asks for it")
-    return importlib.import_module("cupy")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Each case here was looked up in CuPy's own source: none of them is tested on CuP
 """
 
 import copy
+import importlib
 import os
 import pickle
 import subprocess
@@ -17,26 +18,24 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+_counts = pytest.importorskip("cupy._counts", reason="--backends cupy-stand-in asks for it")
+
 SUPPORT = Path(__file__).parent / "support"
 INDEFINITE = np.array([[4.0, 2.0, 1.0], [2.0, -3.0, 0.5], [1.0, 0.5, 2.0]])
 
 
 @pytest.fixture
-def cupy(stand_in: Any) -> Any:
-    return stand_in
+def cupy() -> Any:
+    return importlib.import_module("cupy")
 
 
 @pytest.fixture
-def sparse(stand_in: Any) -> Any:
-    import cupyx.scipy.sparse
-
-    return cupyx.scipy.sparse
+def sparse() -> Any:
+    return importlib.import_module("cupyx.scipy.sparse")
 
 
 @pytest.fixture
-def counting(stand_in: Any) -> Any:
-    from cupy import _counts
-
+def counting() -> Any:
     return _counts.counting
 
 
