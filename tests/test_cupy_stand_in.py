@@ -400,7 +400,8 @@ __global__ void reversed(const double* x, double* y, int n) {
     y[threadIdx.x] = held[n - 1 - threadIdx.x];
 }
 
-__global__ void places(int* out) {
+#define NUMBERED(name) name##_numbered
+__global__ void NUMBERED(places)(int* out) {
     const int block = blockIdx.x + gridDim.x * blockIdx.y;
     const int thread = threadIdx.x + blockDim.x * threadIdx.y;
     out[block * blockDim.x * blockDim.y + thread] = 100 * block + thread;
@@ -450,7 +451,7 @@ def test_shared_memory_of_the_launch(cupy: Any, module: Any) -> None:
 
 def test_places_in_grids_and_blocks(cupy: Any, module: Any) -> None:
     out = cupy.zeros(36, dtype=cupy.int32)
-    module.get_function("places")((3, 2), (2, 3), (out,))
+    module.get_function("places_numbered")((3, 2), (2, 3), (out,))
     assert out.get().tolist() == [100 * block + thread for block in range(6) for thread in range(6)]
 
 
@@ -479,9 +480,9 @@ def test_launches_that_no_device_takes_are_refused(cupy: Any, module: Any) -> No
     out = cupy.zeros(4, dtype=cupy.int32)
     for grid, block in (((1,), (2048,)), ((1, 70000), (1,)), ((1,), (32, 64))):
         with pytest.raises(cupy.cuda.driver.CUDADriverError, match="INVALID"):
-            module.get_function("places")(grid, block, (out,))
+            module.get_function("places_numbered")(grid, block, (out,))
     with cupy.cuda.Device(1), pytest.raises(ValueError, match="current device"):
-        module.get_function("places")((1,), (1,), (out,))
+        module.get_function("places_numbered")((1,), (1,), (out,))
     with pytest.raises(cupy.cuda.driver.CUDADriverError, match="NOT_FOUND"):
         module.get_function("squares<int>")
     with pytest.raises(cupy.cuda.driver.CUDADriverError, match="NOT_FOUND"):

@@ -105,12 +105,11 @@ def compile_module(
     code: str, options: tuple[str, ...], expressions: tuple[str, ...] | None
 ) -> HostModule:
     """Compile a source, or take what was compiled before."""
-    plain = _COMMENT.sub(" ", code)
-    _check(plain)
-    names = list(dict.fromkeys([*(expressions or ()), *_plain_names(plain)]))
+    _check(_COMMENT.sub(" ", code))
+    defined = tuple(option for option in options if option.startswith(("-D", "--define-macro=")))
+    names = list(dict.fromkeys([*(expressions or ()), *_plain_names(_expanded(code, defined))]))
     shared = r"\1* \2 = stand_in::shared_memory<\1>();"
     launchers = "".join(_LAUNCHER.format(i=i, name=name) for i, name in enumerate(names))
-    defined = tuple(option for option in options if option.startswith(("-D", "--define-macro=")))
     source = f'#include "{_HEADER}"\n#line 1 "kernel"\n{_DYNAMIC.sub(shared, code)}\n{launchers}'
     library = ctypes.CDLL(str(_built(source, defined)))
     return HostModule({name: _kernel(library, i) for i, name in enumerate(names)})
@@ -123,20 +122,33 @@ def _kernel(library: Any, i: int) -> HostKernel:
     return HostKernel(tuple(signature().decode().split()), run)
 
 
-def _built(source: str, defined: tuple[str, ...]) -> Path:
+def _run(source: str, *options: str) -> str:
+    """Give a source to the compiler."""
     command = compiler()
     if command is None:
         raise CompilerMissing("The stand-in runs kernels by g++, which is not here.")
-    text = "\0".join((command, *_OPTIONS, *defined, _HEADER.read_text(encoding="utf-8"), source))
+    asked = [command, *options, "-x", "c++", "-"]
+    done = subprocess.run(asked, input=source, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SourceError(done.stderr)
+    return done.stdout
+
+
+def _expanded(code: str, defined: tuple[str, ...]) -> str:
+    """A source with its own macros written out: some make kernels."""
+    return _run(code, "-E", "-P", *defined)
+
+
+def _built(source: str, defined: tuple[str, ...]) -> Path:
+    """The library of a source, where it was built before."""
+    options = (*_OPTIONS, *defined)
+    text = "\0".join((str(compiler()), *options, _HEADER.read_text(encoding="utf-8"), source))
     folder = Path(tempfile.gettempdir()) / f"cupy-stand-in-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.so"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=folder) as name:
             made = Path(name) / "kernel.so"
-            asked = [command, *_OPTIONS, *defined, "-x", "c++", "-", "-o", str(made)]
-            done = subprocess.run(asked, input=source, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SourceError(done.stderr)
+            _run(source, *options, "-o", str(made))
             made.replace(target)  # at once, for the processes beside this one
     return target
