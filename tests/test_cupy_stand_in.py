@@ -476,6 +476,15 @@ def test_arguments_that_a_device_would_misread_are_refused(
         kernel((1,), (64,), args(cupy)[:4])
 
 
+def test_an_integer_is_read_by_its_low_bytes_where_it_fits(cupy: Any, module: Any) -> None:
+    kernel = module.get_function("histogram")
+    x, out = cupy.zeros(40, dtype=cupy.int32), cupy.zeros(1, dtype=cupy.int32)
+    kernel((2,), (32,), (x, 40, out))
+    assert out.get().tolist() == [40]
+    with pytest.raises(TypeError, match="Argument 1 is int64"):
+        kernel((2,), (32,), (x, 2**32 + 40, out))
+
+
 def test_launches_that_no_device_takes_are_refused(cupy: Any, module: Any) -> None:
     out = cupy.zeros(4, dtype=cupy.int32)
     for grid, block in (((1,), (2048,)), ((1, 70000), (1,)), ((1,), (32, 64))):

@@ -133,8 +133,9 @@ def _sizes(grid: Any, block: Any) -> Any:
 def _argument(value: Any, kind: str, i: int) -> Any:
     """The memory of one argument, which must suit the parameter: the device would not ask.
 
-    Numbers of Python are 64 bits wide, as the real one passes them; a parameter of another width
-    would read part of them, or what lies beside them.
+    Numbers of Python are 64 bits wide, as the real one passes them. An integer parameter that is
+    narrower reads the low bytes, which is right where the number fits; any other that is of another
+    width or kind would read part of a number, or what lies beside it.
     """
     if isinstance(value, ndarray):
         value._memory.check()
@@ -151,7 +152,7 @@ def _argument(value: Any, kind: str, i: int) -> Any:
         return np.zeros(1, dtype=np.uintp)
     if type(value) not in _BY_VALUE:
         value = _python_number(value)
-    _suits(_alike(kind, value.dtype), value.dtype, kind, i)
+    _suits(_alike(kind, value.dtype) or _fits(kind, value), value.dtype, kind, i)
     return np.array([value])
 
 
@@ -169,6 +170,14 @@ def _alike(kind: str, dtype: Any) -> bool:
     """Whether a parameter or what it points to is of that dtype; a sign is no difference."""
     letter = dtype.kind if dtype.kind in "biuf" else "o"
     return kind.replace("u", "i") == f"{letter}{dtype.itemsize}".replace("u", "i")
+
+
+def _fits(kind: str, value: Any) -> bool:
+    """Whether an integer is among the numbers of a narrower integer parameter."""
+    if kind[0] not in "iu" or value.dtype.kind not in "iu" or int(kind[1:]) > value.dtype.itemsize:
+        return False
+    bounds = np.iinfo(np.dtype(kind))
+    return bool(bounds.min <= value <= bounds.max)
 
 
 def _suits(right: bool, given: Any, kind: str, i: int) -> None:
