@@ -513,11 +513,34 @@ def test_sources_that_nvrtc_does_not_take_are_refused(cupy: Any, source: str) ->
         cupy.RawKernel(source, "f").compile()
 
 
-def test_a_warp_s_exchange_that_leaves_lanes_out_is_refused(cupy: Any) -> None:
-    source = 'extern "C" __global__ void f(int* x) { x[0] = __shfl_down_sync(1u, x[0], 1); }'
-    kernel = cupy.RawKernel(source, "f")
-    with pytest.raises(cupy.cuda.driver.CUDADriverError, match="mask"):
-        kernel((1,), (32,), (cupy.zeros(1, dtype=cupy.int32),))
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x[threadIdx.x] = __shfl_down_sync(1u, x[0], 1);", "mask"),
+        ("if (threadIdx.x < 9) x[0] = __shfl_down_sync(~0u, x[0], 1);", "mask"),
+        ("if (threadIdx.x < 9) __syncthreads(); else __syncwarp();", "do not reach"),
+    ],
+)
+def test_threads_that_a_device_would_hang_on_are_refused(
+    cupy: Any, body: str, message: str
+) -> None:
+    kernel = cupy.RawKernel(f'extern "C" __global__ void f(int* x) {{ {body} }}', "f")
+    for _ in range(2):  # and the next launch begins anew
+        with pytest.raises(cupy.cuda.driver.CUDADriverError, match=message):
+            kernel((1,), (64,), (cupy.zeros(64, dtype=cupy.int32),))
+
+
+@pytest.mark.parametrize("synchronized", [True, False])
+def test_a_barrier_that_is_missing_shows(cupy: Any, synchronized: bool) -> None:
+    barrier = "__syncthreads();" if synchronized else ""
+    source = (
+        'extern "C" __global__ void f(int* x) { __shared__ int held[32];'
+        f"held[threadIdx.x] = x[threadIdx.x]; {barrier} x[threadIdx.x] = held[threadIdx.x ^ 1]; }}"
+    )
+    x = cupy.arange(32, dtype=cupy.int32)
+    cupy.RawKernel(source, "f")((1,), (32,), (x,))
+    right = bool(np.all(x.get() == np.arange(32) ^ 1))
+    assert right is synchronized
 
 
 def test_kernels_without_a_compiler(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

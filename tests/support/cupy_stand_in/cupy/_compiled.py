@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 _HEADER = Path(__file__).with_name("_kernels.h")
-_OPTIONS = ("-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-w")
+#: Each library has its own of what the header defines; fibers jump between stacks.
+_OPTIONS = (
+    *("-std=c++20", "-O1", "-shared", "-fPIC", "-w"),
+    *("-fno-gnu-unique", "-U_FORTIFY_SOURCE"),
+)
 
 #: A kernel that is no template, whose name is what ``get_function`` takes.
 _PLAIN_KERNEL = re.compile(

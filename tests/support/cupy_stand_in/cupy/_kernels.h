@@ -1,23 +1,28 @@
-// CUDA C++ on the host: each thread of a block is a thread here, the blocks run one after the other.
+// CUDA C++ on the host: each thread of a block is a fiber, the blocks run one after the other.
 //
-// What NVRTC knows without a header, as far as it is here; what is not here does not compile. No
-// memory model of a device, no warp that runs in step, no blocks at the same time: a kernel that waits
-// for a later block hangs.
+// A fiber runs until it waits or ends, then another does, in a drawn order; so do the blocks. That
+// shows a barrier that is missing, or that not all threads reach. It does not show an addition that
+// should be atomic and is not. What NVRTC knows without a header is here in part; what is not does not
+// compile. No memory model of a device, no warp that runs in step, no blocks at the same time.
 #pragma once
 #include <math.h>
+#include <setjmp.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <ucontext.h>
 
+#include <algorithm>
 #include <atomic>
-#include <barrier>
 #include <cassert>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <random>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -41,8 +46,9 @@ struct dim3 {
 };
 
 constexpr int warpSize = 32;
-inline thread_local uint3 threadIdx, blockIdx;
-inline thread_local dim3 blockDim, gridDim;
+// Of the fiber that runs: one launch at a time.
+inline uint3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
 
 namespace stand_in {
 
@@ -50,27 +56,157 @@ struct Refused : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// What the lanes of a warp hand each other.
-struct Warp {
-    explicit Warp(unsigned lanes) : size(lanes), barrier(lanes) {}
-    unsigned size;
-    std::barrier<> barrier;
-    unsigned char slots[32][16];
+// A stack to run on. Between its turns it is where `here` says.
+struct Fiber {
+    static constexpr size_t size = 1 << 16;
+    std::unique_ptr<char[]> stack{new char[size]};
+    ucontext_t start;
+    jmp_buf here;
+    bool started = false;
 };
 
-// One block while it runs.
-struct Block {
-    explicit Block(unsigned threads) : barrier(threads) {
-        for (unsigned first = 0; first < threads; first += 32)
-            warps.push_back(std::make_unique<Warp>(threads - first < 32 ? threads - first : 32));
-    }
-    std::barrier<> barrier;
-    std::vector<std::unique_ptr<Warp>> warps;
+enum class State { ready, at_block, at_warp, done };
+
+struct Thread {
+    uint3 index;
+    State state = State::ready;
+    Fiber* fiber = nullptr;
+    unsigned char slot[16];  // what it hands the other lanes of its warp
 };
 
-inline std::unique_ptr<Block> block;
+inline std::mutex launching;
+inline jmp_buf scheduler;
+inline std::vector<std::unique_ptr<Fiber>> fibers;
+inline std::vector<Fiber*> idle;
+inline std::vector<Thread> threads;
+inline unsigned running;             // the thread whose turn it is
+inline std::function<void()> body;   // what each thread does
+inline std::string problem;
 inline std::unique_ptr<double[]> dynamic;  // shared memory of the launch, none where it asks for none
-inline std::mutex launching;               // static shared memory is of one launch at a time
+
+// Give the turn back.
+inline void pause(State state) {
+    Thread& self = threads[running];
+    self.state = state;
+    if (_setjmp(self.fiber->here) == 0) _longjmp(scheduler, 1);
+}
+
+inline void live() {
+    for (;;) {
+        try {
+            body();
+        } catch (const std::exception& error) {
+            problem = error.what();
+        }
+        pause(State::done);
+    }
+}
+
+// Let a thread run until it waits or ends.
+inline void turn(unsigned number) {
+    running = number;
+    Thread& thread = threads[number];
+    if (!thread.fiber) {
+        if (idle.empty()) {
+            fibers.push_back(std::make_unique<Fiber>());
+            idle.push_back(fibers.back().get());
+        }
+        thread.fiber = idle.back();
+        idle.pop_back();
+    }
+    threadIdx = thread.index;
+    Fiber* fiber = thread.fiber;
+    if (_setjmp(scheduler) == 0) {
+        if (fiber->started) _longjmp(fiber->here, 1);
+        fiber->started = true;
+        getcontext(&fiber->start);
+        fiber->start.uc_stack.ss_sp = fiber->stack.get();
+        fiber->start.uc_stack.ss_size = Fiber::size;
+        fiber->start.uc_link = nullptr;
+        makecontext(&fiber->start, live, 0);
+        setcontext(&fiber->start);
+    }
+}
+
+// Whether all that have not ended wait at a barrier of this kind: they go on then. None is no.
+inline bool release(size_t first, size_t last, State barrier) {
+    bool found = false;
+    for (size_t i = first; i < last; ++i) {
+        if (threads[i].state == State::done) continue;
+        if (threads[i].state != barrier) return false;
+        found = true;
+    }
+    for (size_t i = first; found && i < last; ++i)
+        if (threads[i].state == barrier) threads[i].state = State::ready;
+    return found;
+}
+
+inline bool release_any() {
+    bool released = release(0, threads.size(), State::at_block);
+    for (size_t first = 0; first < threads.size(); first += 32) {
+        const size_t last = std::min(first + 32, threads.size());
+        released |= release(first, last, State::at_warp);
+    }
+    return released;
+}
+
+// One block from its first thread to its last.
+inline void run_block(std::mt19937& draw) {
+    std::vector<unsigned> order(threads.size());
+    std::iota(order.begin(), order.end(), 0u);
+    size_t left = threads.size();
+    while (left) {
+        std::shuffle(order.begin(), order.end(), draw);
+        for (unsigned number : order) {
+            if (threads[number].state != State::ready) continue;
+            turn(number);
+            if (threads[number].state == State::done) {
+                --left;
+                idle.push_back(threads[number].fiber);
+            }
+        }
+        if (left && !release_any()) {
+            idle.clear();
+            fibers.clear();
+            throw Refused("some threads wait at a barrier that others do not reach");
+        }
+    }
+}
+
+template <typename... P>
+std::string run(void (*kernel)(P...), void** args, const unsigned* sizes, size_t shared) {
+    std::lock_guard<std::mutex> alone(launching);
+    gridDim = {sizes[0], sizes[1], sizes[2]};
+    blockDim = {sizes[3], sizes[4], sizes[5]};
+    problem.clear();
+    dynamic.reset();
+    if (shared) dynamic = std::make_unique<double[]>(shared / sizeof(double) + 1);
+    body = [&] {
+        size_t i = 0;
+        std::tuple<std::remove_cv_t<P>...> values{*static_cast<std::remove_cv_t<P>*>(args[i++])...};
+        std::apply(kernel, values);
+    };
+    std::mt19937 draw(sizes[0] + 31 * sizes[3]);
+    std::vector<unsigned> order(gridDim.x * gridDim.y * gridDim.z);
+    std::iota(order.begin(), order.end(), 0u);
+    std::shuffle(order.begin(), order.end(), draw);
+    for (unsigned block : order) {
+        blockIdx = {block % gridDim.x, block / gridDim.x % gridDim.y,
+                    block / (gridDim.x * gridDim.y)};
+        threads.assign(blockDim.x * blockDim.y * blockDim.z, Thread());
+        for (unsigned i = 0; i < threads.size(); ++i)
+            threads[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y,
+                                i / (blockDim.x * blockDim.y)};
+        if (shared) memset(dynamic.get(), 0xff, shared);  // NaN
+        try {
+            run_block(draw);
+        } catch (const Refused& error) {
+            if (problem.empty()) problem = error.what();
+        }
+        if (!problem.empty()) break;
+    }
+    return problem;
+}
 
 // What `extern __shared__` declares.
 template <typename T>
@@ -79,74 +215,26 @@ T* shared_memory() {
     return reinterpret_cast<T*>(dynamic.get());
 }
 
-inline unsigned linear_thread() {
-    return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-}
+inline unsigned lane() { return running % 32; }
 
 // Every lane gives a value, and takes that of another.
 template <typename T>
 T exchange(unsigned mask, T value, unsigned source) {
     static_assert(sizeof(T) <= 16);
-    const unsigned thread = linear_thread();
-    Warp& warp = *block->warps[thread / 32];
-    const unsigned all = warp.size == 32 ? ~0u : (1u << warp.size) - 1;
-    if ((mask & all) != all) throw Refused("a warp's exchange with a mask that leaves lanes out");
-    const unsigned lane = thread % 32;
-    memcpy(warp.slots[lane], &value, sizeof(T));
-    warp.barrier.arrive_and_wait();
+    const size_t first = running / 32 * 32, last = std::min(first + 32, threads.size());
+    const auto check = [&] {
+        for (size_t i = first; i < last; ++i)
+            if ((mask >> (i - first) & 1) != (threads[i].state != State::done))
+                throw Refused("a warp's exchange whose mask is not that of its lanes that still run");
+    };
+    check();
+    memcpy(threads[running].slot, &value, sizeof(T));
+    pause(State::at_warp);
+    check();  // some may have ended instead
     T found = value;
-    if (source < warp.size) memcpy(&found, warp.slots[source], sizeof(T));
-    warp.barrier.arrive_and_wait();
+    if (first + source < last) memcpy(&found, threads[first + source].slot, sizeof(T));
+    pause(State::at_warp);
     return found;
-}
-
-inline unsigned lane() { return linear_thread() % 32; }
-
-template <typename... P>
-std::string run(void (*kernel)(P...), void** args, const unsigned* sizes, size_t shared) {
-    std::lock_guard<std::mutex> alone(launching);
-    const dim3 grid{sizes[0], sizes[1], sizes[2]}, threads{sizes[3], sizes[4], sizes[5]};
-    const unsigned blocks = grid.x * grid.y * grid.z, count = threads.x * threads.y * threads.z;
-    dynamic.reset();
-    if (shared) dynamic = std::make_unique<double[]>(shared / sizeof(double) + 1);
-    const auto forget = [&] { if (shared) memset(dynamic.get(), 0xff, shared); };
-    unsigned at = 0;
-    std::string problem;
-    std::mutex noting;
-    // Between two blocks: new barriers, and shared memory that holds NaN.
-    auto turn = [&]() noexcept {
-        forget();
-        if (++at < blocks) block = std::make_unique<Block>(count);
-    };
-    block = std::make_unique<Block>(count);
-    forget();
-    std::barrier<decltype(turn)> next(count, turn);
-    auto thread = [&](unsigned number) {
-        blockDim = threads;
-        gridDim = grid;
-        threadIdx = {number % threads.x, number / threads.x % threads.y,
-                     number / (threads.x * threads.y)};
-        for (unsigned index = 0; index < blocks; ++index) {
-            blockIdx = {index % grid.x, index / grid.x % grid.y, index / (grid.x * grid.y)};
-            try {
-                size_t i = 0;
-                std::tuple<std::remove_cv_t<P>...> values{
-                    *static_cast<std::remove_cv_t<P>*>(args[i++])...};
-                std::apply(kernel, values);
-            } catch (const std::exception& error) {
-                std::lock_guard<std::mutex> lock(noting);
-                problem = error.what();
-            }
-            // Who has returned, the others do not wait for.
-            block->barrier.arrive_and_drop();
-            block->warps[number / 32]->barrier.arrive_and_drop();
-            next.arrive_and_wait();
-        }
-    };
-    std::vector<std::thread> running;
-    for (unsigned number = 0; number < count; ++number) running.emplace_back(thread, number);
-    for (auto& one : running) one.join();
-    return problem;
 }
 
 // A letter and a size for each parameter: p a pointer to b, i, u, f or anything else.
@@ -189,7 +277,7 @@ using same = std::type_identity_t<T>;
 
 }  // namespace stand_in
 
-inline void __syncthreads() { stand_in::block->barrier.arrive_and_wait(); }
+inline void __syncthreads() { stand_in::pause(stand_in::State::at_block); }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 inline void __threadfence_block() { __threadfence(); }
 inline void __threadfence_system() { __threadfence(); }
