@@ -297,7 +297,8 @@ def minimize(
         Where it can't be written the run goes on, with a warning, and the result says so.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine. A file of other data, of another method
+        broken off, to the last bit on the same machine where the products of the library repeat
+        (sparse ones on a GPU need not). A file of other data, of another method
         or option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
         changed; the budgets may differ. What cannot be compared is named in a warning.
 

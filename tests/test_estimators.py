@@ -581,3 +581,40 @@ def test_the_page_of_the_estimators_runs():
     text = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     exec(compile(code, "estimators.md", "exec"), {})
+
+
+def test_a_search_says_where_scikit_learn_cannot_read(backend):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    search = HyperparameterSearchCV(Ridge(), cv=2)
+    X_there, y_there = backend.asarray(X), backend.asarray(y)
+    try:
+        np.asarray(X_there)
+    except (TypeError, RuntimeError, BufferError):
+        with pytest.raises(TypeError, match=rf"X is on {backend.name} .*bring it to the host"):
+            search.fit(X_there, y)
+        with pytest.raises(TypeError, match=rf"y is on {backend.name} .*bring it to the host"):
+            search.fit(X, y_there)
+    else:
+        if backend.name == "array_api_strict":
+            pytest.skip("it takes no numbers of rows from NumPy, as scikit-learn gives them")
+        assert search.fit(X_there, y_there).best_params_ == search.fit(X, y).best_params_
+
+
+def test_a_search_refuses_sparse_matrices_of_other_libraries():
+    torch = pytest.importorskip("torch")
+    X = torch.eye(6, dtype=torch.float64).to_sparse_coo()
+    with pytest.raises(TypeError, match="X is on torch .*bring it to the host"):
+        HyperparameterSearchCV(Ridge(), cv=2).fit(X, np.arange(6.0))
+
+
+def test_a_kernel_matrix_that_is_singular_is_solved_by_conjugate_gradients():
+    """Two equal rows and no ridge: the direct solve raised in some libraries only."""
+    from bilevel.estimators.kernel_ridge import _fit, _solved
+    from bilevel.inner import RBF, kernel_ridge
+
+    X, y = np.array([[0.0], [0.0], [1.0]]), np.array([1.0, 1.0, 2.0])
+    model, lam = kernel_ridge(X, y, RBF()), np.array([0.0, -800.0])
+    assert _solved(model, lam) is None
+    coefficients = _fit(model, lam)
+    np.testing.assert_allclose(model.matrix(lam).dense() @ coefficients, y, atol=1e-6)

@@ -219,6 +219,8 @@ def _device_of(array: Any) -> Any:
     # A sparse matrix is no array-API object, but the ones on a device know it all the same.
     if array_api_compat.is_array_api_obj(array) and not is_sparse(array):
         return array_api_compat.device(array)
+    if library_of(array) == "cupy":  # its matrices have the property, which is not implemented
+        array = array.data
     return getattr(array, "device", None)
 
 

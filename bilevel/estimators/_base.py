@@ -186,8 +186,10 @@ def _polished(inner: Inner, lam: Array, x: Array) -> Array:
     scaled = scaled + floor * xp.eye(H.shape[0], dtype=H.dtype, device=backend.device)
     slope = d * xp.reshape(point.grad, (-1,))
     for _ in range(2):
-        step = d * xp.linalg.solve(scaled, slope[:, None])[:, 0]
-        ahead = inner.at(point.x - xp.reshape(step, point.x.shape), lam)
+        solved = backend.solve(scaled, slope[:, None])
+        if solved is None:
+            break
+        ahead = inner.at(point.x - xp.reshape(d * solved[:, 0], point.x.shape), lam)
         slope_ahead = d * xp.reshape(ahead.grad, (-1,))
         before, after = backend.scalars(xp.sum(slope * slope), xp.sum(slope_ahead * slope_ahead))
         if not after < before:

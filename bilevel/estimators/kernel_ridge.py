@@ -314,16 +314,24 @@ def _fit(model: KernelRidge, lam: Array) -> Array:
     """The coefficients at λ: a direct solve, or conjugate gradients where the matrix is large."""
     backend, xp = model.backend, model.backend.xp
     n = model.X.shape[0]
-    if n > _DIRECT:
+    solved = _solved(model, lam) if n <= _DIRECT else None
+    if solved is None:
         zeros = xp.zeros(model.x_shape, dtype=model.dtype, device=backend.device)
-        return model.scale(fit_tightly(model, lam, zeros))
+        solved = fit_tightly(model, lam, zeros)
+    return model.scale(solved)
+
+
+def _solved(model: KernelRidge, lam: Array) -> Array | None:
+    """The coefficients by a direct solve, None where rounding has made the matrix singular."""
+    backend, xp = model.backend, model.backend.xp
+    n = model.X.shape[0]
     K = model.matrix(lam).dense()
     # Weights of several targets are equal: the first column has them all.
     roots = xp.ones_like(model.X[:, 0]) if model.roots is None else model.roots
     roots = roots if roots.ndim == 1 else roots[:, 0]
     ridge = xp.exp(lam[-1]) * xp.eye(n, dtype=model.dtype, device=backend.device)
     rhs = model.scale(model.y)
-    solved = xp.linalg.solve(
+    solved = backend.solve(
         roots[:, None] * K * roots[None, :] + ridge, rhs if rhs.ndim == 2 else rhs[:, None]
     )
-    return model.scale(solved if rhs.ndim == 2 else solved[:, 0])
+    return solved if solved is None or rhs.ndim == 2 else solved[:, 0]

@@ -95,7 +95,9 @@ class Nystrom:
         image = image + shift * test
         core = xp.matmul(test.T, image)
         eye = xp.eye(rank, dtype=like.dtype, device=backend.device)
-        factor = xp.linalg.cholesky((core + core.T) / 2 + shift * eye)
+        factor = backend.cholesky((core + core.T) / 2 + shift * eye)
+        if factor is None:  # A is not what it should be, or overflows: zero lies below more of them
+            return cls(test, xp.zeros(rank, dtype=like.dtype, device=backend.device))
         half = backend.solve_triangular(factor, image.T, lower=True).T
         basis, singular, _ = xp.linalg.svd(half, full_matrices=False)
         values = singular * singular - 2 * shift

@@ -20,7 +20,8 @@ from ..status import Status
 class State(Protocol):
     """All that a method needs to go on, a frozen dataclass of arrays and numbers.
 
-    A run that is resumed from its state makes the same steps to the last bit.
+    A run that is resumed from its state makes the same steps to the last bit, where the products
+    of the library repeat.
     """
 
     @property

@@ -142,9 +142,10 @@ def multistart(
     Notes
     -----
     The searches of a problem with a design run in threads, one at a time, so that two runs are
-    equal to the last bit; products and ``callback`` run in the caller's thread. What a library
-    keeps for each thread (``torch.no_grad``, ``jax.enable_x64`` as a context, the current device of
-    CuPy) does not reach the searches. Passes over a criterion that has no design, or is of a class
+    equal to the last bit where the products of the library are (CuPy's sparse ones are not);
+    products and ``callback`` run in the caller's thread. The current device and stream of CuPy, and
+    the stream and ``no_grad`` of torch, are the caller's; ``jax.enable_x64`` as a context does not
+    reach the searches. Passes over a criterion that has no design, or is of a class
     of your own, are counted for all searches together.
 
     Source of the draw: McKay, Beckman and Conover, Technometrics 21 (1979).
@@ -352,6 +353,8 @@ def _urgency(product: Product, kinds: Mapping[tuple[int, str], int]) -> tuple[in
 def _search(
     problem: Problem, lam: Array, options: Mapping[str, Any], heard: bool
 ) -> Callable[[Ask], Result]:
+    context = problem.backend.context()
+
     def search(ask: Ask) -> Result:
         def product(wanted: Product) -> Array:
             found = ask(wanted)
@@ -359,8 +362,9 @@ def _search(
                 raise BudgetSpent(found.status)
             return found
 
-        own = _with_shared_designs(problem, product)
-        return minimize(own, lam, callback=ask if heard else None, **options)
+        with context:
+            own = _with_shared_designs(problem, product)
+            return minimize(own, lam, callback=ask if heard else None, **options)
 
     return search
 
