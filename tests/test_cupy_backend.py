@@ -165,6 +165,7 @@ def test_it_is_told_to_report_what_has_no_factor(fake):
     assert np.all(np.isfinite(backend.xp.linalg.solve(singular, bent)))
     assert backend.cholesky(bent) is None
     assert backend.solve(singular, bent) is None
+    assert backend.eigh(np.full((2, 2), np.nan)) is None
     assert not fake.raising  # the user's setting is as it was
     found = backend.solve(2 * np.eye(2), bent)
     assert found.tolist() == [[0.5, 0.0], [0.0, -0.5]]
