@@ -98,6 +98,10 @@ class CuPyBackend(CuPyFused, NotForked, ArrayAPIBackend):
         with importlib.import_module("cupyx").errstate(linalg="raise"):
             return super().solve(a, b)
 
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        with importlib.import_module("cupyx").errstate(linalg="raise"):
+            return super().eigh(a)
+
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         linalg = importlib.import_module("cupyx.scipy.linalg")
         return linalg.solve_triangular(a, b, lower=lower)
