@@ -58,7 +58,7 @@ def swing_ratios(name: str, seed: int) -> tuple[float, float]:
     v = rng.standard_normal((*model.x_shape, 2))
     point, moved = model.at(x, lam), model.at(x + u, lam)
     assert isinstance(point, Swinging)
-    single, both = point.swing(point.push(v))
+    single, both = map(point.model.backend.scalars, point.swing(point.push(v)))
 
     def energy(d: Any) -> float:
         return math.sqrt(float(np.sum(d * point.hvp(d))) - constants.mu * float(np.sum(d * d)))
@@ -159,7 +159,8 @@ def proof_of(seed: int, *, sharp: bool = True) -> tuple[float, float]:
         energy = math.sqrt(float(v @ point.hvp(v)))
         return Inexact(energy, float(np.linalg.norm(v)), dual(r), swing if sharp else math.inf)
 
-    single, both = point.swing(point.push(np.stack([q, t], axis=1)))
+    swing = point.swing(point.push(np.stack([q, t], axis=1)))
+    single, both = map(point.model.backend.scalars, swing)
     bent = g.hvp(t[:, None])[:, 0]
     bend = Bend(float(np.linalg.norm(bent)), math.sqrt(float(t @ bent)), float(g.top()))
     bound = self_concordant_bound(

@@ -29,6 +29,7 @@ from ._arguments import (
 from ._blocks import all_finite, row_blocks
 from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
+from ._pending import Known, Pending, each, larger, pending
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
     backend_names,
@@ -60,9 +61,11 @@ __all__ = [
     "BackendUnavailableError",
     "Has",
     "HostIndex",
+    "Known",
     "Maybe",
     "Number",
     "OneOf",
+    "Pending",
     "Rule",
     "SparseKernel",
     "Whole",
@@ -79,6 +82,7 @@ __all__ = [
     "deal_folds",
     "dense_backend_of",
     "described",
+    "each",
     "flag",
     "fold_indicators",
     "function",
@@ -86,9 +90,11 @@ __all__ = [
     "is_array",
     "is_number",
     "is_sparse",
+    "larger",
     "lent",
     "library_of",
     "numbers_of",
+    "pending",
     "python_number",
     "read_array",
     "read_arrays",

@@ -11,12 +11,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from . import _cupy_kernels as kernels
 from ._fused import FEW, Fused
 from ._protocol import Array
 
 #: The formulas that have a kernel of one argument.
 _OF_ONE = frozenset({"expit_of", "softplus_of"})
+
+#: Arrays that one launch joins; CuPy copies up to eight one by one, more of them at once.
+_JOINED = 8
 
 
 class CuPyFused(Fused):
@@ -37,6 +42,17 @@ class CuPyFused(Fused):
         out = self.xp.empty(t.shape, dtype=t.dtype)
         blocks = kernels.blocks_for(t.size)
         kernels.launch(name, t.dtype, blocks, y, t, constant, t.size, every, out)
+        return out
+
+    def joined(self, arrays: list[Array]) -> Array:
+        if not 1 < len(arrays) <= _JOINED or not kernels.takes(*arrays):
+            return super().joined(arrays)
+        sizes = [a.size for a in arrays]
+        out = self.xp.empty((sum(sizes),), dtype=arrays[0].dtype)
+        missing = _JOINED - len(arrays)
+        filled = (*arrays, *arrays[:1] * missing), (*sizes, *(0,) * missing)
+        lengths = map(np.int32, filled[1])
+        kernels.launch("joined", out.dtype, 1, *filled[0], *lengths, out)
         return out
 
     def dot(self, a: Array, b: Array) -> Array:
@@ -65,6 +81,18 @@ class CuPyFused(Fused):
         blocks = 1 if few else max(2, kernels.blocks_for(a.size))
         space = kernels.summed(a.dtype)
         kernels.launch("column_norm", a.dtype, blocks, a, a.size, k, *space, out)
+        return out
+
+    def absolute_sums(self, v: Array, weights: Array | None = None) -> Array:
+        k = math.prod(v.shape[1:])
+        given = v if weights is None else weights
+        if not kernels.takes_blocks(k, v, given) or given.shape[0] != v.shape[0]:
+            return super().absolute_sums(v, weights)
+        out = self.xp.empty(v.shape[1:], dtype=v.dtype)
+        space = kernels.summed(v.dtype)
+        blocks = kernels.blocks_for(v.size)
+        weighed = np.int32(weights is not None)
+        kernels.launch("absolute_sums", v.dtype, blocks, given, v, weighed, v.size, k, *space, out)
         return out
 
     def cg_length(

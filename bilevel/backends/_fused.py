@@ -31,6 +31,11 @@ class Fused:
         """
         return formula(*arrays)
 
+    def joined(self, arrays: list[Array]) -> Array:
+        """The entries of small arrays, one after the other."""
+        flat = [self.xp.reshape(array, (-1,)) for array in arrays]
+        return self.xp.concat(flat) if len(flat) > 1 else flat[0]
+
     def dot(self, a: Array, b: Array) -> Array:
         """⟨a, b⟩ of two arrays of one shape, 0-d."""
         return self.xp.vecdot(self.xp.reshape(a, (-1,)), self.xp.reshape(b, (-1,)))
@@ -64,6 +69,17 @@ class Fused:
         scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
         scaled = flat / scale
         return scale * xp.sqrt(self.column_dot(scaled, scaled))
+
+    def absolute_sums(self, v: Array, weights: Array | None = None) -> Array:
+        """Σ_i abs(w_i v_i) over the first axis, of weights (p,) or of 1."""
+        xp = self.xp
+        if weights is None:
+            return xp.sum(xp.abs(v), axis=0)
+        return xp.sum(xp.abs(weights[(slice(None), *(None,) * (v.ndim - 1))] * v), axis=0)
+
+    def stepped(self, x: Array, t: float, d: Array) -> Array:
+        """A new array x + t d, for arrays of one shape."""
+        return self.fused("step_along", lambda x, d, t: x + t * d, x, d, t)
 
     def cg_length(
         self, curvature: Array, rz: Array, square: Array, top: Array, least: float

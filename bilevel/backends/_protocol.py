@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ._pending import Pending
 
 #: An array of any library that array-api-compat knows.
 Array: TypeAlias = Any
@@ -97,10 +100,10 @@ class Backend(Protocol):
         """The same numbers in an array of their own; a derivative goes through it."""
         ...
 
-    def scalars(self, *values: Array) -> tuple[float, ...]:
+    def scalars(self, *values: Array | Pending) -> tuple[float, ...]:
         """Read small arrays of one dtype to the host in one transfer, one after the other.
 
-        0-d arrays mostly, or (k,): the only read of numbers.
+        0-d arrays mostly, or (k,), and numbers that follow from such: the only read of numbers.
         """
         ...
 
@@ -122,6 +125,14 @@ class Backend(Protocol):
 
     def column_norm(self, a: Array) -> Array:
         """Norms of the columns of a block (…, k), shape (k,); of few entries to full range."""
+        ...
+
+    def stepped(self, x: Array, t: float, d: Array) -> Array:
+        """A new array x + t d, for arrays of one shape."""
+        ...
+
+    def absolute_sums(self, v: Array, weights: Array | None = None) -> Array:
+        """Σ_i abs(w_i v_i) over the first axis, of weights (p,) or of 1."""
         ...
 
     def cg_length(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._fused import Fused
+from ._pending import Pending, read_all
 from ._protocol import Array, BackendUnavailableError, SparseKernel
 
 
@@ -133,10 +134,14 @@ class ArrayAPIBackend(Fused):
     def copied(self, array: Array) -> Array:
         return self.xp.asarray(array, copy=True)
 
-    def scalars(self, *values: Array) -> tuple[float, ...]:
-        flat = [self.xp.reshape(value, (-1,)) for value in values]
-        joined = self.xp.concat(flat) if len(flat) > 1 else flat[0]
-        return tuple(map(float, self.to_numpy(joined).tolist()))
+    def scalars(self, *values: Array | Pending) -> tuple[float, ...]:
+        if any(isinstance(value, Pending) for value in values):
+            return read_all(self._read, values)
+        return tuple(self._read(list(values)))
+
+    def _read(self, arrays: list[Array]) -> list[float]:
+        """Their entries in one transfer."""
+        return list(map(float, self.to_numpy(self.joined(arrays)).tolist()))
 
     def synchronize(self) -> None:
         """Nothing to do where every call returns with its work done."""

@@ -86,6 +86,20 @@ __device__ void column_dot(const T* u, const T* v, long long n, int k, T* partia
     out[threadIdx.x] = sum;
 }
 
+// Of the sizes of the entries, each times the weight of its row where they are weighed.
+template <typename T>
+__device__ void absolute_sums(const T* w, const T* v, int weighed, long long n, int k, T* partial,
+                              unsigned* counter, T* out) {
+  __shared__ T shared[THREADS];
+  Lane<T> lane(k);
+  T sum = 0;
+  if (lane.active)
+    for (long long i = lane.first; i < n; i += lane.step)
+      sum += abs(weighed ? w[i / k] * v[i] : v[i]);
+  if (over_blocks(sum, lane, k, partial, counter, shared) && threadIdx.x < k)
+    out[threadIdx.x] = sum;
+}
+
 // In one block of threads the entries are scaled by the largest, so that no square underflows.
 template <typename T>
 __device__ void column_norm(const T* a, long long n, int k, T* partial, unsigned* counter, T* out) {
@@ -168,6 +182,14 @@ __device__ void xpay(const T* x, const T* alpha, T* y, long long n, int k) {
     y[i] = x[i] + alpha[i % k] * y[i];
 }
 
+// Up to eight arrays one after the other.
+template <typename T>
+__device__ void joined(const T* const (&parts)[8], const int (&sizes)[8], T* out) {
+  for (int part = 0, start = 0; part < 8; start += sizes[part], ++part)
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < sizes[part]; i += gridDim.x * blockDim.x)
+      out[start + i] = parts[part][i];
+}
+
 // ---- entry by entry: of a label y, a prediction t and a constant c -------------------------------
 
 // z or 0, whichever is larger; NaN is to be seen.
@@ -202,6 +224,7 @@ __device__ T clipped(T z, T c) {
 
 FORMULA(expit_of, expit(t))
 FORMULA(softplus_of, softplus(t))
+FORMULA(step_along, y + c * t)
 FORMULA(logistic_value, softplus(-(y * t)))
 FORMULA(logistic_derivative, -y * expit(-(y * t)))
 FORMULA(logistic_curvature, expit(-(y * t)) * (1 - expit(-(y * t))))
@@ -234,6 +257,17 @@ __device__ void entries(const T* y, const T* t, T c, long long n, long long ever
                                             T* partial, unsigned* counter, T* out) {             \
     column_dot<T>(u, v, n, k, partial, counter, out);                                            \
   }                                                                                              \
+  extern "C" __global__ void absolute_sums_##S(const T* w, const T* v, int weighed, long long n, \
+                                               int k, T* partial, unsigned* counter, T* out) {   \
+    absolute_sums<T>(w, v, weighed, n, k, partial, counter, out);                                \
+  }                                                                                              \
+  extern "C" __global__ void joined_##S(                                                         \
+      const T* a, const T* b, const T* c, const T* d, const T* e, const T* f, const T* g,        \
+      const T* h, int i, int j, int k, int l, int m, int n, int o, int p, T* out) {              \
+    const T* const parts[8] = {a, b, c, d, e, f, g, h};                                          \
+    const int sizes[8] = {i, j, k, l, m, n, o, p};                                               \
+    joined<T>(parts, sizes, out);                                                                \
+  }                                                                                              \
   extern "C" __global__ void column_norm_##S(const T* a, long long n, int k, T* partial,         \
                                              unsigned* counter, T* out) {                        \
     column_norm<T>(a, n, k, partial, counter, out);                                              \
@@ -259,6 +293,7 @@ __device__ void entries(const T* y, const T* t, T c, long long n, long long ever
   }                                                                                              \
   ENTRIES(expit_of, T, S)                                                                        \
   ENTRIES(softplus_of, T, S)                                                                     \
+  ENTRIES(step_along, T, S)                                                                      \
   ENTRIES(logistic_value, T, S)                                                                  \
   ENTRIES(logistic_derivative, T, S)                                                             \
   ENTRIES(logistic_curvature, T, S)                                                              \

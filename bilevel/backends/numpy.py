@@ -39,9 +39,9 @@ class NumPyBackend(ArrayAPIBackend):
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         return np.asarray(array)
 
-    def scalars(self, *values: Array) -> tuple[float, ...]:
-        flat = itertools.chain.from_iterable(np.ravel(value).tolist() for value in values)
-        return tuple(map(float, flat))
+    def _read(self, arrays: list[Array]) -> list[float]:
+        flat = itertools.chain.from_iterable(np.ravel(array).tolist() for array in arrays)
+        return list(map(float, flat))
 
     def describe(self) -> str:
         from ._host_csr import product_name

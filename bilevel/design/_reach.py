@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array, backend_of
+from .._cached import cached_property
+from ..backends import Array, Backend, Pending, backend_of, pending
 from ..linalg import norm
 from ..linalg.rounding import gamma, underflow, unit_roundoff
 from ._protocol import Design, Summing
@@ -73,25 +74,40 @@ class Reach:
         known = isinstance(_bare(design), Summing)
         return cls(columns, total, forward, backward, unit, math.sqrt(terms) * inside, known)
 
-    def scaled_total(self, scale: Array | None) -> Array | float:
+    def scaled_total(self, scale: Array | None) -> Pending | float:
         """‖κ‖ with each column times its scale, of the shape of x: the largest of all problems."""
         if scale is None:
             return self.total
-        xp = backend_of(scale=scale).xp
+        xp = self.backend.xp
         heights = self.columns[(slice(None), *(None,) * (scale.ndim - 1))] * scale
-        return (1 + self.backward) * xp.max(xp.sqrt(xp.sum(heights * heights, axis=0)))
+        longest = xp.max(xp.sqrt(xp.sum(heights * heights, axis=0)))
+        return (1 + self.backward) * pending(longest)
 
-    def likely(self, v: Array) -> Array:
-        """About ‖fl(X v) - X v‖ of all columns, 0-d: no bound, where ``forward`` is far above."""
+    def likely(self, v: Array) -> Pending:
+        """About ‖fl(X v) - X v‖ of all columns: no bound, where ``forward`` is far above."""
         columns = self.columns[(slice(None), *(None,) * (v.ndim - 1))]
-        return self.random * norm(columns * v, backend_of(v=v))
+        return self.random * pending(norm(columns * v, self.backend))
 
     def __call__(self, v: Array) -> Array:
         """An upper bound of κᵀ|v|, of the shape of v but for its first axis."""
-        xp = backend_of(v=v).xp
-        columns = self.columns[(slice(None), *(None,) * (v.ndim - 1))]
-        grown = 1 + gamma(v.shape[0] + 4, self.unit)
-        return grown * xp.sum(columns * xp.abs(v), axis=0)
+        return self.backend.absolute_sums(v, self._upper)
+
+    def drift(self, v: Array) -> Array:
+        """``forward`` times that: an upper bound of ‖fl(X v) - X v‖."""
+        return self.backend.absolute_sums(v, self._drifting)
+
+    @cached_property
+    def backend(self) -> Backend:
+        return backend_of(columns=self.columns)
+
+    @cached_property
+    def _upper(self) -> Array:
+        """κ, and what the sum with it may lose."""
+        return (1 + gamma(self.columns.shape[0] + 8, self.unit)) * self.columns
+
+    @cached_property
+    def _drifting(self) -> Array:
+        return self.forward * self._upper
 
 
 def _terms(design: Design) -> int:

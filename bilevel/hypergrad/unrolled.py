@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..backends import COUNT, POSITIVE, Array, Maybe, Number, check_fields
+from ..backends import COUNT, POSITIVE, Array, Maybe, Number, check_fields, pending
 from ..inner import InnerPoint, Rounded, inner_constants
 from ..linalg import norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
@@ -192,7 +192,7 @@ def _tangent_bound(
     backend, constants = problem.backend, inner_constants(problem.inner, point.lam)
     residual, size, slope, pull, *others = backend.scalars(
         *(upper_norm(a, backend) for a in (rest, tangent, point.grad, outer.grad_x)),
-        *(lost.grad, backend.xp.sum(lost.products), lost.cross),
+        *(lost.grad, pending(lost.products).sum(), lost.cross),
         *(lost_outer.grad_x, lost_outer.grad_lam, upper_norm(outer.grad_lam, backend)),
     )
     lost_grad, lost_product, lost_cross, lost_pull, lost_direct, direct = others

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, pending
 from ..inner import (
     InnerConstants,
     InnerPoint,
@@ -129,7 +129,7 @@ class Metric:
         values, vectors = pair
         W = scale[:, None] * vectors / xp.sqrt(xp.where(values > 0, values, xp.ones_like(values)))
         off, first, longest = backend.scalars(
-            norm(lost.products * scale, backend), values[0], norm(W, backend)
+            (pending(lost.products) * scale).length(), values[0], norm(W, backend)
         )
         unit = unit_roundoff(problem.dtype, backend)
         # The backward error of the eigenvalues of a matrix of norm ≤ N, and that of its making.
@@ -299,7 +299,7 @@ class Whitened:
         columns = range(tangents.shape[1])
         return [
             upper_norm(seen, backend),
-            upper_norm(lost, backend),
+            (1 + 1e-9) * pending(lost).length(),
             *(upper_norm(xp.matmul(self.metric.W.T, bent[:, j]), backend) for j in columns),
             *(xp.abs(xp.matmul(tangents[:, j], bent[:, j])) for j in columns),
         ]

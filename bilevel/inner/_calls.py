@@ -15,6 +15,7 @@ from ..backends import (
     Array,
     Backend,
     Maybe,
+    Pending,
     common_dtype,
     dense_backend_of,
     described,
@@ -101,6 +102,8 @@ class Calls:
         From such a one nothing follows, and an infinite one says so without a read.
         """
         xp = self.backend.xp
+        if isinstance(value, Pending):
+            (value,) = self.backend.scalars(value)
         number = xp.asarray(value, dtype=self.dtype, device=self.backend.device)
         return xp.where(number >= 0, number, xp.full_like(number, xp.inf))
 

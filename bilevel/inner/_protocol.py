@@ -12,6 +12,7 @@ from ..backends import (
     Backend,
     HostIndex,
     Maybe,
+    Pending,
     check_fields,
     described,
 )
@@ -78,7 +79,8 @@ def inner_constants(inner: Inner, lam: Array) -> InnerConstants:
 class Rounding:
     """How far rounding may keep what a point computes from what it is.
 
-    A bound rests on these: what was computed, and this much more.
+    A bound rests on these: what was computed, and this much more. They are arrays, or numbers that
+    follow from arrays (:class:`~bilevel.backends.Pending`).
 
     Attributes
     ----------
@@ -90,9 +92,9 @@ class Rounding:
         The same of ∂²_{xλ} h as a matrix, 0-d; the sums of (∂²_{xλ} h)ᵀ q come on top.
     """
 
-    grad: Array
-    products: Array
-    cross: Array
+    grad: Array | Pending
+    products: Array | Pending
+    cross: Array | Pending
 
 
 class InnerPoint(Protocol):
@@ -226,7 +228,7 @@ class Swinging(Protocol):
     directions are known, and each row of the data answers for itself.
     """
 
-    def swing(self, pushed: Array) -> tuple[Array, Array] | None:
+    def swing(self, pushed: Array) -> tuple[Array | Pending, Array | Pending] | None:
         """Bound changes for v_0, ..., v_k that went through X, no pass; None where none is known.
 
         The first, (k + 1,), are M_j with abs(wᵀ(H(x + u) - H(x)) v_j) ≤ M_j φ(R‖u‖) ‖w‖_A ‖u‖_A for
@@ -265,7 +267,7 @@ class Bending(Protocol):
 class Leveraged(Protocol):
     """A point of a self-concordant objective of predictions that are linear in x."""
 
-    def leverage(self, pushed: Array, W: Array) -> Array:
+    def leverage(self, pushed: Array, W: Array) -> Array | Pending:
         """C with which R ‖u‖ may be C ‖v‖ for every u = W v, no pass, 0-d.
 
         ``pushed`` is :meth:`Pushable.push` of the unit vectors, W of shape (size of x, k).
@@ -304,7 +306,7 @@ def grad_rounding(point: InnerPoint, backend: Backend) -> float:
 class RoundingAlong(Protocol):
     """A point that knows about what the rounding of its gradient is along a direction: no proof."""
 
-    def rounding_along(self, q: Array, energy: Array) -> Array:
+    def rounding_along(self, q: Array, energy: Array) -> Array | Pending:
         """About |qᵀ(∂_x h as computed - ∂_x h)| for a q with qᵀHq = energy, no pass, 0-d."""
         ...
 
@@ -338,7 +340,7 @@ class Ray(Protocol):
         """Return the point at x + t d."""
         ...
 
-    def slope(self, point: InnerPoint) -> Array:
+    def slope(self, point: InnerPoint) -> Array | Pending:
         """d/dt h at a point of this ray, 0-d."""
         ...
 

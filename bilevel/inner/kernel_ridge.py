@@ -25,10 +25,19 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, Whole, all_finite, common_dtype, dense_backend_of
+from ..backends import (
+    Array,
+    Backend,
+    Has,
+    Whole,
+    all_finite,
+    common_dtype,
+    dense_backend_of,
+    pending,
+)
 from ..design import Passes
 from ..linalg import dot, dots, norm
-from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm, upper_norms
+from ..linalg.rounding import gamma, known, underflow, unit_roundoff, upper_norm, upper_norms
 from ._checks import check_weights, refuse_other_rows
 from ._protocol import InnerConstants, Rounding
 from .kernels import Kernel, Scaled, kernel_rounding, second_derivatives
@@ -439,9 +448,9 @@ class KernelRidgePoint:
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         size, left = upper_norm(self.x, backend), upper_norm(self.grad, backend)
         unit = unit_roundoff(self.model.dtype, backend)
-        grad = most * (share * size + rest + 4 * unit * left + self.drift)
-        products = most * share * upper_norms(vectors, backend)
-        return Rounding(grad, products, xp.full_like(grad, math.inf))
+        grad = (size * share + rest + 4 * unit * left + self.drift) * most
+        products = upper_norms(vectors, backend) * (most * share)
+        return Rounding(grad, products, pending(math.inf))
 
     def diag(self) -> Array | None:
         """None with row weights: a row of weight s is to converge as s rows of weight 1 do."""
@@ -470,7 +479,10 @@ class KernelRidgeRay:
         model, start = self.start.model, self.start
         n, unit = model.X.shape[0], unit_roundoff(model.dtype, model.backend)
         top = n * start.heaviest
-        here, step = (upper_norm(v, model.backend) for v in (start.x, self.d))
+        here, step = (norm(v, model.backend) for v in (start.x, self.d))
+        size = math.prod(self.d.shape)
+        grown, least = 1 + gamma(size + 8, unit), underflow(model.dtype, size, model.backend)
+        here, step = (grown * found + least for found in (here, step))
         return 4 * unit * top * here, (gamma(n + 8, unit) + 4 * unit) * top * step
 
     def at(self, t: float) -> KernelRidgePoint:

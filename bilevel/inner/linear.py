@@ -18,7 +18,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, HostIndex, dense_backend_of, flag, same_backend
+from ..backends import (
+    Array,
+    Backend,
+    Has,
+    HostIndex,
+    Known,
+    Pending,
+    dense_backend_of,
+    flag,
+    larger,
+    pending,
+    same_backend,
+)
 from ..design import (
     Design,
     Reach,
@@ -31,6 +43,7 @@ from ..design import (
 from ..linalg import Preconditioner, dot, grams, norm
 from ..linalg.rounding import gamma, known, upper_norm
 from ..losses import LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
+from ..losses._protocol import proportions
 from ._checks import check_weights, refuse_other_rows
 from ._protocol import Bending, InnerConstants, Rounded, Rounding
 from ._rows import RowRounding
@@ -273,7 +286,8 @@ class LinearPoint:
     @cached_property
     def drift(self) -> Array:
         """How far each column of the margins may be from X x, the shape of the tail."""
-        return self.model.reach.forward * self.model.reach(self.x)
+        way = self.__dict__.pop("way", None)  # with it the ray would be kept, and its start
+        return self.model.reach.drift(self.x) if way is None else way[0].drift(way[1])
 
     @cached_property
     def carry(self) -> Array:
@@ -287,9 +301,13 @@ class LinearPoint:
 
     @cached_property
     def value(self) -> Array:
-        model, xp = self.model, self.model.backend.xp
-        losses = model.weigh(model.loss.value(model.y, self.margins, model.backend))
-        return xp.sum(losses) + self.penalty.value
+        return self.model.backend.xp.sum(self._losses) + self.penalty.value
+
+    @cached_property
+    def _losses(self) -> Array:
+        """S ℓ at the margins."""
+        model = self.model
+        return model.weigh(model.loss.value(model.y, self.margins, model.backend))
 
     @cached_property
     def loss_derivative(self) -> Array:
@@ -353,11 +371,11 @@ class LinearPoint:
                 backend.xp.reshape(S, (-1, c, c)),
             )
         else:
-            coupled = KeptColumns.of(self._intercept_columns(c), c, backend)
+            coupled = KeptColumns.of(self._interceptcolumns(c), c, backend)
         weights = penalty.base.spread(backend.xp.exp(self.lam), self.x.ndim, backend)
         return free_intercept(*coupled, weights, model.tail, backend, loss.shift_invariant)
 
-    def _intercept_columns(self, c: int) -> Array:
+    def _interceptcolumns(self, c: int) -> Array:
         """H without its penalty times the c unit intercepts, in one pass where memory allows."""
         model, xp = self.model, self.model.backend.xp
         units = xp.eye(c, dtype=model.dtype, device=model.backend.device)
@@ -387,23 +405,21 @@ class LinearPoint:
 
     def push(self, v: Array) -> Array:
         """X v for directions v, and their drift in a last row: shape (n + 1, *tail, k)."""
-        reach = self.model.reach
         product = matmul(self.model.design, v)
-        return _below(product, reach.forward * reach(v), self.model.backend)
+        return _below(product, self.model.reach.drift(v), self.model.backend)
 
     def joined(self, pushed: Array, more: Array) -> Array:
         backend, unit = self.model.backend, self.model.reach.unit
-        xp, total = backend.xp, pushed + more
-        rows = total[:-1, ...]
+        total = pushed + more
+        rows, drift = total[:-1, ...], (1 + 4 * unit) * total[-1, ...]
         # The sum itself is right to one unit of each of its rows.
-        lost = 2 * unit * xp.sqrt(xp.sum(rows * rows, axis=0))
-        return _below(rows, (1 + 4 * unit) * total[-1, ...] + lost, backend)
+        return _below(rows, backend.stepped(drift, 2 * unit, _lengths(rows, backend)), backend)
 
     def along(self, pushed: Array, weights: Array) -> Array:
         backend, reach = self.model.backend, self.model.reach
         xp, rows = backend.xp, pushed[:-1, ...]
         terms = gamma(weights.shape[0] + 4, reach.unit)
-        sizes = pushed[-1, ...] + terms * xp.sqrt(xp.sum(rows * rows, axis=0))
+        sizes = backend.stepped(pushed[-1, ...], terms, _lengths(rows, backend))
         drift = (1 + 2 * terms) * xp.matmul(sizes, xp.abs(weights))
         return _below(xp.matmul(rows, weights), drift, backend)
 
@@ -417,7 +433,8 @@ class LinearPoint:
             t=self.margins,
             slopes=self.loss_derivative,
             weights=model.sample_weight,
-            drift=backend.xp.sqrt(backend.xp.sum(self.drift * self.drift)),
+            losses=lambda: self._losses,
+            drift=pending(self.drift).length(),
             backend=backend,
         )
 
@@ -425,7 +442,7 @@ class LinearPoint:
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
     ) -> Rounding | None:
         """Those of the rows and of the penalty; None where one of the two states none."""
-        model, xp = self.model, self.model.backend.xp
+        model, backend = self.model, self.model.backend
         if not isinstance(model.loss, Accounted) or not isinstance(self.penalty, Rounded):
             return None
         if not model.reach.proven:
@@ -433,14 +450,13 @@ class LinearPoint:
         penalty = self.penalty.rounding(vectors, None, scale)
         if penalty is None:
             return None
-        reach, tail = model.reach, tuple(range(len(model.tail)))
+        reach = model.reach
         if pushed is None:
-            sizes = reach(vectors)
+            sizes = columns(reach(vectors), backend)
             drifts = reach.forward * sizes
         else:
-            sizes = (1 + reach.backward) * xp.sqrt(xp.sum(pushed[:-1, ...] ** 2, axis=0))
-            drifts = pushed[-1, ...]
-        sizes, drifts = (xp.sqrt(xp.sum(a * a, axis=tail)) if tail else a for a in (sizes, drifts))
+            sizes = (1 + reach.backward) * pending(backend.column_norm(pushed[:-1, ...]))
+            drifts = columns(pushed[-1, ...], backend)
         total = reach.scaled_total(scale)
         # The sums of the two parts are right to one unit, which either part has already twice.
         return Rounding(
@@ -449,26 +465,30 @@ class LinearPoint:
             penalty.cross,
         )
 
-    def rounding_along(self, q: Array, energy: Array) -> Array:
+    def rounding_along(self, q: Array, energy: Array) -> Pending:
         """Of the margins, by the curvature of their rows, and of the sums of Xᵀ r and ∂r."""
         model, xp, reach = self.model, self.model.backend.xp, self.model.reach
         bends = model.weigh(model.loss.curvature_diag(self.curvature, model.backend))
-        steep = xp.sqrt(xp.max(xp.abs(bends)) * xp.maximum(energy, 0 * energy))
+        steep = (pending(xp.max(xp.abs(bends))) * larger(energy, 0.0)).root()
         columns = reach.columns[(slice(None), *(None,) * (q.ndim - 1))]
-        slopes = math.sqrt(reach.backward * reach.unit) * xp.max(xp.abs(self.loss_derivative))
-        if isinstance(model.loss, Accounted):
+        top = pending(xp.max(xp.abs(self.loss_derivative)))
+        slopes, units = math.sqrt(reach.backward * reach.unit) * top, proportions(model.loss)
+        if units is not None:
+            slopes = slopes + reach.unit * units[1] * top
+        elif isinstance(model.loss, Accounted):
             _, own = model.loss.rounding(model.y, self.margins, model.backend)
-            slopes = slopes + reach.unit * xp.max(model.weigh(own))
-        penalty = reach.unit * xp.sum(xp.abs(self.penalty.grad * q))
-        summed = slopes * norm(columns * q, model.backend)
-        return steep * reach.likely(self.x) + 4 * (summed + penalty)
+            slopes = slopes + reach.unit * pending(xp.max(model.weigh(own)))
+        penalty = reach.unit * pending(product_size(self.penalty.grad, q, model.backend))
+        summed = slopes * pending(norm(columns * q, model.backend))
+        found: Pending = steep * reach.likely(self.x) + 4 * (summed + penalty)
+        return found
 
     @cached_property
-    def value_rounding(self) -> Array:
+    def value_rounding(self) -> Pending:
         """About how far rounding may have moved ``value``."""
         model, drift = self.model, self.model.reach.likely(self.x)
-        steep = norm(self.loss_derivative, model.backend)
-        return steep * drift + 16 * model.reach.unit * model.backend.xp.abs(self.value)
+        steep = pending(norm(self.loss_derivative, model.backend))
+        return steep * drift + 16 * model.reach.unit * abs(pending(self.value))
 
     def pull(self, v: Array, pushed: Array) -> tuple[Array, Array]:
         """(∂_x h, ∂²_{xx} h · v) from one backward pass; ``pushed`` is X v."""
@@ -482,35 +502,35 @@ class LinearPoint:
         products += back[..., 1:]
         return self.grad, products
 
-    def swing(self, pushed: Array) -> tuple[Array, Array] | None:
+    def swing(self, pushed: Array) -> tuple[Pending, Pending] | None:
         """From |∂³ℓ[u, v, w]| ≤ c ‖v‖ (∂²ℓ[u, u] ∂²ℓ[w, w])^½, row by row, and Cauchy-Schwarz.
 
         M_j = c max_i ‖(X v_j)_i‖, and M_0j² = c² Σ_i s_i ‖(X v_0)_i‖² ℓ''_i[X v_j, X v_j].
         """
         model, xp = self.model, self.model.backend.xp
         c = model.loss.self_concordance
-        if c is None or model.constants(self.lam).self_concordance is None:
+        if c is None or self._constants.self_concordance is None:
             return None  # of the loss, and of the penalty
         own = tuple(range(1, 1 + len(model.loss.output_shape)))
         if c == 0:  # H does not turn, whatever the sizes
-            still = xp.zeros(pushed.shape[-1], dtype=pushed.dtype, device=model.backend.device)
+            still = Known((0.0,) * pushed.shape[-1], (pushed.shape[-1],))
             return still, still[1:]
-        pushed, drift = pushed[:-1, ...], pushed[-1, ...]
+        drift, pushed = columns(pushed[-1, ...], model.backend), pushed[:-1, ...]
         squares = xp.sum(pushed * pushed, axis=own) if own else pushed * pushed
         rows = tuple(range(squares.ndim - 1))
         tangents = pushed[..., 1:]
         bent = model.weigh(model.loss.curvature_product(self.curvature, tangents, model.backend))
         bent = xp.sum(bent * tangents, axis=own) if own else bent * tangents
-        both = xp.sum(squares[..., :1] * bent, axis=rows)
+        both = pending(xp.sum(squares[..., :1] * bent, axis=rows)).root()
         # What rounding may have taken, from X v and from ℓ''.
-        drift = xp.sqrt(xp.sum(drift * drift, axis=tuple(range(drift.ndim - 1))))
-        most = 1.01 * xp.sqrt(xp.max(squares, axis=rows)) + drift
-        widest, lost = self._rows.bent(
-            drift[1:], 1.01 * xp.sqrt(xp.sum(squares[..., 1:], axis=rows))
-        )
-        both = 1.01 * xp.sqrt(xp.maximum(both, xp.zeros_like(both)))
-        both = both + most[:1] * lost + drift[:1] * widest
-        return c * most, c * both
+        most = 1.01 * pending(xp.max(squares, axis=rows)).root() + drift
+        sizes = 1.01 * pending(model.backend.column_norm(pushed))
+        widest, lost = self._rows.bent(drift[1:], sizes[1:])
+        return c * most, c * (1.01 * both + most[0] * lost + drift[0] * widest)
+
+    @cached_property
+    def _constants(self) -> InnerConstants:
+        return self.model.constants(self.lam)
 
     def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
         """Σ_i s_i ℓ'''_i[X q, X t, X t], and that of the penalty: no pass where ℓ''' is zero."""
@@ -535,20 +555,26 @@ class LinearPoint:
     def fold(self, q: Array, D: Array) -> Array | None:
         return self.penalty.fold(q, D) if isinstance(self.penalty, Bending) else None
 
-    def leverage(self, pushed: Array, W: Array) -> Array:
+    def leverage(self, pushed: Array, W: Array) -> Pending:
         """C max_i ‖Wᵀa_i‖, of the predictions of a row together."""
         model, xp = self.model, self.model.backend.xp
         rows = xp.matmul(pushed[:-1, ...], W)
-        drift = xp.sqrt(xp.sum(pushed[-1, ...] ** 2)) * upper_norm(W, model.backend)
+        drift = upper_norm(W, model.backend) * norm(pushed[-1, ...], model.backend)
         axes = (*range(1, 1 + len(model.loss.output_shape)), rows.ndim - 1)
-        return (model.loss.self_concordance or 0.0) * (
-            (1 + model.reach.forward) * xp.max(xp.sqrt(xp.sum(rows * rows, axis=axes))) + drift
-        )
+        longest = pending(xp.max(xp.sqrt(xp.sum(rows * rows, axis=axes))))
+        found: Pending = (1 + model.reach.forward) * longest + drift
+        return (model.loss.self_concordance or 0.0) * found
 
     def ray(self, d: Array, pushed: Array | None = None) -> LinearRay:
+        model, reach = self.model, self.model.reach
+        # x, its margins and their product with t are each right to one unit.
+        units = 5 * reach.unit
+        here = model.backend.stepped(self.drift, units, reach(self.x))
         if pushed is None:
-            pushed = self.push(d[..., None])[..., 0]
-        return LinearRay(self, d, pushed)
+            rows, drift = matmul(model.design, d), (1 + units / reach.forward) * reach.drift(d)
+        else:
+            rows, drift = pushed[:-1, ...], model.backend.stepped(pushed[-1, ...], units, reach(d))
+        return LinearRay(self, d, rows, here, drift)
 
 
 #: Predictions a row whose coupling with a free intercept is kept: c times the memory of x, and
@@ -585,35 +611,46 @@ class LinearRay:
 
     start: LinearPoint
     d: Array
-    pushed: Array
-
-    @cached_property
-    def d_margins(self) -> Array:
-        """X d."""
-        return self.pushed[:-1, ...]
-
-    @cached_property
-    def _reaches(self) -> tuple[Array, Array]:
-        """κᵀ|x| and κᵀ|d|."""
-        reach = self.start.model.reach
-        return reach(self.start.x), reach(self.d)
+    d_margins: Array
+    #: Of the margins of any point of the ray, and more for a step of unit length.
+    here: Array
+    step: Array
 
     def at(self, t: float) -> LinearPoint:
-        start = self.start
-        margins = start.margins + t * self.d_margins
-        point = start.model.at(start.x + t * self.d, start.lam)
-        # x, its margins and their product with t are each right to one unit.
-        here, step = self._reaches
-        lost = 5 * start.model.reach.unit * (here + abs(t) * step)
-        drift = start.drift + abs(t) * self.pushed[-1, ...] + lost
-        point.__dict__.update(margins=margins, drift=drift)
+        start, backend = self.start, self.start.model.backend
+        point = start.model.at(backend.stepped(start.x, t, self.d), start.lam)
+        margins = backend.stepped(start.margins, t, self.d_margins)
+        point.__dict__.update(margins=margins, way=(self, t))
         point.__dict__["penalty"] = start.penalty.moved(point.x)
         return point
 
-    def slope(self, point: Any) -> Array:
+    def drift(self, t: float) -> Array:
+        """Of the margins at x + t d."""
+        return self.start.model.backend.stepped(self.here, abs(t), self.step)
+
+    def slope(self, point: Any) -> Pending:
         backend = self.start.model.backend
-        data = dot(point.loss_derivative, self.d_margins, backend)
-        return data + dot(point.penalty.grad, self.d, backend)
+        data, penalty = point.loss_derivative, point.penalty.grad
+        found: Pending = pending(dot(data, self.d_margins, backend)) + dot(penalty, self.d, backend)
+        return found
+
+
+def product_size(a: Array, b: Array, backend: Backend) -> Array:
+    """Σ |a b| over all entries of two arrays of one shape, 0-d."""
+    return backend.absolute_sums(*(backend.xp.reshape(v, (-1,)) for v in (a, b)))
+
+
+def columns(a: Array, backend: Backend) -> Pending:
+    """The norms over all axes but the last; what is (k,) and not negative as it is."""
+    return pending(a if a.ndim == 1 else backend.column_norm(a))
+
+
+def _lengths(rows: Array, backend: Backend) -> Array:
+    """Norms over the first axis."""
+    if rows.ndim == 1:
+        return backend.norm(rows)
+    columns = backend.column_norm(backend.xp.reshape(rows, (rows.shape[0], -1)))
+    return backend.xp.reshape(columns, rows.shape[1:])
 
 
 def take_rows(array: Array, index: HostIndex, backend: Backend) -> Array:

@@ -231,7 +231,7 @@ class TikhonovPoint:
         size = upper_norm(self.x, backend)
         if scale is not None:
             lost = lost * backend.xp.max(backend.xp.abs(scale))
-        return Rounding(lost * size, lost * upper_norms(vectors, backend), 2 * lost * size)
+        return Rounding(size * lost, upper_norms(vectors, backend) * lost, 2 * size * lost)
 
     def moved(self, x: Array) -> TikhonovPoint:
         return TikhonovPoint(self.penalty, x, self.weights, self.backend)

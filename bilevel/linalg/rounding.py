@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, Pending, each
 from .products import norm
 
 
@@ -38,26 +38,30 @@ def underflow(dtype: Any, size: int, backend: Backend) -> float:
     return math.sqrt(size * float(backend.xp.finfo(dtype).smallest_normal))
 
 
-def upper_norm(a: Array, backend: Backend) -> Array:
-    """A number that is certainly not below ‖a‖, 0-d.
+def upper_norm(a: Array, backend: Backend) -> Pending:
+    """A number that is certainly not below ‖a‖.
 
     Examples
     --------
     >>> import numpy as np, bilevel
     >>> tiny = np.full(2, 1e-30, dtype=np.float32)  # squares of it are 0
-    >>> bool(upper_norm(tiny, bilevel.get_backend("numpy")) >= np.linalg.norm(tiny.astype(float)))
+    >>> backend = bilevel.get_backend("numpy")
+    >>> backend.scalars(upper_norm(tiny, backend)) >= (np.linalg.norm(tiny.astype(float)),)
     True
     """
-    size = math.prod(a.shape)
-    grown = 1 + gamma(size + 4, unit_roundoff(a.dtype, backend))
-    return grown * norm(a, backend) + underflow(a.dtype, size, backend)
+    return _above(norm(a, backend), a.dtype, math.prod(a.shape), backend)
 
 
-def upper_norms(block: Array, backend: Backend) -> Array:
+def upper_norms(block: Array, backend: Backend) -> Pending:
     """The same of each column of a block (…, k), shape (k,)."""
-    size = math.prod(block.shape[:-1])
-    grown = 1 + gamma(size + 4, unit_roundoff(block.dtype, backend))
-    return grown * backend.column_norm(block) + underflow(block.dtype, size, backend)
+    return _above(backend.column_norm(block), block.dtype, math.prod(block.shape[:-1]), backend)
+
+
+def _above(norm: Array, dtype: Any, size: int, backend: Backend) -> Pending:
+    """Norms of so many entries, and what their sums may have lost."""
+    grown = 1 + gamma(size + 4, unit_roundoff(dtype, backend))
+    least = underflow(dtype, size, backend)
+    return each(lambda found: grown * found + least, norm)
 
 
 def known(number: float) -> float:

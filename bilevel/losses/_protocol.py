@@ -153,6 +153,26 @@ def entrywise(name: str, *constants: str) -> Callable[[Formula], Formula]:
     return of
 
 
+class Proportional:
+    """A loss that is :class:`Accounted`, whose errors are in proportion to what is computed.
+
+    ``units`` are those of the value and of the derivative, of themselves.
+    """
+
+    units: ClassVar[tuple[float, float]]
+
+    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
+        value, slope = self.units
+        found = self.value(y, t, backend), self.derivative(y, t, backend)  # type: ignore[attr-defined]
+        return value * found[0], slope * backend.xp.abs(found[1])
+
+
+def proportions(loss: Loss) -> tuple[float, float] | None:
+    """The units of a loss that is :class:`Proportional`, and has no other account of its own."""
+    own = getattr(type(loss), "rounding", None)
+    return loss.units if own is Proportional.rounding else None  # type: ignore[attr-defined]
+
+
 class Pointwise:
     """What the losses of one number a row share: their curvature is a number a prediction."""
 

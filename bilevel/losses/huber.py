@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import POSITIVE, Array, Backend, check_fields
-from ._protocol import Pointwise, entrywise
+from ._protocol import Pointwise, Proportional, entrywise
 
 
 @dataclass(frozen=True)
-class Huber(Pointwise):
+class Huber(Proportional, Pointwise):
     """ℓ(y, t) = ½ r² where abs(r) ≤ δ, and δ (abs(r) - δ/2) elsewhere, with r = t - y.
 
     ℓ' = clip(r, -δ, δ), ℓ'' = 1 where abs(r) ≤ δ and 0 elsewhere: the curvature jumps, so that
@@ -31,6 +31,8 @@ class Huber(Pointwise):
 
     delta: float = 1.35
 
+    #: Of t - y, and of δ in the precision of t; δ abs(r) is at most twice the loss.
+    units: ClassVar[tuple[float, float]] = (16, 4)
     curvature_bound: ClassVar[float] = 1.0
     third_bound: ClassVar[None] = None
 
@@ -58,8 +60,3 @@ class Huber(Pointwise):
     def third(self, y: Array, t: Array, backend: Backend) -> Array:
         """Zero, but at the two jumps of ℓ'': what rests on it holds while no row crosses one."""
         return backend.xp.zeros_like(t)
-
-    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
-        """That of t - y, and of δ in the precision of t; δ abs(r) is at most twice the loss."""
-        slope = self.derivative(y, t, backend)
-        return 16 * self.value(y, t, backend), 4 * backend.xp.abs(slope)

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import ELEMENTARY, Pointwise, entrywise, refuse_labels_but_signs, sign_support
+from ._protocol import (
+    ELEMENTARY,
+    Pointwise,
+    Proportional,
+    entrywise,
+    refuse_labels_but_signs,
+    sign_support,
+)
 
 
 @dataclass(frozen=True)
-class Logistic(Pointwise):
+class Logistic(Proportional, Pointwise):
     """ℓ(y, t) = log(1 + e^(-y t)), the negative log-likelihood of logistic regression.
 
     With s = σ(-y t): ℓ' = -y s, ℓ'' = s (1 - s) ≤ 1/4, ℓ''' = -y s (1 - s) (1 - 2s), which is at
@@ -25,6 +32,8 @@ class Logistic(Pointwise):
     array([0.6931, 0.6931])
     """
 
+    #: Both are computed without cancellation, y t without an error.
+    units: ClassVar[tuple[float, float]] = (2 * ELEMENTARY, 2 * ELEMENTARY)
     curvature_bound: ClassVar[float] = 0.25
     third_bound: ClassVar[float] = 1 / (6 * 3**0.5)
     self_concordance: ClassVar[float | None] = 1.0
@@ -51,8 +60,3 @@ class Logistic(Pointwise):
     def third(self, y: Array, t: Array, backend: Backend) -> Array:
         s = backend.expit(-(y * t))
         return -y * s * (1 - s) * (1 - 2 * s)
-
-    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
-        """Both are computed without cancellation, y t without an error."""
-        value, slope = self.value(y, t, backend), self.derivative(y, t, backend)
-        return 2 * ELEMENTARY * value, 2 * ELEMENTARY * backend.xp.abs(slope)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise, entrywise
+from ._protocol import Pointwise, Proportional, entrywise
 
 
 @dataclass(frozen=True)
-class Squared(Pointwise):
+class Squared(Proportional, Pointwise):
     """ℓ(y, t) = ½ (t - y)²: ℓ' = t - y, ℓ'' = 1, ℓ''' = 0.
 
     Examples
@@ -21,6 +21,8 @@ class Squared(Pointwise):
     array([2.])
     """
 
+    #: The difference t - y is right to one unit, and all that follows is a product.
+    units: ClassVar[tuple[float, float]] = (6, 2)
     curvature_bound: ClassVar[float] = 1.0
     third_bound: ClassVar[float] = 0.0
     self_concordance: ClassVar[float | None] = 0.0
@@ -39,7 +41,3 @@ class Squared(Pointwise):
 
     def third(self, y: Array, t: Array, backend: Backend) -> Array:
         return backend.xp.zeros_like(t)
-
-    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
-        """The difference t - y is right to one unit, and all that follows is a product."""
-        return 6 * self.value(y, t, backend), 2 * backend.xp.abs(t - y)

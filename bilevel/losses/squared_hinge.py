@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..backends import Array, Backend
-from ._protocol import Pointwise, entrywise, refuse_labels_but_signs, sign_support
+from ._protocol import Pointwise, Proportional, entrywise, refuse_labels_but_signs, sign_support
 
 
 @dataclass(frozen=True)
-class SquaredHinge(Pointwise):
+class SquaredHinge(Proportional, Pointwise):
     """ℓ(y, t) = max(0, 1 - y t)², the loss of the L2 support vector machine.
 
     With z = max(0, 1 - y t): ℓ' = -2 y z, ℓ'' = 2 where y t < 1 and 0 elsewhere: the curvature
@@ -24,6 +24,8 @@ class SquaredHinge(Pointwise):
     array([4., 0.])
     """
 
+    #: The shortfall is right to one unit, since y t is exact.
+    units: ClassVar[tuple[float, float]] = (6, 4)
     curvature_bound: ClassVar[float] = 2.0
     third_bound: ClassVar[None] = None
 
@@ -53,8 +55,3 @@ class SquaredHinge(Pointwise):
     def third(self, y: Array, t: Array, backend: Backend) -> Array:
         """Zero, but at the jump of ℓ'': what rests on it holds while no row crosses it."""
         return backend.xp.zeros_like(t)
-
-    def rounding(self, y: Array, t: Array, backend: Backend) -> tuple[Array, Array]:
-        """The shortfall is right to one unit, since y t is exact."""
-        slope = self.derivative(y, t, backend)
-        return 6 * self.value(y, t, backend), 4 * backend.xp.abs(slope)

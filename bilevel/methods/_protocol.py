@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol, runtime_checkable
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, Pending, backend_of, pending
 from ..domains import Domain
 from ..hypergrad import HypergradResult, smaller
 from ..inner import InnerPoint, Preconditioned, RoundingAlong, inner_constants
@@ -115,18 +115,28 @@ def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
     return xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
 
 
-def lost(problem: Problem, point: InnerPoint, outer: OuterPoint, q: Array) -> Array:
-    """About how far rounding may have moved g - qᵀ ∂_x h, no pass, 0-d.
+def lost(problem: Problem, point: InnerPoint, outer: OuterPoint, q: Array) -> Pending:
+    """About how far rounding may have moved g - qᵀ ∂_x h, no pass.
 
     What it did to g by its own account, or as if x had been rounded once more; and by way of q what
     it did to ∂_x h, which holds x to X(λ). Both are of the size that is likely, and doubled.
     """
-    xp, eps = problem.backend.xp, float(problem.backend.xp.finfo(problem.dtype).eps)
-    once = 8 * eps * (xp.abs(outer.value) + xp.sum(xp.abs(outer.grad_x * point.x)))
-    own = outer.value_rounding if isinstance(outer, ValueRounded) else once
-    if not isinstance(point, RoundingAlong):
-        return 2 * (own + once)
-    return 2 * (own + point.rounding_along(q, dot(q, outer.grad_x, problem.backend)))
+    backend = problem.backend
+    own = pending(outer.value_rounding) if isinstance(outer, ValueRounded) else _once(outer, point)
+    if isinstance(point, RoundingAlong):
+        along = point.rounding_along(q, dot(q, outer.grad_x, backend))
+    else:
+        along = _once(outer, point)
+    total: Pending = own + pending(along)
+    return 2 * total
+
+
+def _once(outer: OuterPoint, point: InnerPoint) -> Pending:
+    """What g loses where x is rounded once more."""
+    backend = backend_of(x=point.x)
+    flat = (backend.xp.reshape(a, (-1,)) for a in (outer.grad_x, point.x))
+    size: Pending = abs(pending(outer.value)) + backend.absolute_sums(*flat)
+    return 8 * float(backend.xp.finfo(point.x.dtype).eps) * size
 
 
 #: The share of f that rounding may move before an end is no longer one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .._cached import cached_property
-from ..backends import Array
+from ..backends import Array, Pending, pending
 from ..linalg import dots, grams, norm
 from ._predictor import Direct, Prediction, Predictor, Pushing, Turning
 from .effective import Smoother, SmootherPoint
@@ -53,6 +53,12 @@ class PredictedPoint(ABC):
         """What φ is the sum of."""
 
     @property
+    def _size(self) -> Pending:
+        """Σ |terms|."""
+        backend = self.outer.predictor.backend
+        return pending(backend.absolute_sums(backend.xp.reshape(self._terms, (-1,))))
+
+    @property
     @abstractmethod
     def _bend(self) -> Array | float:
         """About the curvature of φ in t, 0 where that is not known."""
@@ -62,12 +68,12 @@ class PredictedPoint(ABC):
         """∂²φ/∂t² times changes of t, which have one more axis."""
 
     @cached_property
-    def value_rounding(self) -> Array:
+    def value_rounding(self) -> Pending:
         """What the rounding of t does to φ, to second order, and that of the sum."""
-        backend, drift = self.outer.predictor.backend, self.prediction.drift
-        eps = float(backend.xp.finfo(drift.dtype).eps)
-        own = 8 * eps * backend.xp.sum(backend.xp.abs(self._terms))
-        return norm(self._slopes, backend) * drift + self._bend * drift * drift / 2 + own
+        backend, drift = self.outer.predictor.backend, pending(self.prediction.drift)
+        eps = float(backend.xp.finfo(self.x.dtype).eps)
+        steep: Pending = drift * norm(self._slopes, backend) + drift * drift * self._bend / 2
+        return steep + 8 * eps * self._size
 
     @cached_property
     def grad_x(self) -> Array:
@@ -132,9 +138,11 @@ class SmoothedPoint(PredictedPoint):
         """∂φ/∂ tr S."""
 
     @cached_property
-    def value_rounding(self) -> Array:
+    def value_rounding(self) -> Pending:
         """That of tr S besides."""
-        return super().value_rounding + abs(self._by_trace) * self._smoother.trace_rounding
+        trace = pending(self._smoother.trace_rounding) * abs(self._by_trace)
+        found: Pending = super().value_rounding + trace
+        return found
 
     @cached_property
     def grad_lam(self) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from .._cached import cached_property
-from ..backends import Array, Backend
+from ..backends import Array, Backend, Pending
 from ..design import Design, Reach, row_square_norms
 from ..inner.linear import matmul, rmatmul
 from ..linalg.rounding import gamma
@@ -21,7 +21,7 @@ class Prediction(Protocol):
         ...
 
     @property
-    def drift(self) -> Array:
+    def drift(self) -> Array | Pending:
         """About the norm of what rounding has done to t, 0-d."""
         ...
 
@@ -163,7 +163,7 @@ class LinearPrediction:
         return matmul(self.predictor.design, v)
 
     @cached_property
-    def drift(self) -> Array:
+    def drift(self) -> Pending:
         return self.predictor.reach.likely(self.x)
 
     def pull_x(self, r: Array) -> Array:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ..backends import BOUND, Array, Maybe, Number, check_fields
+from ..backends import BOUND, Array, Maybe, Number, Pending, check_fields
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ class OuterRounding:
     Attributes
     ----------
     value, grad_x, grad_lam : array
-        Upper bounds of the norms of the errors of g, ∂_x g and ∂_λ g, 0-d.
+        Upper bounds of the norms of the errors of g, ∂_x g and ∂_λ g, 0-d; or numbers that follow
+        from arrays (:class:`~bilevel.backends.Pending`).
     """
 
-    value: Array
-    grad_x: Array
-    grad_lam: Array
+    value: Array | Pending
+    grad_x: Array | Pending
+    grad_lam: Array | Pending
 
 
 class OuterPoint(Protocol):
@@ -128,7 +129,7 @@ class ValueRounded(Protocol):
     """A point that knows about how far rounding may have moved its value: no proof."""
 
     @property
-    def value_rounding(self) -> Array:
+    def value_rounding(self) -> Array | Pending:
         """That number, no pass, 0-d."""
         ...
 
@@ -137,7 +138,7 @@ class ValueRounded(Protocol):
 class CurvedRounded(Protocol):
     """A point that can bound the rounding of its products with G."""
 
-    def product_rounding(self, v: Array) -> Array | None:
+    def product_rounding(self, v: Array) -> Array | Pending | None:
         """Upper bounds of the norms of the errors of ``hvp(v)``, (k,), no pass; None if unknown."""
         ...
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, HostIndex, flag
+from ..backends import Array, HostIndex, Pending, flag, pending
 from ..design import Design, Reach, WithIntercept, part_of
 from ..inner._rows import RowRounding
-from ..inner.linear import beside, check_rows, matmul, rmatmul, take_rows, weigh
+from ..inner.linear import beside, check_rows, columns, matmul, rmatmul, take_rows, weigh
 from ..linalg.rounding import gamma, known, unit_roundoff
 from ..losses import Accounted, Loss
+from ..losses._protocol import proportions
 from ._predicted import PredictedPoint
 from ._predictor import LinearPredictor, Predictor
 from ._protocol import OuterConstants, OuterRounding
@@ -142,6 +143,15 @@ class HeldOutPoint(PredictedPoint):
         own, _ = outer.loss.rounding(outer.y, self.prediction.value, backend)
         return backend.xp.abs(self._losses) + outer.weigh(own)
 
+    @property
+    def _size(self) -> Pending:
+        outer, backend = self.outer, self.outer.predictor.backend
+        units = proportions(outer.loss)
+        if units is None:
+            return super()._size
+        flat = backend.xp.reshape(self._losses, (-1,))
+        return (1 + units[0]) * pending(backend.absolute_sums(flat))
+
     @cached_property
     def _bend(self) -> Array | float:
         outer, xp = self.outer, self.outer.predictor.backend.xp
@@ -181,7 +191,6 @@ class LinearHeldOutPoint(HeldOutPoint):
     def _rounded_rows(self) -> RowRounding:
         outer, reach = self.outer, self._reach
         assert reach is not None
-        xp, drift = outer.predictor.backend.xp, reach.forward * reach(self.x)
         return RowRounding(
             reach=reach,
             loss=outer.loss,
@@ -189,7 +198,8 @@ class LinearHeldOutPoint(HeldOutPoint):
             t=self.prediction.value,
             slopes=self._slopes,
             weights=outer.sample_weight,
-            drift=xp.sqrt(xp.sum(drift * drift)),
+            losses=lambda: self._losses,
+            drift=pending(reach.drift(self.x)).length(),
             backend=outer.predictor.backend,
         )
 
@@ -198,17 +208,14 @@ class LinearHeldOutPoint(HeldOutPoint):
         if not isinstance(self.outer.loss, Accounted) or self._reach is None:
             return None
         rows = self._rounded_rows
-        value = rows.value(self._losses)
-        return OuterRounding(value, rows.reach.scaled_total(scale) * rows.grad, 0 * value)
+        return OuterRounding(rows.value, rows.reach.scaled_total(scale) * rows.grad, pending(0.0))
 
-    def product_rounding(self, v: Array) -> Array | None:
+    def product_rounding(self, v: Array) -> Pending | None:
         """How far :meth:`hvp` may be off, of each column; None where it is not known."""
         if not isinstance(self.outer.loss, Accounted) or self._reach is None:
             return None
-        xp, sizes = self.outer.predictor.backend.xp, self._reach(v)
-        tail = tuple(range(sizes.ndim - 1))
-        sizes = xp.sqrt(xp.sum(sizes * sizes, axis=tail)) if tail else sizes
         rows, reach = self._rounded_rows, self._reach
+        sizes = columns(reach(v), self.outer.predictor.backend)
         return reach.total * rows.products(sizes, reach.forward * sizes)
 
     def top(self) -> Array:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Has, described
+from ..backends import Array, Backend, Has, described, pending
 from ..inner import (
     Bending,
     Inner,
@@ -64,7 +64,7 @@ class Layout:
         return xp.concat(flat, axis=0)
 
 
-def _total(parts: Iterable[Array]) -> Array:
+def _total(parts: Iterable[Any]) -> Any:
     first, *rest = parts
     for part in rest:
         first = first + part
@@ -314,9 +314,8 @@ class StackedPoint:
         known = [part for part in found if part is not None]
         if len(known) < len(found):
             return None
-        xp = self.layout.backend.xp
         grad, products, cross = (
-            xp.sqrt(_total(number * number for number in numbers))
+            _total(pending(number) * number for number in numbers).root()
             for numbers in zip(*((k.grad, k.products, k.cross) for k in known), strict=True)
         )
         return Rounding(grad, products, cross)
@@ -341,7 +340,7 @@ class StackedRay:
 
     def slope(self, point: Any) -> Array:
         parts = zip(self.rays, point.points, strict=True)
-        return _total(ray.slope(point_k) for ray, point_k in parts)
+        return _total(pending(ray.slope(point_k)) for ray, point_k in parts)
 
 
 @dataclass(frozen=True)
@@ -430,16 +429,16 @@ class StackedOuterPoint:
         known = [part for part in found if part is not None]
         if len(known) < len(found):
             return None
-        xp, unit = self.layout.backend.xp, unit_roundoff(self.value.dtype, self.layout.backend)
+        unit = unit_roundoff(self.value.dtype, self.layout.backend)
         sizes = (
-            _total(xp.abs(point.value) for point in self.points),
+            _total(abs(pending(point.value)) for point in self.points),
             _total(upper_norm(point.grad_lam, self.layout.backend) for point in self.points),
         )
         value, direct = (2 * gamma(len(known), unit) * size for size in sizes)
         return OuterRounding(
-            _total(k.value for k in known) + value,
-            _total(k.grad_x for k in known),
-            _total(k.grad_lam for k in known) + direct,
+            value + _total(pending(k.value) for k in known),
+            _total(pending(k.grad_x) for k in known),
+            direct + _total(pending(k.grad_lam) for k in known),
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._cached import cached_property
-from ..backends import Array
+from ..backends import Array, Pending
 from ..problem import Problem
 
 Vector = npt.NDArray[np.float64]
@@ -57,6 +57,8 @@ class Probe:
         return self.problem.backend.asarray(np.ascontiguousarray(v.reshape(shape), dtype=dtype))
 
     def host(self, array: Array) -> Vector:
+        if isinstance(array, Pending):
+            return np.array(self.problem.backend.scalars(array), dtype=np.float64)
         # A copy: the problem may write to its own buffers again.
         found = np.array(self.problem.backend.to_numpy(array), dtype=np.float64, copy=True)
         return found.reshape(-1)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from .._cached import cached_property
-from ..backends import Array, Backend
+from ..backends import Array, Backend, pending
 from ..inner import InnerConstants, Point, Rounding
-from ..linalg import grams
+from ..linalg import grams, norm
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm, upper_norms
 from ..outer import OuterConstants, OuterRounding
 from .reference import spectral
@@ -176,13 +176,13 @@ class QuadraticPoint(Point):
         backend, inner = self.inner.backend, self.inner
         xp, unit = backend.xp, unit_roundoff(inner.dtype, backend)
         terms = gamma(sum(inner.slope.shape) + 40, unit)
-        heavy = upper_norm(inner.matrix, backend) + xp.max(xp.abs(self._weights))
+        heavy = upper_norm(inner.matrix, backend) + pending(xp.max(xp.abs(self._weights)))
         size, lam = upper_norm(self.x, backend), upper_norm(self.lam, backend)
         slope = upper_norm(inner.slope, backend)
         linear = upper_norm(inner.offset, backend) + slope * lam
         lengths = upper_norms(vectors, backend)
         terms *= 1.0 if scale is None else float(xp.max(xp.abs(scale)))
-        cross = terms * (slope + size * xp.sqrt(xp.sum(self._scales * self._scales)))
+        cross = terms * (slope + size * norm(self._scales, backend))
         return Rounding(2 * terms * (heavy * size + linear), terms * heavy * lengths, cross)
 
     def diag(self) -> Array:
@@ -287,7 +287,7 @@ class QuadraticOuterPoint:
         value = fit * fit + lam * N * x + outer.weight * away * away
         direct = N * x + outer.weight * away
         most = 1.0 if scale is None else backend.xp.max(backend.xp.abs(scale))
-        slope = 2 * terms * most * (M * fit + N * lam)
+        slope = 2 * terms * (M * fit + N * lam) * most
         return OuterRounding(2 * terms * value, slope, 2 * terms * direct)
 
     @property

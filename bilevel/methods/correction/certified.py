@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..._cached import cached_property
-from ...backends import Array, Backend
+from ...backends import Array, Backend, Pending, pending
 from ...hypergrad import (
     Along,
     Bend,
@@ -264,8 +264,8 @@ def _scalars(
     lost: Rounding,
     lost_outer: OuterRounding,
     backend: Backend,
-) -> Iterator[Array]:
-    """What :class:`_Seen` is made of, on the device: norms from above, and rounding."""
+) -> Iterator[Array | Pending]:
+    """What :class:`_Seen` is made of, to be read: norms from above, and rounding."""
     widest, swing = _turning(after, lost, backend)
     yield solved.distance
     yield upper_norms(rhs - solved.residual, backend)
@@ -280,11 +280,11 @@ def _scalars(
 
 def _turning(
     look: Look, lost: Rounding, backend: Backend
-) -> tuple[Array, tuple[Array, Array] | None]:
+) -> tuple[Pending, tuple[Pending, Pending] | None]:
     """An upper bound of ‖∂²_{xλ} h‖, infinite where there is none, and what the vectors swing."""
-    point, widest = look.point, backend.xp.full_like(lost.cross, math.inf)
+    point, widest = look.point, pending(math.inf)
     if point.cross_norm is not None:
-        widest = point.cross_norm + lost.cross
+        widest = pending(point.cross_norm) + lost.cross
     if not isinstance(point, Swinging) or look.pushed is None:
         return widest, None
     return widest, point.swing(look.pushed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...backends import Array, Backend
+from ...backends import Array, Backend, Pending, pending
 from ...inner import InnerConstants, InnerPoint, Pushable, Swinging, inner_constants
 from ...linalg import CGResult, dot, dots, norm
 from ...outer import OuterPoint
@@ -191,7 +191,7 @@ class Solved:
     grad_norm: Array
     distance: Array
     fall: Array
-    swing: tuple[Array, Array] | None
+    swing: tuple[Pending, Pending] | None
     ready: bool
     moved: bool
 
@@ -227,8 +227,8 @@ class Solved:
         )
 
 
-def _swing(backend: Backend, point: InnerPoint, turn: Turn) -> tuple[Array, Array] | None:
+def _swing(backend: Backend, point: InnerPoint, turn: Turn) -> tuple[Pending, Pending] | None:
     if not isinstance(point, Swinging) or turn.d_pushed is None or turn.pushed is None:
         return None
     found = point.swing(backend.xp.concat([turn.d_pushed[..., None], turn.pushed], axis=-1))
-    return None if found is None else (found[0][0], found[1])
+    return None if found is None else (pending(found[0])[0], pending(found[1]))

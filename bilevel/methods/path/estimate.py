@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...backends import Array
+from ...backends import Array, pending
 from ...linalg import dot, norm
 from ...linalg.rounding import known
 from ...problem import Problem
@@ -175,7 +175,7 @@ class _Numbers:
             after.outer.value,
             dot(after.vectors[..., 0], after.grad, backend),
             lost(problem, point, after.outer, after.vectors[..., 0]),
-            backend.xp.abs(point.value),
+            abs(pending(point.value)),
             solved.fall,
             norm(p, backend),
             norm(p * free(point.lam, p, problem.domain, backend), backend),
@@ -186,9 +186,9 @@ class _Numbers:
             solved.grad_norm,
             norm(after.grad, backend),
             norm(after.outer.grad_x, backend),
-            norm(after.vectors[..., 1:], backend),
-            backend.column_norm(solved.residual[..., 1:]),
-            backend.column_norm(rhs[..., 1:]),
+            pending(backend.column_norm(after.vectors))[1:].length(),
+            pending(backend.column_norm(solved.residual))[1:],
+            pending(backend.column_norm(rhs))[1:],
             *([] if swing is None else swing),
         )
         n, k = 15, width - 1
