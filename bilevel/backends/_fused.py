@@ -118,6 +118,11 @@ class Fused:
         y += alpha * x
         return y
 
+    def with_row(self, block: Array, i: int, row: Array) -> Array:
+        """Return a block (k, n) with another row i, overwriting it where the library allows it."""
+        block[i, ...] = row
+        return block
+
     def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
         y *= alpha
         y += x

@@ -206,6 +206,10 @@ class Backend(Protocol):
         """
         ...
 
+    def with_row(self, block: Array, i: int, row: Array) -> Array:
+        """Return a block (k, n) with another row i, overwriting it where the library allows it."""
+        ...
+
     def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
         """Return x + alpha y, overwriting y where the library allows it."""
         ...

@@ -47,6 +47,9 @@ class JAXBackend(NotForked, ArrayAPIBackend):
         linalg = importlib.import_module("jax.scipy.linalg")
         return linalg.solve_triangular(a, b, lower=lower)
 
+    def with_row(self, block: Array, i: int, row: Array) -> Array:
+        return block.at[i].set(row)
+
     def copied(self, array: Array) -> Array:
         return array  # which nobody can write into
 

@@ -4,7 +4,7 @@ from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
 from .preconditioners import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi
 from .products import dot, dots, grams, norm
-from .two_loops import Pair, two_loops
+from .two_loops import Pair, PairMemory, two_loops
 
 __all__ = [
     "Accuracy",
@@ -13,6 +13,7 @@ __all__ = [
     "EstimatedEnergy",
     "Nystrom",
     "Pair",
+    "PairMemory",
     "Preconditioner",
     "QuasiNewton",
     "Recorder",

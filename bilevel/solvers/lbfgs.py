@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..backends import COUNT, Array, Backend, check_fields, function
+from ..backends import COUNT, Backend, check_fields, function
 from ..inner import InnerPoint
-from ..linalg import Pair, dot, two_loops
+from ..linalg import PairMemory, dot
 from ._protocol import Step
 from .linesearch import WolfeSearch
 from .progress import Progress
@@ -20,7 +19,8 @@ class LBFGS:
     """L-BFGS with a strong Wolfe search.
 
     An iteration on a linear model costs two passes, however many trials the search needs.
-    Host reads an iteration: one for each trial of the line search, and one of three numbers.
+    Host reads an iteration: one for each trial of the line search, and one of the inner products
+    of the pairs.
 
     Parameters
     ----------
@@ -39,15 +39,13 @@ class LBFGS:
         check_fields(self, history=COUNT, search=function)
 
     def walk(self, point: InnerPoint, backend: Backend, target: float) -> Iterator[Step]:
-        pairs: deque[Pair] = deque(maxlen=self.history)
-        gamma: Array | float = 1.0
+        pairs = PairMemory(self.history, backend)
         value, square = backend.scalars(point.value, dot(point.grad, point.grad, backend))
         limits = backend.xp.finfo(point.x.dtype)
         progress, tiny = Progress(float(limits.eps)), float(limits.smallest_normal)
         yield Step(point, math.sqrt(square))
         while square > 0 and not progress.ended(value, math.sqrt(square)):
-            d = two_loops(pairs, gamma, -point.grad, backend)
-            (slope,) = backend.scalars(dot(d, point.grad, backend))
+            d, slope = pairs.direction(point.grad, square)
             t0 = 1.0 if pairs else min(1.0, 1 / math.sqrt(square))
             found = None
             if slope < 0:
@@ -56,16 +54,14 @@ class LBFGS:
                 if not pairs:
                     return  # not even the gradient descends: rounding is reached
                 pairs.clear()
-                gamma = 1.0
                 continue
-            s, y = found.x - point.x, found.grad - point.grad
-            sy, yy = dot(s, y, backend), dot(y, y, backend)
-            value, square, sy_host = backend.scalars(
-                found.value, dot(found.grad, found.grad, backend), sy
+            grad = found.grad
+            value, square, *products = backend.scalars(
+                found.value,
+                dot(grad, grad, backend),
+                *pairs.written(found.x - point.x, grad - point.grad, grad),
             )
-            if sy_host > tiny:  # below it 1 / sᵀy overflows
-                pairs.append((s, y, 1 / sy))
-                gamma = sy / yy
+            pairs.take(products, tiny)
             point = found
             yield Step(point, math.sqrt(square) if square >= 0 else math.nan)
             if not math.isfinite(square):
