@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..backends import Array
-from ..inner import InnerConstants, InnerPoint, Rounded, Swinging, inner_constants
+from ..inner import InnerConstants, InnerPoint, Rounded, Swinging, constants_at
 from ..linalg import dot, norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ..outer import Curved, OuterConstants, OuterPoint, RoundedOuter
@@ -106,7 +106,7 @@ class Walk:
             *(norm(a, backend) for a in (point.grad, outer.grad_x, value)),
             *([] if cross is None else [cross]),
         )
-        constants = inner_constants(self.problem.inner, point.lam)
+        constants = constants_at(self.problem.inner, point)
         left = residual / pull if pull > 0 else 0.0
         status = self.status(point, constants, slope, pull, left)
         asked = self.tol * (cross_norm[0] if cross_norm else 1.0)
@@ -339,7 +339,7 @@ class Evidence:
             else numbers[12] * (1 + gamma(math.prod(point.x.shape) + 8, unit)) + lost_cross
         )
         sums = gamma(math.prod(point.x.shape) + 4, unit) * widest
-        constants = inner_constants(problem.inner, point.lam)
+        constants = constants_at(problem.inner, point)
         if inner_error is None:
             inner_error = distance_bound(constants.mu, known(grad + lost_grad))
         return cls(

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..backends import COUNT, POSITIVE, Array, Maybe, Number, check_fields, pending
-from ..inner import InnerPoint, Rounded, inner_constants
+from ..inner import InnerPoint, Rounded, constants_at
 from ..linalg import norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ..outer import OuterPoint, RoundedOuter
@@ -160,7 +160,7 @@ class ForwardUnrolled(Unrolled):
         residual, slope, pull, whole, length = backend.scalars(
             *(norm(a, backend) for a in (rest, last.grad, outer.grad_x, cross, value))
         )
-        constants = inner_constants(problem.inner, last.lam)
+        constants = constants_at(problem.inner, last)
         left = residual / whole if whole > 0 else 0.0
         status = Walk(problem, inner, tol, transient(self.momentum)).status(
             last, constants, slope, pull, left
@@ -189,7 +189,7 @@ def _tangent_bound(
     lost, lost_outer = point.rounding(tangent), outer.rounding()
     if lost is None or lost_outer is None:
         return None
-    backend, constants = problem.backend, inner_constants(problem.inner, point.lam)
+    backend, constants = problem.backend, constants_at(problem.inner, point)
     residual, size, slope, pull, *others = backend.scalars(
         *(upper_norm(a, backend) for a in (rest, tangent, point.grad, outer.grad_x)),
         *(lost.grad, pending(lost.products).sum(), lost.cross),
@@ -220,5 +220,5 @@ def unsolved(problem: Problem, lam: Array, x0: Array) -> InnerResult:
     """Wrap a start as an inner result, for methods that do their own inner steps."""
     point = problem.inner.at(x0, lam)
     (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
-    bound = point_error(point, inner_constants(problem.inner, lam).mu, problem.backend)
+    bound = point_error(point, constants_at(problem.inner, point).mu, problem.backend)
     return InnerResult(point, Status.RUNNING, 0, slope, bound)

@@ -25,7 +25,7 @@ from ..inner import (
     Pushable,
     Rounded,
     Swinging,
-    inner_constants,
+    constants_at,
 )
 from ..linalg import norm
 from ..linalg.rounding import known, unit_roundoff, upper_norm
@@ -170,7 +170,7 @@ class Whitened:
         cls, problem: Problem, point: InnerPoint, outer: OuterPoint, most: int
     ) -> Whitened | None:
         """None with more than so many coefficients, or where too little is known."""
-        constants = inner_constants(problem.inner, point.lam)
+        constants = constants_at(problem.inner, point)
         small = math.prod(point.x.shape) <= most and problem.inner.n_hyperparameters <= most
         if not small or not constants.mu or constants.self_concordance is None:
             return None

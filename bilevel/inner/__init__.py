@@ -18,6 +18,7 @@ from ._protocol import (
     Sampled,
     Startable,
     Swinging,
+    constants_at,
     grad_rounding,
     inner_constants,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "Tikhonov",
     "TwiceDifferentiable",
     "UserKernel",
+    "constants_at",
     "from_autodiff",
     "from_functions",
     "grad_rounding",

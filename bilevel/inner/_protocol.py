@@ -75,6 +75,28 @@ def inner_constants(inner: Inner, lam: Array) -> InnerConstants:
     return found
 
 
+def constants_at(inner: Inner, point: InnerPoint) -> InnerConstants:
+    """The same at the λ of a point, which keeps them: to state them reads λ to the host."""
+    kept = getattr(point, "__dict__", {})
+    known = kept.get(_STATED)
+    if known is not None and known[0] is inner:
+        stated: InnerConstants = known[1]
+        return stated
+    found = inner_constants(inner, point.lam)
+    kept[_STATED] = (inner, found)
+    return found
+
+
+def same_constants(there: InnerPoint, point: InnerPoint) -> None:
+    """Let a point of the same λ know what is stated there."""
+    known = getattr(point, "__dict__", {}).get(_STATED)
+    if known is not None:
+        there.__dict__[_STATED] = known
+
+
+_STATED = "_stated"
+
+
 @dataclass(frozen=True)
 class Rounding:
     """How far rounding may keep what a point computes from what it is.

@@ -45,7 +45,14 @@ from ..linalg.rounding import gamma, known, upper_norm
 from ..losses import LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
 from ..losses._protocol import proportions
 from ._checks import check_weights, refuse_other_rows
-from ._protocol import Bending, InnerConstants, Rounded, Rounding
+from ._protocol import (
+    Bending,
+    InnerConstants,
+    Rounded,
+    Rounding,
+    constants_at,
+    same_constants,
+)
 from ._rows import RowRounding
 from .intercept import Coupling, KeptColumns, free_intercept
 from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
@@ -509,7 +516,7 @@ class LinearPoint:
         """
         model, xp = self.model, self.model.backend.xp
         c = model.loss.self_concordance
-        if c is None or self._constants.self_concordance is None:
+        if c is None or constants_at(model, self).self_concordance is None:
             return None  # of the loss, and of the penalty
         own = tuple(range(1, 1 + len(model.loss.output_shape)))
         if c == 0:  # H does not turn, whatever the sizes
@@ -527,10 +534,6 @@ class LinearPoint:
         sizes = 1.01 * pending(model.backend.column_norm(pushed))
         widest, lost = self._rows.bent(drift[1:], sizes[1:])
         return c * most, c * (1.01 * both + most[0] * lost + drift[0] * widest)
-
-    @cached_property
-    def _constants(self) -> InnerConstants:
-        return self.model.constants(self.lam)
 
     def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
         """Σ_i s_i ℓ'''_i[X q, X t, X t], and that of the penalty: no pass where ℓ''' is zero."""
@@ -622,6 +625,7 @@ class LinearRay:
         margins = backend.stepped(start.margins, t, self.d_margins)
         point.__dict__.update(margins=margins, way=(self, t))
         point.__dict__["penalty"] = start.penalty.moved(point.x)
+        same_constants(point, start)
         return point
 
     def drift(self, t: float) -> Array:

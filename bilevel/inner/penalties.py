@@ -206,6 +206,11 @@ class SingleL2(WeightedL2):
     def n_hyperparameters(self) -> int:
         return 1
 
+    def constants(self, lam: Array, backend: Backend) -> InnerConstants:
+        (only,) = backend.scalars(lam)
+        top = exp_or_inf(only)
+        return InnerConstants(least_exp(only), top, 0.0, top)
+
     def spread(self, d: Array, ndim: int, backend: Backend) -> Array:
         return columns(d, ndim)
 

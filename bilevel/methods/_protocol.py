@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..backends import Array, Backend, Pending, backend_of, pending
 from ..domains import Domain
 from ..hypergrad import HypergradResult, smaller
-from ..inner import InnerPoint, Preconditioned, RoundingAlong, inner_constants
+from ..inner import InnerPoint, Preconditioned, RoundingAlong, constants_at
 from ..linalg import cg, dot, norm
 from ..outer import OuterPoint, ValueRounded
 from ..problem import Problem
@@ -179,9 +179,7 @@ def bends_down(problem: Problem, point: InnerPoint) -> bool:
     gradients for a right-hand side of no meaning look through a few directions.
     """
     backend, xp = problem.backend, problem.backend.xp
-    if inner_constants(problem.inner, point.lam).mu is not None or isinstance(
-        point, Preconditioned
-    ):
+    if constants_at(problem.inner, point).mu is not None or isinstance(point, Preconditioned):
         return False
     size = math.prod(point.x.shape)
     count = xp.arange(1, size + 1, dtype=point.x.dtype, device=backend.device)

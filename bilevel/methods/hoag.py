@@ -26,7 +26,7 @@ from ..backends import (
     function,
 )
 from ..hypergrad import Hypergradient, HypergradResult, Implicit
-from ..inner import inner_constants
+from ..inner import constants_at
 from ..linalg import dot, norm
 from ..linalg.rounding import known
 from ..problem import Problem
@@ -412,7 +412,7 @@ def _moved(problem: Problem, inner: InnerResult, found: HypergradResult) -> Inne
     if point is None or point is inner.point:
         return inner
     (slope,) = problem.backend.scalars(norm(point.grad, problem.backend))
-    bound = point_error(point, inner_constants(problem.inner, point.lam).mu, problem.backend)
+    bound = point_error(point, constants_at(problem.inner, point).mu, problem.backend)
     return replace(inner, point=point, grad_norm=slope, error_bound=bound)
 
 
@@ -421,7 +421,7 @@ def _unsolved(problem: Problem, inner: InnerResult, found: HypergradResult) -> f
 
     0 where μ is not known.
     """
-    mu = problem.inner.constants(inner.point.lam).mu
+    mu = constants_at(problem.inner, inner.point).mu
     return (found.residual or 0.0) * inner.grad_norm / mu if mu else 0.0
 
 

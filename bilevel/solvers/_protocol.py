@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
-from ..inner import Inner, InnerConstants, InnerPoint, grad_rounding, inner_constants
+from ..inner import Inner, InnerConstants, InnerPoint, constants_at, grad_rounding
 from ..linalg import norm
 from ..meter import tick
 from ..status import Status
@@ -144,9 +144,9 @@ def solve(
     SOLVER(solver, "solver")
     tol = POSITIVE(tol, "tol")
     min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
-    constants = inner_constants(inner, lam)
-    mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
+    constants = constants_at(inner, point)
+    mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     status, n_iter, last = Status.RUNNING, 0, None
     for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
         tick()
@@ -155,7 +155,9 @@ def solve(
             break
         last = step
         enough = n_iter >= min_iter or step.grad_norm == 0
-        status = _judged(step, goal.at(step.point.x), mu is not None, enough, inner.backend)
+        if step.grad_norm <= goal.absolute:  # else no ‖x‖ makes it small enough
+            target = goal.at(step.point.x)
+            status = _judged(step, target, mu is not None, enough, inner.backend)
         if status is Status.RUNNING and n_iter >= max_iter:
             status = Status.MAX_ITER
         if status is not Status.RUNNING:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ...backends import Array, Backend, Pending, pending
-from ...inner import InnerConstants, InnerPoint, Pushable, Swinging, inner_constants
+from ...inner import InnerConstants, InnerPoint, Pushable, Swinging, constants_at
 from ...linalg import CGResult, dot, dots, norm
 from ...outer import OuterPoint
 from ...problem import Problem
@@ -86,7 +86,7 @@ def look_at(
             energies = tuple(e if keep else 0.0 for e, keep in zip(energies, kept, strict=True))
     rhs = xp.concat([-grad[..., None], rest], axis=-1)
     p = corrected(problem, outer, point, vectors, rhs[..., 2:])
-    constants = inner_constants(problem.inner, point.lam)
+    constants = constants_at(problem.inner, point)
     return Look(point, outer, vectors, pushed, grad, p, energies, sizes, constants), rhs
 
 
