@@ -29,7 +29,7 @@ from ._arguments import (
 from ._blocks import all_finite, row_blocks
 from ._files import read_array, read_arrays, read_npz, write_npz
 from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_indicators
-from ._pending import Known, Pending, each, larger, pending
+from ._pending import Known, Pending, each, larger, pending, postponed
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
     backend_names,
@@ -95,6 +95,7 @@ __all__ = [
     "library_of",
     "numbers_of",
     "pending",
+    "postponed",
     "python_number",
     "read_array",
     "read_arrays",

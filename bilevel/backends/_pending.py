@@ -99,13 +99,19 @@ class Pending:
 
 
 class Read(Pending):
-    """The entries of an array."""
+    """The entries of an array, which may be made when it is first to be read."""
 
-    __slots__ = ("array",)
+    __slots__ = ("_array", "_make")
 
-    def __init__(self, array: Array) -> None:
-        super().__init__(_none, (), tuple(map(int, array.shape)))
-        self.array = array
+    def __init__(self, make: Callable[[], Array], shape: tuple[int, ...]) -> None:
+        super().__init__(_none, (), shape)
+        self._make, self._array = make, None
+
+    @property
+    def array(self) -> Array:
+        if self._array is None:
+            self._array = self._make()
+        return self._array
 
     def unread(self) -> Iterator[Read]:
         if self._numbers is None:
@@ -113,7 +119,7 @@ class Read(Pending):
 
     def take(self, numbers: Numbers) -> None:
         """Note what was read."""
-        self._numbers, self.array = numbers, None
+        self._numbers, self._make, self._array = numbers, _none, None
 
 
 class Known(Pending):
@@ -126,7 +132,7 @@ class Known(Pending):
         self._numbers = numbers
 
 
-def _none() -> Numbers:
+def _none() -> Any:
     raise RuntimeError("An array is asked for its numbers before it has been read.")
 
 
@@ -136,7 +142,12 @@ def pending(value: Any) -> Pending:
         return value
     if isinstance(value, (int, float)):
         return Known((float(value),), ())
-    return Read(value)
+    return Read(lambda: value, tuple(map(int, value.shape)))
+
+
+def postponed(make: Callable[[], Array], shape: tuple[int, ...]) -> Pending:
+    """The entries of an array of this shape that is made only if it is to be read."""
+    return Read(make, shape)
 
 
 def each(function: Callable[..., float], *values: Any) -> Pending:
@@ -176,7 +187,7 @@ def read_all(
 
     ``read`` returns the entries of some arrays, one after the other.
     """
-    held = [value if isinstance(value, Pending) else Read(value) for value in values]
+    held = [pending(value) for value in values]
     leaves = list({id(leaf): leaf for value in held for leaf in value.unread()}.values())
     arrays = {id(leaf.array): leaf.array for leaf in leaves}
     found, numbers, start = read(list(arrays.values())) if arrays else [], {}, 0

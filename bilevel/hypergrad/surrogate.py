@@ -20,13 +20,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..backends import Array
+from ..backends import Array, Backend, Pending
 from ..inner import InnerConstants, InnerPoint, Rounded, Swinging, constants_at
 from ..linalg import dot, norm
 from ..linalg.rounding import gamma, known, unit_roundoff, upper_norm
 from ..outer import Curved, OuterConstants, OuterPoint, RoundedOuter
 from ..problem import Problem
 from ..solvers import InnerResult, distance_bound
+from ..solvers.distance import grad_size
 from ..status import Status
 from ._protocol import HypergradResult
 from .bound import (
@@ -259,7 +260,7 @@ def _by_distance(problem: Problem, outer: OuterPoint, inner_error: float | None)
     if lost is None or inner_error is None:
         return None
     slope, lost_slope, lost_value = problem.backend.scalars(
-        upper_norm(outer.grad_x, problem.backend), lost.grad_x, lost.value
+        slope_size(outer, problem.backend), lost.grad_x, lost.value
     )
     return value_bound(
         problem.outer_constants,
@@ -267,6 +268,14 @@ def _by_distance(problem: Problem, outer: OuterPoint, inner_error: float | None)
         grad_x_norm=slope + lost_slope,
         rounding=lost_value,
     )
+
+
+def slope_size(outer: OuterPoint, backend: Backend) -> Pending:
+    """An upper bound of ‖∂_x g‖ but for its rounding, which the point keeps."""
+    kept: dict[str, Pending] = getattr(outer, "__dict__", {})
+    if "_slope_size" not in kept:
+        kept["_slope_size"] = upper_norm(outer.grad_x, backend)
+    return kept["_slope_size"]
 
 
 @dataclass(frozen=True)
@@ -325,8 +334,10 @@ class Evidence:
         backend = problem.backend
         cross = point.cross_norm
         numbers = backend.scalars(
-            *(upper_norm(a, backend) for a in (rest, q, outer.grad_x, p, outer.grad_lam)),
-            *(upper_norm(point.grad, backend), lost.grad, lost.products[0], lost.cross),
+            *(upper_norm(a, backend) for a in (rest, q)),
+            slope_size(outer, backend),
+            *(upper_norm(a, backend) for a in (p, outer.grad_lam)),
+            *(grad_size(point, backend), lost.grad, lost.products[0], lost.cross),
             *(lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam),
             *([] if cross is None else [cross]),
         )

@@ -29,6 +29,7 @@ from ..backends import (
     flag,
     larger,
     pending,
+    postponed,
     same_backend,
 )
 from ..design import (
@@ -459,10 +460,13 @@ class LinearPoint:
             return None
         reach = model.reach
         if pushed is None:
-            sizes = columns(reach(vectors), backend)
+            shape = (vectors.shape[-1],)
+            sizes = postponed(lambda: column_lengths(reach(vectors), backend), shape)
             drifts = reach.forward * sizes
         else:
-            sizes = (1 + reach.backward) * pending(backend.column_norm(pushed[:-1, ...]))
+            rows = pushed[:-1, ...]
+            sizes = postponed(lambda: backend.column_norm(rows), (rows.shape[-1],))
+            sizes = (1 + reach.backward) * sizes
             drifts = columns(pushed[-1, ...], backend)
         total = reach.scaled_total(scale)
         # The sums of the two parts are right to one unit, which either part has already twice.
@@ -646,7 +650,12 @@ def product_size(a: Array, b: Array, backend: Backend) -> Array:
 
 def columns(a: Array, backend: Backend) -> Pending:
     """The norms over all axes but the last; what is (k,) and not negative as it is."""
-    return pending(a if a.ndim == 1 else backend.column_norm(a))
+    return pending(column_lengths(a, backend))
+
+
+def column_lengths(a: Array, backend: Backend) -> Array:
+    """The same on the device."""
+    return a if a.ndim == 1 else backend.column_norm(a)
 
 
 def _lengths(rows: Array, backend: Backend) -> Array:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._cached import cached_property
-from ..backends import Array, Backend, check_groups
+from ..backends import Array, Backend, Pending, check_groups, postponed
 from ..linalg import dot, dots
-from ..linalg.rounding import unit_roundoff, upper_norm, upper_norms
+from ..linalg.rounding import above, unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
 from ._protocol import Bending, InnerConstants, Rounded, Rounding
 
@@ -155,9 +155,16 @@ class WeightedL2Point:
         """e^λ is right to a few units, and so is each product with it."""
         backend = self.backend
         few = _ELEMENTS * unit_roundoff(self.x.dtype, backend)
-        size = upper_norm(scaled(self.grad, scale), backend)
-        products = few * upper_norms(scaled(self.hvp(vectors), scale), backend)
+        size = self._size if scale is None else upper_norm(scaled(self.grad, scale), backend)
+        lengths = postponed(
+            lambda: backend.column_norm(scaled(self.hvp(vectors), scale)), (vectors.shape[-1],)
+        )
+        products = few * above(lengths, self.x.dtype, math.prod(self.x.shape), backend)
         return Rounding(few * size, products, few * size)
+
+    @cached_property
+    def _size(self) -> Pending:
+        return upper_norm(self.grad, self.backend)
 
     def moved(self, x: Array) -> WeightedL2Point:
         return WeightedL2Point(self.penalty, x, self.weights, self.backend)

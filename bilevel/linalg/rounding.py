@@ -49,15 +49,15 @@ def upper_norm(a: Array, backend: Backend) -> Pending:
     >>> backend.scalars(upper_norm(tiny, backend)) >= (np.linalg.norm(tiny.astype(float)),)
     True
     """
-    return _above(norm(a, backend), a.dtype, math.prod(a.shape), backend)
+    return above(norm(a, backend), a.dtype, math.prod(a.shape), backend)
 
 
 def upper_norms(block: Array, backend: Backend) -> Pending:
     """The same of each column of a block (…, k), shape (k,)."""
-    return _above(backend.column_norm(block), block.dtype, math.prod(block.shape[:-1]), backend)
+    return above(backend.column_norm(block), block.dtype, math.prod(block.shape[:-1]), backend)
 
 
-def _above(norm: Array, dtype: Any, size: int, backend: Backend) -> Pending:
+def above(norm: Array | Pending, dtype: Any, size: int, backend: Backend) -> Pending:
     """Norms of so many entries, and what their sums may have lost."""
     grown = 1 + gamma(size + 4, unit_roundoff(dtype, backend))
     least = underflow(dtype, size, backend)

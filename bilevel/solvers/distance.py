@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..backends import Backend
+from ..backends import Backend, Pending
 from ..inner import InnerPoint, Rounded
 from ..linalg.rounding import known, upper_norm
 
@@ -14,8 +14,16 @@ def certain_slope(point: InnerPoint, backend: Backend) -> tuple[float, float] | 
     found = point.rounding(point.x[..., None]) if isinstance(point, Rounded) else None
     if found is None:
         return None
-    slope, lost = backend.scalars(upper_norm(point.grad, backend), found.grad)
+    slope, lost = backend.scalars(grad_size(point, backend), found.grad)
     return known(slope + lost), known(lost)
+
+
+def grad_size(point: InnerPoint, backend: Backend) -> Pending:
+    """An upper bound of ‖∂_x h‖ but for its rounding, which the point keeps."""
+    kept: dict[str, Pending] = getattr(point, "__dict__", {})
+    if "_grad_size" not in kept:
+        kept["_grad_size"] = upper_norm(point.grad, backend)
+    return kept["_grad_size"]
 
 
 def distance_bound(mu: float | None, slope: float | None) -> float | None:

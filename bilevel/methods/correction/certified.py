@@ -19,12 +19,14 @@ from ...hypergrad import (
     self_concordant_value_bound,
     value_error,
 )
+from ...hypergrad.surrogate import slope_size
 from ...inner import InnerConstants, Rounded, Rounding, Swinging
 from ...linalg import dot
 from ...linalg.rounding import gamma, unit_roundoff, upper_norm, upper_norms
 from ...outer import Curved, CurvedRounded, OuterConstants, OuterRounding, RoundedOuter
 from ...problem import Problem
 from ...solvers import point_error
+from ...solvers.distance import grad_size
 from .looks import Look, Solved
 
 
@@ -150,17 +152,23 @@ def proven(problem: Problem, look: Look, proof: Proof | None) -> Bounds:
     return Bounds(distance, value, bound)
 
 
-def prove(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Proof | None:
+def prove(
+    problem: Problem,
+    solved: Solved,
+    after: Look,
+    rhs: Array,
+    along: Iterable[Pending] = (),
+) -> Proof | None:
     """The proven bound where the constants are known and every hyperparameter has a tangent.
 
     The residuals of the last solve are known in the norm of H⁻¹, by CG; those at the new iterate
     differ from them by vectors that are known, which divided by √μ bound the rest. What is known of
-    a vector holds what rounding may have done to it.
+    a vector holds what rounding may have done to it. ``along`` is read with it, for those to come.
     """
     inner, errors = after.constants, solved.errors
     if errors is None or not inner.mu or inner.self_concordance is None:
         return None
-    seen = _Seen.of(problem, solved, after, rhs)
+    seen = _Seen.of(problem, solved, after, rhs, along)
     if seen is None:
         return None
     # H(x⁺) ⪰ e^{-R‖x⁺ - x‖} H(x).
@@ -215,7 +223,14 @@ class _Seen:
     value: float
 
     @classmethod
-    def of(cls, problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Seen | None:
+    def of(
+        cls,
+        problem: Problem,
+        solved: Solved,
+        after: Look,
+        rhs: Array,
+        along: Iterable[Pending],
+    ) -> _Seen | None:
         """Read all of them at once; None where what rounding does is not known."""
         point, backend = after.point, problem.backend
         lost = point.rounding(after.vectors, after.pushed) if isinstance(point, Rounded) else None
@@ -223,7 +238,9 @@ class _Seen:
         if lost is None or lost_outer is None:
             return None
         k = after.vectors.shape[-1]
-        host = iter(backend.scalars(*_scalars(solved, after, rhs, lost, lost_outer, backend)))
+        own = tuple(map(pending, _scalars(solved, after, rhs, lost, lost_outer, backend)))
+        backend.scalars(*own, *along)
+        host = iter(backend.scalars(*own))
         (distance,), changes, rests, norms = _take(host, 1, 1 + k, 1 + k, k)
         (lost_grad,), products, (cross, value, slope, direct) = _take(host, 1, k, 4)
         (grad, pull, p, corrected, side), single, pairs = _take(host, 5, k, k - 1)
@@ -273,7 +290,8 @@ def _scalars(
     yield upper_norms(after.vectors, backend)
     yield from (lost.grad, lost.products, lost.cross)
     yield from (lost_outer.value, lost_outer.grad_x, lost_outer.grad_lam)
-    yield from (upper_norm(a, backend) for a in (after.grad, after.outer.grad_x, after.p))
+    yield from (grad_size(after.point, backend), slope_size(after.outer, backend))
+    yield upper_norm(after.p, backend)
     yield from (dot(after.vectors[..., 0], after.grad, backend), widest)
     yield from swing or ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...backends import Array, pending
+from ...backends import Array, Pending, pending
 from ...linalg import dot, norm
 from ...linalg.rounding import known
 from ...problem import Problem
@@ -64,9 +64,47 @@ class Estimate:
         return self.flat and self.noise > tol * abs(self.value)
 
 
-def estimate(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Estimate:
-    """How far p is from ∇f, by what the last correction changed and how much of it is left."""
-    seen = _Numbers.of(problem, solved, after, rhs)
+@dataclass(frozen=True)
+class Asked:
+    """What an estimate is made of, to be read."""
+
+    numbers: tuple[Pending, ...]
+    n_vectors: int
+
+
+def asked_of(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Asked:
+    """The numbers of :class:`_Numbers`, in their order."""
+    backend, point, p = problem.backend, after.point, after.p
+    swing = solved.swing
+    numbers = (
+        after.outer.value,
+        dot(after.vectors[..., 0], after.grad, backend),
+        lost(problem, point, after.outer, after.vectors[..., 0]),
+        abs(pending(point.value)),
+        solved.fall,
+        norm(p, backend),
+        norm(p * free(point.lam, p, problem.domain, backend), backend),
+        optimality(problem.domain, backend, point.lam, p),
+        norm(p - solved.healed, backend),
+        norm(solved.p - solved.healed, backend),
+        norm(p - solved.p, backend),
+        solved.grad_norm,
+        norm(after.grad, backend),
+        norm(after.outer.grad_x, backend),
+        pending(backend.column_norm(after.vectors))[1:].length(),
+        pending(backend.column_norm(solved.residual))[1:],
+        pending(backend.column_norm(rhs))[1:],
+        *([] if swing is None else swing),
+    )
+    return Asked(tuple(map(pending, numbers)), solved.residual.shape[-1] - 1)
+
+
+def estimate(problem: Problem, solved: Solved, after: Look, asked: Asked) -> Estimate:
+    """How far p is from ∇f, by what the last correction changed and how much of it is left.
+
+    ``asked`` is what :func:`asked_of` made of the same.
+    """
+    seen = _Numbers.of(problem, asked)
     eps = float(problem.backend.xp.finfo(after.p.dtype).eps)
     corrected_value, corrected_error = estimated(problem, seen.value, seen.correction)
     errors = _exact(solved, (seen.grad_before, *after.sizes))
@@ -167,31 +205,10 @@ class _Numbers:
     swing: tuple[float, ...]
 
     @classmethod
-    def of(cls, problem: Problem, solved: Solved, after: Look, rhs: Array) -> _Numbers:
-        """Read all of them at once."""
-        backend, point, p = problem.backend, after.point, after.p
-        width, swing = solved.residual.shape[-1], solved.swing
-        host = backend.scalars(
-            after.outer.value,
-            dot(after.vectors[..., 0], after.grad, backend),
-            lost(problem, point, after.outer, after.vectors[..., 0]),
-            abs(pending(point.value)),
-            solved.fall,
-            norm(p, backend),
-            norm(p * free(point.lam, p, problem.domain, backend), backend),
-            optimality(problem.domain, backend, point.lam, p),
-            norm(p - solved.healed, backend),
-            norm(solved.p - solved.healed, backend),
-            norm(p - solved.p, backend),
-            solved.grad_norm,
-            norm(after.grad, backend),
-            norm(after.outer.grad_x, backend),
-            pending(backend.column_norm(after.vectors))[1:].length(),
-            pending(backend.column_norm(solved.residual))[1:],
-            pending(backend.column_norm(rhs))[1:],
-            *([] if swing is None else swing),
-        )
-        n, k = 15, width - 1
+    def of(cls, problem: Problem, asked: Asked) -> _Numbers:
+        """Read all of them at once, if they have not been read with others."""
+        host = problem.backend.scalars(*asked.numbers)
+        n, k = 15, asked.n_vectors
         rest, swung = host[n : n + 2 * k], host[n + 2 * k :]
         return cls(*host[:n], rest[:k], rest[k:], swung)  # type: ignore[arg-type, call-arg]
 

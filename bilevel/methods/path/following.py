@@ -47,7 +47,7 @@ from ..correction import (
 )
 from .approach import stations
 from .end import ended, small
-from .estimate import estimate
+from .estimate import asked_of, estimate
 from .projected import Projected
 from .rules import Rule, Verdict
 from .secant import Secant
@@ -259,9 +259,12 @@ class PathFollowing:
         del look, solution, turn
         work.look, work.rhs = look_at(problem, point, vectors, pushed)
         provable = work.provable and sound
-        work.proof = prove(problem, solved, work.look, work.rhs) if provable else None
+        asked = asked_of(problem, solved, work.look, work.rhs)
+        work.proof = None
+        if provable:
+            work.proof = prove(problem, solved, work.look, work.rhs, asked.numbers)
         work.bounds = proven(problem, work.look, work.proof)
-        work.estimate = estimate(problem, solved, work.look, work.rhs)
+        work.estimate = estimate(problem, solved, work.look, asked)
 
     def _judge(self, problem: Problem, state: PathState, work: Work) -> Wanted | None:
         """What the next correction is to do; None where λ may move, or the run has ended."""
