@@ -57,6 +57,18 @@ def test_a_step_is_a_new_array(cupy: Any, dtype: str) -> None:
     assert np.array_equal(cupy.to_numpy(x), before)
 
 
+def test_the_step_of_optimality(cupy: Any, dtype: str) -> None:
+    from bilevel.methods._protocol import optimality
+
+    domain = bilevel.Box(-12.0, 12.0)
+    for size in (0.0, 1e-30, 1e-5, 0.5, 40.0):
+        lam, p = np.array([1.0, 12.0], dtype), np.array([-size, size / 2], dtype)
+        there = optimality(domain, cupy, cupy.asarray(lam), cupy.asarray(p))
+        here = optimality(domain, bilevel.get_backend("numpy"), lam, p)
+        (found,), (expected,) = cupy.scalars(there), bilevel.get_backend("numpy").scalars(here)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("count", [2, 5, 8])
 def test_small_arrays_are_joined(cupy: Any, dtype: str, count: int) -> None:
     rng = np.random.default_rng(2)

@@ -225,6 +225,7 @@ __device__ T clipped(T z, T c) {
 FORMULA(expit_of, expit(t))
 FORMULA(softplus_of, softplus(t))
 FORMULA(step_along, y + c * t)
+FORMULA(optimality_step, (t < c ? c : (t > 1 ? T(1) : t)) / (t > 0 ? t : T(1)))
 FORMULA(logistic_value, softplus(-(y * t)))
 FORMULA(logistic_derivative, -y * expit(-(y * t)))
 FORMULA(logistic_curvature, expit(-(y * t)) * (1 - expit(-(y * t))))
@@ -293,6 +294,7 @@ __device__ void entries(const T* y, const T* t, T c, long long n, long long ever
   }                                                                                              \
   ENTRIES(expit_of, T, S)                                                                        \
   ENTRIES(softplus_of, T, S)                                                                     \
+  ENTRIES(optimality_step, T, S)                                                                 \
   ENTRIES(step_along, T, S)                                                                      \
   ENTRIES(logistic_value, T, S)                                                                  \
   ENTRIES(logistic_derivative, T, S)                                                             \

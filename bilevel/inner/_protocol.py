@@ -75,14 +75,14 @@ def inner_constants(inner: Inner, lam: Array) -> InnerConstants:
     return found
 
 
-def constants_at(inner: Inner, point: InnerPoint) -> InnerConstants:
+def constants_at(inner: Inner, point: InnerPoint, lam: Array | None = None) -> InnerConstants:
     """The same at the λ of a point, which keeps them: to state them reads λ to the host."""
     kept = getattr(point, "__dict__", {})
     known = kept.get(_STATED)
     if known is not None and known[0] is inner:
         stated: InnerConstants = known[1]
         return stated
-    found = inner_constants(inner, point.lam)
+    found = inner_constants(inner, point.lam if lam is None else lam)
     kept[_STATED] = (inner, found)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol, runtime_checkable
 
-from ..backends import Array, Backend, Pending, backend_of, pending
+from ..backends import Array, Backend, Pending, backend_of, each, pending
 from ..domains import Domain
 from ..hypergrad import HypergradResult, smaller
 from ..inner import InnerPoint, Preconditioned, RoundingAlong, constants_at
@@ -74,18 +74,24 @@ class Reporting(Protocol):
         ...
 
 
-def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Array:
-    """‖P_D(λ - τ p) - λ‖ / τ, τ ‖p‖ being ‖p‖ cut to [10⁻³, 1]; 0-d.
+def optimality(domain: Domain, backend: Backend, lam: Array, hypergrad: Array) -> Pending:
+    """‖P_D(λ - τ p) - λ‖ / τ, τ ‖p‖ being ‖p‖ cut to [10⁻³, 1].
 
     Zero exactly where ⟨p, α - λ⟩ ≥ 0 for all α in D, and ‖p‖ inside D. With τ = 1 the width of D
     would cut it short where p is longer than that, and λ - p would be λ where p is tiny, as it is
     where f is.
     """
-    xp, size = backend.xp, norm(hypergrad, backend)
-    one = xp.ones_like(size)
-    length = xp.minimum(xp.maximum(size, _SHORTEST * one), one)
-    ahead = lam - hypergrad * (length / xp.where(size > 0, size, one))
-    return norm(domain.project(ahead, backend) - lam, backend) * (size / length)
+    size = norm(hypergrad, backend)
+
+    def share(size: Array, *_: Any) -> Array:
+        """τ, which is 1 / ‖p‖ where that is less than 1, and at most what the shortest step is."""
+        xp, one = backend.xp, backend.xp.ones_like(size)
+        length = xp.minimum(xp.maximum(size, _SHORTEST * one), one)
+        return length / xp.where(size > 0, size, one)
+
+    tau = backend.fused("optimality_step", share, size, size, _SHORTEST)
+    moved = norm(domain.project(lam - hypergrad * tau, backend) - lam, backend)
+    return each(lambda moved, size: moved * (size / max(_SHORTEST, min(size, 1.0))), moved, size)
 
 
 #: The shortest step of ``optimality``: far beyond the rounding of λ.
@@ -108,11 +114,11 @@ def recorded(inner: InnerResult, found: HypergradResult, **own: Any) -> Record:
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
     """1 for the coordinates that a small step along -p changes, 0 for those that D holds."""
     xp = backend.xp
-    (largest,) = backend.scalars(xp.max(xp.abs(p)))
-    if largest == 0:
-        return xp.zeros_like(p)
+    largest = xp.max(xp.abs(p))
+    some = largest > 0
+    largest = xp.where(some, largest, xp.ones_like(largest))
     probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
-    return xp.where(probe == 0, xp.zeros_like(p), xp.ones_like(p))
+    return xp.astype((probe != 0) & some, p.dtype)
 
 
 def lost(problem: Problem, point: InnerPoint, outer: OuterPoint, q: Array) -> Pending:

@@ -145,7 +145,7 @@ def solve(
     tol = POSITIVE(tol, "tol")
     min_iter, max_iter = Whole(0)(min_iter, "min_iter"), COUNT(max_iter, "max_iter")
     point = inner.at(x0, lam, carry)
-    constants = constants_at(inner, point)
+    constants = constants_at(inner, point, lam)
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     status, n_iter, last = Status.RUNNING, 0, None
     for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
