@@ -9,7 +9,7 @@ from ...hypergrad import whitened_bounds
 from ...problem import Problem
 from ...status import Status
 from .._protocol import bends_down, free
-from ..correction import Wanted
+from ..correction import Wanted, contradicted
 from .estimate import Estimate
 from .settled import Beside, Left, beside, confirmed, decrease_left
 from .state import PathState, Work
@@ -85,6 +85,10 @@ def _status(problem: Problem, work: Work) -> Status:
         return Status.STALLED
     if seen.cg_status in _BLIND:
         return seen.cg_status
+    # Directions that a preconditioner from outside hides are seen by no solve with it.
+    wrong = contradicted(problem, work.look) if work.look.claimed else None
+    if wrong is not None:
+        return wrong
     down = bends_down(problem, work.look.point)
     return Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
 
