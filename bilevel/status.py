@@ -53,7 +53,7 @@ _MESSAGES = {
     Status.SINGULAR: "The system is singular to working precision, and has no solution.",
     Status.PRECONDITIONER: "The preconditioner is not symmetric and positive: ask check_problem.",
     Status.REFUTED: (
-        "The Hessian is flatter than the preconditioner or the constants state: ask check_problem."
+        "The Hessian is not what the preconditioner or the constants state: ask check_problem."
     ),
     Status.NON_FINITE: "A value became NaN or infinite.",
     Status.DIVERGED: "The iteration led away from the solution: its step is too long.",

@@ -2,6 +2,7 @@
 
 from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
+from .claims import contradicted
 from .preconditioners import Nystrom, Preconditioner, Proven, QuasiNewton, Recorder, jacobi
 from .products import dot, dots, grams, norm
 from .two_loops import Pair, two_loops
@@ -19,6 +20,7 @@ __all__ = [
     "Recorder",
     "Residual",
     "cg",
+    "contradicted",
     "dot",
     "dots",
     "grams",

@@ -241,6 +241,39 @@ class Bounded(Progress):
         return replace(self, steepest=steepest, refuted=self.refuted or hidden)
 
 
+@dataclass(frozen=True)
+class Watched(Bounded):
+    """A column that stops by its residual, and whose μ is watched on the way."""
+
+    @property
+    def error(self) -> None:
+        return None
+
+    @property
+    def estimate(self) -> None:
+        return None
+
+    @property
+    def misjudged(self) -> float:
+        return 0.0
+
+    @property
+    def residual_goal(self) -> float:
+        return self.goal
+
+    @property
+    def reached(self) -> bool:
+        return math.sqrt(max(self.rr, 0.0)) <= self.goal
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Watched:
+        ahead = Progress.advance(self, alpha, rz, rr)
+        assert isinstance(ahead, Watched)
+        beta = rz / self.rz if self.rz > 0 else 0.0
+        watched = ahead._lengthened((*self.steps, (alpha, beta)))
+        assert isinstance(watched, Watched)
+        return watched
+
+
 def _pivot(mu: float, gamma: float, alpha: float, beta: float, rounding: float) -> float | None:
     """γ_{k+1}; None where γ_k - α_k is negative beyond rounding, so that μ is no lower bound.
 
@@ -274,12 +307,25 @@ class Accuracy(Protocol):
 
 @dataclass(frozen=True)
 class Residual:
-    """Stop where ‖b - A x‖ ≤ goal, one goal a column."""
+    """Stop where ‖b - A x‖ ≤ goal, one goal a column.
+
+    Parameters
+    ----------
+    goals : tuple of float
+        One number a column.
+    mu : float, optional
+        A lower bound of the spectrum of M⁻¹A that is stated: it decides nothing, and is refuted
+        where the steps show that it is none.
+    """
 
     goals: tuple[float, ...]
+    mu: float | None = None
 
     def start(self, column: int) -> Progress:
-        return Progress(self.goals[column])
+        goal = self.goals[column]
+        if not self.mu:
+            return Progress(goal)
+        return Watched(goal, mu=self.mu, gamma=1 / self.mu, estimated=Delayed(goal))
 
 
 @dataclass(frozen=True)

@@ -814,17 +814,21 @@ def test_a_preconditioner_that_is_too_small_costs_steps_alone(factor: float) -> 
     assert result.fun == pytest.approx(float(problem.outer.at(exact, result.lam).value), rel=1e-5)
 
 
-def test_no_run_converges_by_a_curvature_that_is_not_there() -> None:
-    """μ, where it is twenty times what H has."""
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+@pytest.mark.parametrize("factor", [20.0, 1e4])
+def test_no_run_converges_by_a_curvature_that_is_not_there(method: str, factor: float) -> None:
+    """μ, where it is many times what H has."""
     known = quadratic(1, p=20, m=3, lam=[1.5, -1.0, 0.5])
 
     class Inner(Quadratic):
         def constants(self, lam: Any) -> InnerConstants:
             least = np.linalg.eigvalsh(self.at(np.zeros(20), lam).hvp(np.eye(20)))[0]
-            return replace(super().constants(lam), mu=20 * float(least))
+            return replace(super().constants(lam), mu=factor * float(least))
 
     right = known.problem.inner
     parts = {part.name: getattr(right, part.name) for part in fields(Quadratic) if part.init}
-    result = bilevel.minimize(replace(known.problem, inner=Inner(**parts)), max_iter=10)
+    problem = replace(known.problem, inner=Inner(**parts))
+    result = bilevel.minimize(problem, method=method, max_iter=10)
     assert result.status is Status.REFUTED
     assert "constants" in result.message
+    assert all(record.value_error is None for record in result.history)
