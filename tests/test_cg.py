@@ -1,5 +1,6 @@
 """Conjugate gradients against dense solves, on every backend."""
 
+import functools
 import math
 import tracemalloc
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 import bilevel
-from bilevel.linalg import Energy, EstimatedEnergy, cg, jacobi
-from bilevel.status import Status
+from bilevel.linalg import Energy, EstimatedEnergy, cg, contradicted, jacobi
+from bilevel.status import REFUTING, Status
 
 
 def spd(p, condition, seed=0):
@@ -373,3 +374,37 @@ def test_a_bound_shows_what_an_estimate_would_have_missed(condition, plateau):
 def test_tolerance_is_checked_at_the_door(tol):
     with pytest.raises(ValueError, match="tol must be one number|must be finite and not neg"):
         cg(lambda v: v, np.ones(3), tol=tol)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_right_inverse_in_single_precision_is_not_contradicted(seed):
+    """Its products are neither symmetric nor positive beyond their rounding."""
+    rng = np.random.default_rng(seed)
+    A = spd(40, 10 ** rng.uniform(6, 7), seed).astype(np.float32)
+    M = np.linalg.inv(A.astype(np.float64)).astype(np.float32)
+    found = contradicted(
+        lambda V: A @ V,
+        np.zeros(40, dtype=np.float32),
+        bilevel.get_backend("numpy"),
+        1.0,
+        top=float(np.linalg.eigvalsh(A.astype(np.float64))[-1]),
+        preconditioner=lambda r: M @ r,
+    )
+    assert found in (None, Status.STALLED)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.0, 1e-9, 1e-3])
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_hidden_direction_is_contradicted(backend, dtype, seed, share, stated):
+    """With an upper bound of A, and by a product where none is stated."""
+    A = spd(30, 1e3)
+    inverse = np.linalg.inv(A)
+    A_, wrong, right, like = on(
+        backend, dtype, A=A, M=hiding(A, share, seed), right=inverse, like=np.zeros(30)
+    )
+    top = 1.01 * float(np.linalg.eigvalsh(A)[-1]) if stated else None
+    ask = functools.partial(contradicted, lambda V: A_ @ V, like, backend, top=top)
+    assert ask(1.0, preconditioner=lambda r: wrong @ r) in REFUTING
+    assert ask(0.99, preconditioner=lambda r: right @ r) is None

@@ -26,6 +26,7 @@ def contradicted(
 ) -> Status | None:
     """How M⁻¹A ⪰ μ fails, where a solve has seen it fail; None where it has not.
 
+    STALLED where it looks so, and where the rounding of products with M⁻¹ is enough for that look.
     A residual that is of rounding alone may lie where A is singular, and shows anything. So the
     question is put with products of A, as far down as they are not rounding.
 
@@ -52,10 +53,11 @@ def contradicted(
     [True, False]
     """
     columns = backend.normal(0, (*like.shape, 2), like.dtype)
+    images = operator(columns)
     share = math.sqrt(float(backend.xp.finfo(like.dtype).eps))
     found = cg(
         operator,
-        operator(columns),
+        images,
         tol=Energy(mu, (0.0, 0.0), (share, share), top),
         preconditioner=preconditioner,
         columns=True,
@@ -63,9 +65,45 @@ def contradicted(
         max_iter=_STEPS,
     )
     if found.status in REFUTING:
-        return found.status
+        drowns = preconditioner is not None and _drowns(
+            operator, preconditioner, columns, images, backend
+        )
+        return Status.STALLED if drowns else found.status
     hides = preconditioner is not None and _hides(operator, preconditioner, found, backend)
     return Status.REFUTED if hides else None
+
+
+def _drowns(
+    operator: Callable[[Array], Array],
+    preconditioner: Preconditioner,
+    columns: Array,
+    images: Array,
+    backend: Backend,
+) -> bool:
+    """Whether the rounding of M⁻¹r, where A is steep, is as large as rᵀM⁻¹r.
+
+    In single precision the product with an inverse of a condition of 10⁶ is neither symmetric nor
+    positive. What M⁻¹ makes of a random vector is about the mean of its eigenvalues, of which the
+    largest, which counts, is a multiple.
+    """
+    pairs = (
+        (columns, preconditioner(columns)),
+        (columns, columns),
+        (images, operator(images)),
+        (images, images),
+    )
+    host = backend.scalars(*(backend.column_dot(u, v) for u, v in pairs))
+    k = columns.shape[-1]
+    eps = float(backend.xp.finfo(columns.dtype).eps)
+    numbers = (host[j::k] for j in range(k))
+    return any(
+        _ROUNDINGS * eps * abs(seen) * bent > _DROWNED * square * size
+        for seen, square, bent, size in numbers
+    )
+
+
+#: The share of rᵀM⁻¹r that rounding may be.
+_DROWNED = 0.1
 
 
 def _hides(
