@@ -299,7 +299,7 @@ def test_a_step_without_a_state_is_refused():
         def step(self, problem, state):
             return None
 
-    with pytest.raises(TypeError, match="method.step must return a state"):
+    with pytest.raises(TypeError, match="the state that method.step returns must be a Record"):
         bilevel.minimize(problem(), 1.0, method=Nothing())
 
 

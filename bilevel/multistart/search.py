@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
+from ..contracts import refuse_bare_parts
 from ..design import Design
 from ..domains import Unfolds
 from ..inner import inner_constants
 from ..inner.linear import LinearModel
 from ..loop import BUDGET, metered, minimize, pass_budget, started
 from ..meter import BudgetSpent
-from ..methods import Method
+from ..methods import Method, get_method
 from ..problem import Problem
 from ..problems.stacked import StackedInner
 from ..record import Costed, Costs, Record, Result, aligned
@@ -172,6 +173,7 @@ def multistart(
         "max_passes": pass_budget(problem, max_passes, "max_passes"),
         "max_seconds": max_seconds,
     }
+    refuse_bare_parts(problem, get_method(method), lams[0], start_x)
     meter = started(
         problem,
         max_passes=pass_budget(problem, max_total_passes, "max_total_passes"),
