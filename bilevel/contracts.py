@@ -185,7 +185,8 @@ def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: 
     """An objective from outside, or what of one of ours is from there."""
     answers = Answers(f"{where}.at(x, lam)", problem.backend, problem.dtype)
     if not is_ours(inner):
-        refuse_other_counters(inner, where, ("passes", "column_passes"))
+        states = [name for name in ("entries",) if hasattr(inner, name)]
+        refuse_other_counters(inner, where, ("passes", "column_passes", *states))
         short = without_carry(inner)
         if short is not None:
             raise TypeError(f"{where}.{short}.")

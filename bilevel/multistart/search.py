@@ -99,7 +99,8 @@ def multistart(
     The searches share passes where the inner objective has a design matrix (linear models, also
     stacked ones), as far as its products are cheaper with several columns: ``columns_per_pass``.
     Other problems (kernels, networks, user functions) have nothing to share: there the searches
-    run one after the other.
+    run one after the other. So they do with a method that samples rows: batches of different rows
+    are no columns of one product, and a search waits for the others at whole products alone.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def multistart(
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
         many equal intervals, each once. At most 2000 where the searches share passes.
     method : str or Method
-        The outer method.
+        The outer method: one object for all searches, which keeps nothing in itself.
     x0 : array, optional
         Where the first inner solve of each search starts; when omitted where h says, else at zero.
     seed : int
