@@ -19,7 +19,7 @@ from .answers import (
     without_carry,
 )
 from .backends import Array, Maybe, described, function
-from .inner import TERM_MEMBERS, LinearModel, inner_constants, lacking
+from .inner import MLP, TERM_MEMBERS, LinearModel, inner_constants, lacking
 from .inner.penalties import FreeLast
 from .meter import uncounted
 from .methods import Method
@@ -196,13 +196,25 @@ def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: 
         inner_constants(inner, lam)
         refuse_other_sentence(inner, lam)
     elif isinstance(inner, LinearModel):
-        _refuse_bare_model(answers, inner, where, x, lam)
+        _refuse_bare_penalty(answers, inner, where, x, lam)
+    _refuse_bare_loss(answers, inner, inner, where)
     for k, (part, x_k) in enumerate(_parts(inner, x)):
         _refuse_bare_inner(problem, part, f"{where}.parts[{k}]", x_k, lam)
 
 
-def _refuse_bare_model(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:
-    """The penalty and the loss of a linear model: no pass."""
+def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> None:
+    """The loss of a model of ours, or of its held-out rows: no pass."""
+    if not isinstance(part, (LinearModel, MLP, HeldOutLoss)) or is_ours(part.loss):
+        return
+    # Of a network labels and predictions have a column for each output.
+    n, *columns = part.y.shape
+    shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
+    answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
+    refuse_other_loss(answers, part.loss, part.y, shape)
+
+
+def _refuse_bare_penalty(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:
+    """The penalty of a linear model: no pass."""
     penalty: Any = model.penalty
     if isinstance(penalty, FreeLast):  # the last row of x is the free intercept
         penalty, x_penalty = penalty.base, x[:-1, ...]
@@ -214,21 +226,13 @@ def _refuse_bare_model(answers: Answers, model: Any, where: str, x: Array, lam: 
         missing = lacking(term, TERM_MEMBERS)
         _refuse_bare(f"{where}.penalty.at", term, missing, _derive("PenaltyTerm"))
         refuse_other_term(answers, term, x_penalty, lam)
-    if not is_ours(model.loss):
-        shape = (model.design.shape[0], *model.tail)
-        answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
-        refuse_other_loss(answers, model.loss, model.y, shape)
 
 
 def _refuse_bare_outer(problem: Problem, x: Array, lam: Array) -> None:
     outer: Any = problem.outer
     answers = Answers("problem.outer.at(x, lam)", problem.backend, problem.dtype)
+    _refuse_bare_loss(answers, outer, problem.inner, "problem.outer")
     if is_ours(outer):
-        loss = getattr(outer, "loss", None)
-        if isinstance(outer, HeldOutLoss) and not is_ours(loss):
-            answers = Answers("problem.outer.loss", problem.backend, problem.dtype)
-            shape = (outer.y.shape[0], *problem.inner.x_shape[1:])
-            refuse_other_loss(answers, loss, outer.y, shape)
         return
     refuse_other_counters(outer, "problem.outer", ("passes",))
     found: Any = answers.found("at", lambda: outer.at(x, lam))

@@ -589,6 +589,24 @@ def test_a_loss_of_other_answers_is_refused_at_the_start(members, says):
         bilevel.minimize(problem(inner.linear_model(X, Y, loss)))
 
 
+@pytest.mark.parametrize("where", ["inner", "outer"])
+def test_the_losses_of_networks_and_of_held_out_rows_are_asked(where):
+    short = type("Short", (Bounded,), {"derivative": lambda self, y, t, backend: np.ones(1)})()
+    loss = {"inner": Bounded(), "outer": Bounded()} | {where: short}
+    h = inner.mlp(X, Y, loss["inner"], [2])
+    network = bilevel.Problem(h, outer.held_out_mlp(h, X_VAL, Y_VAL, loss["outer"]))
+    linear = inner.linear_model(X, Y, loss["inner"])
+    several = problem(linear, outer.held_out(X_VAL, Y_VAL, loss["outer"]))
+    for one in (network, several):
+        with pytest.raises(
+            ValueError, match=rf"problem\.{where}\.loss\.derivative\(y, t\) must be"
+        ):
+            bilevel.minimize(one)
+    h = inner.mlp(X, Y, Bounded(), [2])
+    network = bilevel.Problem(h, outer.held_out_mlp(h, X_VAL, Y_VAL, Bounded()))
+    assert bilevel.minimize(network, method=Steps(), max_iter=1).nit == 1
+
+
 def test_asking_costs_a_run_nothing_and_a_second_run_is_not_asked():
     class Counted(Proxy):
         made = 0
