@@ -366,7 +366,7 @@ class _Codec:
             name = f"a{len(arrays)}"
             arrays[name] = self._problem.backend.to_numpy(value)
             return {"array": name}
-        raise TypeError(f"a checkpoint can't hold a {type(value).__name__}")
+        raise TypeError(f"a checkpoint can't hold what is of the class {type(value).__name__}")
 
     def _known(self, cls: type) -> str:
         """The name of a class, by which it is found again."""

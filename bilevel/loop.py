@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
+from .answers import refuse_other_array
 from .backends import (
     COUNT,
     NOT_NEGATIVE,
@@ -23,7 +24,14 @@ from .backends import (
     function,
     lent,
 )
-from .contracts import refuse_bare_parts, refuse_misfits
+from .contracts import (
+    is_ours,
+    refuse_bare_parts,
+    refuse_misfits,
+    refuse_other_bounds,
+    refuse_other_record,
+    refuse_outside,
+)
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
@@ -143,13 +151,16 @@ def _state(found: Any) -> State:
 def _snapshots(
     problem: Problem, method: Method, snapshot: Snapshot, meter: Meter, *, every: int = 1
 ) -> Iterator[Snapshot]:
-    before, status = snapshot.costs, snapshot.state.status
+    before, status, asked = snapshot.costs, snapshot.state.status, not is_ours(method)
     while status is Status.RUNNING:
         with meter.running():
             state = method.step(problem, snapshot.state)
-            if snapshot.last is None:
-                refuse_misfits(problem, state)
+            if asked or snapshot.last is None:
+                first = snapshot.last is None
+                refuse_misfits(problem, state, None if first else snapshot.state)
             found = _read(problem, state)
+            if asked:
+                _refuse_wrong(problem, state, found, snapshot.n_iter + 1)
             problem.backend.synchronize()
         meter.offered = None
         costs = metered(problem, meter, before)
@@ -165,6 +176,18 @@ class _Found:
 
     record: Record
     fields: dict[str, Any]
+
+
+def _refuse_wrong(problem: Problem, state: State, found: _Found, n: int) -> None:
+    """Refuse a step of a method from outside that states what can't be.
+
+    Whether it stays in D takes as long as all else that the loop does: that is asked ever more
+    seldom, and where a run ends.
+    """
+    record = found.record
+    refuse_other_bounds(record, found.fields.get("value", record.value))
+    if n & (n - 1) == 0 or state.status is not Status.RUNNING:
+        refuse_outside(problem, record.lam)
 
 
 def _read(problem: Problem, state: State) -> _Found:
@@ -370,6 +393,8 @@ class _Run:
         """Go on to the end, whatever it is."""
         theirs: list[BaseException] = []
         meter = self.budgets.meter(self.problem, _heard(progress, theirs))
+        if not is_ours(self.method):
+            meter.refuse = self._refuse
         notes: tuple[str, ...] = ()
         try:
             status = self._drain(meter, _heard(callback, theirs))
@@ -389,6 +414,13 @@ class _Run:
             notes = (*notes, self.keeper.trouble)
         found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
         return _bounded(self.method, self.problem, found, meter, theirs)
+
+    def _refuse(self, iterate: tuple[Any, Any]) -> None:
+        """Refuse what a method offers and a run can't return."""
+        (record, x), problem = iterate, self.problem
+        refuse_other_record(problem, record, "what is offered")
+        shape = tuple(problem.inner.x_shape)
+        refuse_other_array(x, "the x that is offered", shape, problem.backend, problem.dtype)
 
     def _close(self) -> None:
         """Bring the checkpoint up to date, but for who can't wait."""
@@ -431,12 +463,17 @@ def _bounded(
     method: Method, problem: Problem, result: Result, meter: Meter, theirs: list[BaseException]
 ) -> Result:
     """The result with what its method has to say of the iterate that is returned."""
+    if result.best is not None and not is_ours(method):
+        refuse_outside(problem, result.best.lam)
     if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
         return result
     best, before = result.best, metered(problem, meter)
     try:
         with meter.running():
             best = method.reported(problem, best, result.x)
+            if not is_ours(method):
+                refuse_other_record(problem, best, "what method.reported returns")
+                refuse_other_bounds(best, result.best.value)
     except (BudgetSpent, KeyboardInterrupt):
         pass  # all the rest is there
     except ArithmeticError as error:
@@ -471,7 +508,9 @@ def _with_offered(
     if meter.offered is None:
         return replace(snapshot, costs=costs)
     offered, x = meter.offered
-    record = replace(offered, k=snapshot.n_iter + 1, costs=costs, status=status)
+    value = offered.value
+    (value,) = problem.backend.scalars(value) if hasattr(value, "shape") else (value,)
+    record = replace(offered, k=snapshot.n_iter + 1, value=value, costs=costs, status=status)
     return snapshot.followed(problem.backend, snapshot.state, record, x)
 
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
+from ..contracts import refuse_bare_parts
 from ..design import Design
 from ..domains import Unfolds
 from ..inner import inner_constants
 from ..inner.linear import LinearModel
 from ..loop import BUDGET, metered, minimize, pass_budget, started
 from ..meter import BudgetSpent
-from ..methods import Method
+from ..methods import Method, get_method
 from ..problem import Problem
 from ..problems.stacked import StackedInner
 from ..record import Costed, Costs, Record, Result, aligned
@@ -98,7 +99,8 @@ def multistart(
     The searches share passes where the inner objective has a design matrix (linear models, also
     stacked ones), as far as its products are cheaper with several columns: ``columns_per_pass``.
     Other problems (kernels, networks, user functions) have nothing to share: there the searches
-    run one after the other.
+    run one after the other. So they do with a method that samples rows: batches of different rows
+    are no columns of one product, and a search waits for the others at whole products alone.
 
     Parameters
     ----------
@@ -110,7 +112,7 @@ def multistart(
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
         many equal intervals, each once. At most 2000 where the searches share passes.
     method : str or Method
-        The outer method.
+        The outer method: one object for all searches, which keeps nothing in itself.
     x0 : array, optional
         Where the first inner solve of each search starts; when omitted where h says, else at zero.
     seed : int
@@ -173,6 +175,7 @@ def multistart(
         "max_passes": pass_budget(problem, max_passes, "max_passes"),
         "max_seconds": max_seconds,
     }
+    refuse_bare_parts(problem, get_method(method), lams[0], start_x)
     meter = started(
         problem,
         max_passes=pass_budget(problem, max_total_passes, "max_total_passes"),
