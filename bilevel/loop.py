@@ -32,6 +32,7 @@ from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
 from .snapshot import Snapshot, supersedes
+from .solvers.linesearch import Unbounded
 from .status import Status
 
 
@@ -376,6 +377,8 @@ class _Run:
             status = Status.INTERRUPTED
         except BudgetSpent as end:
             status = end.status
+        except Unbounded:
+            status = Status.UNBOUNDED
         except ArithmeticError as error:
             if self.snapshot.best is None or any(error is one for one in theirs):
                 raise

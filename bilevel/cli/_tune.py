@@ -72,9 +72,7 @@ class Prepared:
         if self.columns.scaling is not None:
             coef = coef / self.columns.scaling.scale
             intercept -= float(self.columns.scaling.mean @ coef)
-        others = labels.negatives
-        negative = str(others[0]) if len(others) == 1 else f"not {labels.positive}"
-        classes = np.array([negative, str(labels.positive)])
+        classes = np.array(labels.classes)
         names = None if self.columns.names is None else np.array(self.columns.names)
         return io.LinearClassifier(coef, intercept, host(result.lam), classes, names)
 

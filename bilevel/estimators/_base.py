@@ -6,7 +6,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -37,19 +37,17 @@ _FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
 _LONGER = "Raise max_iter or tol."
 _MODERATE = "Scale X, y and sample_weight to numbers of moderate size."
 
-P, E, R = ParamSpec("P"), TypeVar("E", bound=BaseEstimator), TypeVar("R")
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
-def fitted_whole(
-    fit: Callable[Concatenate[E, P], R],
-) -> Callable[Concatenate[E, P], R]:
+def fitted_whole(fit: Fit) -> Fit:
     """Let ``fit`` begin without what an earlier one found, and put that back where it fails.
 
     Half of a new model beside half of an old one predicts, and wrongly.
     """
 
     @functools.wraps(fit)
-    def whole(self: E, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = dict(vars(self))
         for name in before:
             if name.endswith("_") and not name.startswith("_"):
@@ -57,11 +55,11 @@ def fitted_whole(
         try:
             return fit(self, *args, **kwargs)
         except BaseException:  # Ctrl-C too
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
-    return whole
+    return cast(Fit, whole)
 
 
 class BilevelEstimator(BaseEstimator):

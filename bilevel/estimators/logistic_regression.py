@@ -12,7 +12,15 @@ import bilevel
 from bilevel.backends import Array, library_of
 from bilevel.losses import Logistic, Multinomial
 
-from ._base import BilevelEstimator, fitted_whole, log_bounds, number, positive, start_within, within
+from ._base import (
+    BilevelEstimator,
+    fitted_whole,
+    log_bounds,
+    number,
+    positive,
+    start_within,
+    within,
+)
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, class_numbers, encode_classes
 

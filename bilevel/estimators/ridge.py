@@ -11,7 +11,15 @@ import bilevel
 from bilevel.backends import Array
 from bilevel.losses import Squared
 
-from ._base import BilevelEstimator, fitted_whole, log_bounds, number, positive, start_within, within
+from ._base import (
+    BilevelEstimator,
+    fitted_whole,
+    log_bounds,
+    number,
+    positive,
+    start_within,
+    within,
+)
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, check_targets
 
