@@ -40,6 +40,7 @@ from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
 from .snapshot import Snapshot, supersedes
+from .solvers.linesearch import Unbounded
 from .status import Status
 
 
@@ -317,12 +318,14 @@ def minimize(
     checkpoint : path, optional
         A file that holds the whole state: written after an iteration, but where those are so short
         that writing would take more than a twentieth of the time, and at the end, whatever it is.
-        Where it can't be written the run goes on, with a warning, and the result says so.
+        Where it can't be written the run goes on, with a warning, and the result says so. A file
+        that is there and is no checkpoint is not written over: it is refused.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine where the products of the library repeat
-        (sparse ones on a GPU need not). A file of other data, of another method
-        or option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
+        broken off, to the last bit on the same machine, with the same versions of the libraries and
+        the data in the same memory order, where products repeat (sparse ones on a GPU need not);
+        with another array library there is a warning. A file of other data, of another method or
+        option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
         changed; the budgets may differ. What cannot be compared is named in a warning.
 
     Returns
@@ -363,7 +366,7 @@ def minimize(
     if checkpoint is not None:
         start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
         keeper = checkpoints.Keeper(checkpoint, problem, chosen, snapshot, **start)
-        snapshot = (keeper.load() if resume else None) or snapshot
+        snapshot = keeper.begin(resume=resume) or snapshot
     budgets = _Budgets(max_iter, most_passes, max_seconds, snapshot.costs)
     ended = None if snapshot.last is None else budgets.verdict(snapshot.last)
     if ended is not None:
@@ -402,6 +405,8 @@ class _Run:
             status = Status.INTERRUPTED
         except BudgetSpent as end:
             status = end.status
+        except Unbounded:
+            status = Status.UNBOUNDED
         except ArithmeticError as error:
             if self.snapshot.best is None or any(error is one for one in theirs):
                 raise

@@ -165,7 +165,7 @@ class MAID:
             stuck = 0 if any(b < 0.5 * a for a, b in zip(known, now, strict=True)) else stuck + 1
             known = now
             if not at.finite:
-                status = Status.NON_FINITE
+                status = at.inner.status if at.inner.lost else Status.NON_FINITE
                 break
             if state.tol > 0 and at.stationarity + at.error <= state.tol * abs(at.value):
                 status = Status.CONVERGED
@@ -290,7 +290,7 @@ class _Iterate:
             lost(problem, inner.point, found.outer, found.adjoint),
         )
         error = uncertain = math.inf
-        finite = math.isfinite(size + value) and inner.status is not Status.NON_FINITE
+        finite = math.isfinite(size + value) and not inner.lost
         if finite:
             error = _needed(found.error_bound, "the error of the hypergradient")
             uncertain = _needed(found.value_error, "the value of the criterion")

@@ -13,6 +13,7 @@ from ..linalg import norm
 from ..meter import tick
 from ..status import Status
 from .distance import certain_slope, point_error
+from .linesearch import Unbounded
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class InnerResult:
     point : InnerPoint
         The last point; its margins and gradient are computed already.
     status : Status
-        CONVERGED, MAX_ITER, STALLED or NON_FINITE.
+        CONVERGED, MAX_ITER, STALLED, NON_FINITE or UNBOUNDED.
     n_iter : int
         Iterations of the solver.
     grad_norm : float
@@ -67,6 +68,11 @@ class InnerResult:
     @property
     def x(self) -> Array:
         return self.point.x
+
+    @property
+    def lost(self) -> bool:
+        """Whether the point is none near X(λ), nor on the way there."""
+        return self.status in (Status.NON_FINITE, Status.UNBOUNDED)
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,10 @@ def solve(
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
     status, n_iter, last = Status.RUNNING, 0, None
-    for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
+    for n_iter, step in enumerate(_steps(solver, point, inner.backend, goal.at(x0))):
+        if step is None:
+            status = Status.UNBOUNDED
+            break
         tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
@@ -169,6 +178,16 @@ def solve(
         status = Status.NON_FINITE  # no search finds what is less than NaN
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
+
+
+def _steps(
+    solver: Solver, point: InnerPoint, backend: Backend, target: float
+) -> Iterator[Step | None]:
+    """The steps of a walk, and None where it found that h has no minimum."""
+    try:
+        yield from solver.walk(point, backend, target)
+    except Unbounded:
+        yield None
 
 
 def _judged(step: Step, target: float, certain: bool, enough: bool, backend: Backend) -> Status:
