@@ -173,6 +173,15 @@ def test_what_has_no_solution_has_none(backend, dtype, kind):
     assert backend.solve(a, backend.asarray(np.ones((2, 1)), dtype=dtype)) is None
 
 
+def test_eigh(backend, dtype, assert_close):
+    a = np.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, -1.0]])
+    values, vectors = backend.eigh(backend.asarray(a, dtype=dtype))
+    assert_close(values, np.array([-1.0, 1.0, 3.0]), dtype=dtype)
+    product = backend.xp.matmul(vectors * values, backend.xp.matrix_transpose(vectors))
+    assert_close(product, a, dtype=dtype, rtol=1e-5 if dtype == backend.xp.float32 else 1e-13)
+    assert backend.eigh(backend.asarray(np.full((2, 2), np.nan), dtype=dtype)) is None
+
+
 def test_a_factor_that_stopped_at_its_pivot_is_none(monkeypatch):
     """LAPACK's leavings are finite: a library that does not look at what it reports hands them on."""
     backend = get_backend("numpy")

@@ -165,6 +165,7 @@ def test_it_is_told_to_report_what_has_no_factor(fake):
     assert np.all(np.isfinite(backend.xp.linalg.solve(singular, bent)))
     assert backend.cholesky(bent) is None
     assert backend.solve(singular, bent) is None
+    assert backend.eigh(np.full((2, 2), np.nan)) is None
     assert not fake.raising  # the user's setting is as it was
     found = backend.solve(2 * np.eye(2), bent)
     assert found.tolist() == [[0.5, 0.0], [0.0, -0.5]]
@@ -197,3 +198,31 @@ def test_the_squares_of_a_matrix_are_made_once(monkeypatch):
         assert np.allclose(kernel.square_matmul(np.ones(4)), (X.toarray() ** 2).sum(axis=1))
         assert np.allclose(kernel.square_rmatmul(np.ones(6)), (X.toarray() ** 2).sum(axis=0))
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_repeated_entries_are_summed_before_they_are_squared(fake, monkeypatch, form):
+    """The kernel of CuPy around matrices of SciPy, whose methods have the same names."""
+    monkeypatch.setattr(ours, "_sparse", lambda: sparse)
+    dense = np.array([[1.0, 0.0, -2.0], [0.0, 0.0, 0.0], [4.0, 3.0, 0.0], [0.5, 0.0, 1.0]])
+    row, column = (np.tile(part, 2)[::-1] for part in np.nonzero(dense))
+    matrix = sparse.coo_matrix((dense[row, column] / 2, (row, column)), shape=dense.shape)
+    if form != "coo":  # SciPy's own conversion would sum them
+        key, other = (row, column) if form == "csr" else (column, row)
+        order = np.lexsort((-other, key))
+        sizes = np.bincount(key, minlength=dense.shape[form == "csc"])
+        parts = (matrix.data[order], other[order], np.concatenate([[0], np.cumsum(sizes)]))
+        matrix = getattr(sparse, f"{form}_matrix")(parts, shape=dense.shape)
+    matrix.has_canonical_format = True  # noted before someone changed the entries
+    before = [getattr(matrix, name).copy() for name in vars(matrix) if name in ("data", "indices")]
+    kernel = get_backend("cupy").sparse_kernel(matrix)
+    v, r, index = np.arange(1.0, 4), np.arange(1.0, 5), np.array([3, 0, 3])
+    np.testing.assert_allclose(kernel.matmul(v), dense @ v)
+    np.testing.assert_allclose(kernel.rmatmul(r), dense.T @ r)
+    np.testing.assert_allclose(kernel.square_matmul(v), dense**2 @ v)
+    np.testing.assert_allclose(kernel.square_rmatmul(r), (dense**2).T @ r)
+    np.testing.assert_allclose(kernel.rows(index).square_matmul(v), dense[index] ** 2 @ v)
+    assert kernel.nnz == np.count_nonzero(dense)
+    after = [getattr(matrix, name) for name in vars(matrix) if name in ("data", "indices")]
+    for a, b in zip(after, before, strict=True):
+        np.testing.assert_array_equal(a, b)  # the user's matrix is as it was

@@ -176,3 +176,11 @@ def test_a_sketch_of_what_is_not_positive_changes_nothing(backend: Any, spectrum
     r = np.array([1.0, 2.0, 3.0])
     assert backend.to_numpy(sketch.values).tolist() == [0.0, 0.0, 0.0]
     np.testing.assert_array_equal(backend.to_numpy(sketch.inverse(1.0)(backend.asarray(r))), r)
+
+
+def test_pairs_whose_image_overflows_speak_for_no_scale(backend: Any) -> None:
+    pairs = QuasiNewton.of(backend.asarray(np.eye(3)[:, :2]), backend.asarray(np.eye(3)[:, :2]))
+    assert pairs is not None
+    with np.errstate(invalid="ignore"):
+        assert pairs.gamma(lambda r: r + np.inf, 4.0) == 0.25
+        assert pairs.gamma(lambda r: r + np.inf, None) == 1.0

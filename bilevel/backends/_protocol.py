@@ -135,6 +135,10 @@ class Backend(Protocol):
         """
         ...
 
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        """Eigenvalues of a symmetric (n, n), the least first, and vectors; None where not found."""
+        ...
+
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         """Solve a z = b for a triangular ``a`` (n, n), b (n,) or (n, k).
 

@@ -189,7 +189,11 @@ class ArrayAPIBackend:
     def solve(self, a: Array, b: Array) -> Array | None:
         return self._finite(self.xp.linalg.solve, a, b)
 
-    def _finite(self, function: Callable[..., Array], *arrays: Array) -> Array | None:
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        found = self._finite(self.xp.linalg.eigh, a)
+        return None if found is None else (found[0], found[1])
+
+    def _finite(self, function: Callable[..., Any], *arrays: Array) -> Any:
         """What it returns, or None: some libraries raise where there is no answer, some give NaN.
 
         Errors of another kind, as of the memory of a device, say nothing about the matrix.
@@ -200,8 +204,9 @@ class ArrayAPIBackend:
             if not any(cls.__name__.endswith("LinAlgError") for cls in type(error).__mro__):
                 raise
             return None
-        (finite,) = self.scalars(self.xp.all(self.xp.isfinite(found)))
-        return found if finite else None
+        parts = found if isinstance(found, tuple) else (found,)
+        finite = self.scalars(*(self.xp.all(self.xp.isfinite(part)) for part in parts))
+        return found if all(finite) else None
 
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         # The standard has the general solve alone: exact too, at (2/3) n³ more operations.

@@ -1,7 +1,8 @@
 """CuPy arrays on an NVIDIA GPU, with cuSPARSE products.
 
-Elementwise work is left to CuPy's own kernels: it touches n or p numbers where a product
-touches all of X, so fusing it would save little beside the passes.
+Elementwise work is left to CuPy's own kernels, each a launch. It touches n or p numbers where a
+product touches all of X: fusing it would save little where a pass takes longer than some forty
+launches, and much where it does not.
 """
 
 from __future__ import annotations
@@ -96,6 +97,10 @@ class CuPyBackend(NotForked, ArrayAPIBackend):
     def solve(self, a: Array, b: Array) -> Array | None:
         with importlib.import_module("cupyx").errstate(linalg="raise"):
             return super().solve(a, b)
+
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        with importlib.import_module("cupyx").errstate(linalg="raise"):
+            return super().eigh(a)
 
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         linalg = importlib.import_module("cupyx.scipy.linalg")
