@@ -326,6 +326,24 @@ def test_repeated_entries_are_noticed_once_and_summed_in_place(cupy: Any, sparse
     assert matrix.has_canonical_format  # as noted: nobody looks again
 
 
+def test_entries_by_row_and_column_are_summed_on_the_way(cupy: Any, sparse: Any) -> None:
+    send = cupy.asarray
+    numbers = (send([1, 0, 1]), send([2, 1, 2]))
+    matrix = sparse.coo_matrix((send([3.0, 2.0, -4.0]), numbers), shape=(2, 3))
+    assert matrix.nnz == 3
+    rows = matrix.tocsr()
+    assert rows.nnz == 2
+    assert rows.has_canonical_format
+    expected = [[0.0, 2.0, 0.0], [0.0, 0.0, -1.0]]
+    assert rows.toarray().get().tolist() == expected
+    assert matrix.tocsc().toarray().get().tolist() == expected
+    assert rows[1:].toarray().get().tolist() == expected[1:]
+    with pytest.raises(ValueError, match="column index exceeds"):
+        sparse.coo_matrix((send([1.0]), (send([0]), send([3]))), shape=(2, 3))
+    with pytest.raises(NotImplementedError):
+        _ = matrix.device
+
+
 def test_copies_and_pickles(cupy: Any, sparse: Any) -> None:
     a = cupy.arange(3.0)
     for made in (copy.copy(a), copy.deepcopy(a), pickle.loads(pickle.dumps(a))):
