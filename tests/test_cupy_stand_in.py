@@ -14,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import launches
 import numpy as np
 import pytest
 import scipy.sparse
+
+import bilevel
 
 _counts = pytest.importorskip("cupy._counts", reason="--backends cupy-stand-in asks for it")
 
@@ -567,3 +570,23 @@ def test_kernels_without_a_compiler(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_compiled, "compiler", lambda: None)
     with pytest.raises(_compiled.CompilerMissing, match="not here"):
         cupy.RawKernel('extern "C" __global__ void g(int* x) {}', "g").compile()
+
+
+# -- the package on it: another device, another stream ----------------------------------------------
+
+
+@pytest.mark.parametrize("kind", launches.KINDS)
+@pytest.mark.parametrize("where", ["device", "stream"])
+def test_searches_stay_on_the_device_and_the_stream_of_their_caller(
+    cupy: Any, where: str, kind: str
+) -> None:
+    """A thread that fell back to device 0 or to the null stream would be refused here."""
+    starts = np.array([[0.0], [2.0], [-3.0]])
+    host = bilevel.get_backend("numpy")
+    expected = bilevel.multistart(launches.problem(kind, host), starts).best
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with cupy.cuda.Device(1) if where == "device" else stream:
+        backend = bilevel.get_backend("cupy")
+        found = bilevel.multistart(launches.problem(kind, backend), backend.asarray(starts)).best
+        assert found.lam.device == backend.device
+        np.testing.assert_allclose(found.lam.get(), expected.lam, rtol=1e-4)
