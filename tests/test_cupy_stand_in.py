@@ -572,7 +572,27 @@ def test_kernels_without_a_compiler(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
         cupy.RawKernel('extern "C" __global__ void g(int* x) {}', "g").compile()
 
 
-# -- the package on it: another device, another stream ----------------------------------------------
+# -- the package on it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_repeated_entries_are_summed_before_they_are_squared(
+    cupy: Any, sparse: Any, stale: bool
+) -> None:
+    """The squares first of all: a product would sum the entries on its way."""
+    send, indptr = cupy.asarray, [0, 2, 3]
+    first = [0, 1, 2] if stale else [1, 1, 2]
+    parts = (send([3.0, 4.0, 5.0]), send(first), send(indptr))
+    matrix = sparse.csr_matrix(parts, shape=(2, 3))
+    assert matrix.has_canonical_format is stale
+    matrix.indices = send(np.array([1, 1, 2], dtype=np.int32))
+    expected = np.array([[0.0, 7.0, 0.0], [0.0, 0.0, 5.0]]) ** 2
+    for call, right, left in (
+        ("square_matmul", np.ones(3), expected),
+        ("square_rmatmul", np.ones((2, 2)), expected.T),
+    ):
+        kernel = bilevel.get_backend("cupy").sparse_kernel(matrix)
+        np.testing.assert_array_equal(getattr(kernel, call)(send(right)).get(), left @ right)
 
 
 @pytest.mark.parametrize("kind", launches.KINDS)
