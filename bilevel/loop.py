@@ -88,7 +88,11 @@ def iterate(
     chosen = get_method(method)
     _check(problem)
     start = _start(problem, lam0, chosen, x0, tol)
-    for snapshot in _snapshots(problem, chosen, start, started(problem), every=0):
+    return _records(problem, chosen, start)
+
+
+def _records(problem: Problem, method: Method, start: Snapshot) -> Iterator[Record]:
+    for snapshot in _snapshots(problem, method, start, started(problem), every=0):
         assert snapshot.last is not None
         yield _handed(snapshot.last, problem)
 
@@ -274,7 +278,7 @@ def minimize(
     x0: Array | None = None,
     max_iter: int = 50,
     tol: float | None = None,
-    max_passes: int | None = None,
+    max_passes: float | None = None,
     max_seconds: float | None = None,
     callback: Callable[[Record], Any] | None = None,
     progress: Callable[[Costs], Any] | None = None,
@@ -302,8 +306,9 @@ def minimize(
         Of the method's stopping rule, relative to f. ``"path"`` stops where the decrease that is
         left, by its model and with the error of p, is below tol · f (1e-5 when omitted);
         ``"hoag"`` where ``optimality`` ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
-    max_passes : int, optional
+    max_passes : float, optional
         Stop before the pass over the training data that would be one more, in mid-iteration too.
+        Not only whole ones: a product with some of the rows is its share of a pass.
         Refused where passes are not known: of functions without ``passes_per_call``.
     max_seconds : float, optional
         Stop once this much time is spent, in mid-iteration too, before the next product or step of

@@ -771,3 +771,55 @@ def test_the_classes_of_a_model_are_those_that_the_summary_names(
     assert result.exit_code == 0, result.output
     assert load_model(tmp_path / "m.npz").classes.tolist() == expected
     assert f"+1: {expected[1]} (" in result.output
+
+
+@pytest.mark.parametrize("words", [(), ("--standardize",), ("--dtype", "float32")])
+@pytest.mark.parametrize("value", [1e300, -1e160])
+def test_a_number_whose_square_overflows_is_named(
+    csv: Path, words: tuple[str, ...], value: float
+) -> None:
+    """It was a solve that failed by NaN, and a model of zeros."""
+    lines = csv.read_text().splitlines()
+    cells = lines[5].split(",")
+    lines[5] = ",".join([cells[0], f"{value:g}", *cells[2:]])
+    csv.write_text("\n".join(lines) + "\n")
+    result = run("tune", csv, *words)
+    assert result.exit_code == 2
+    assert f"column 'b' holds {value:g}" in result.output
+
+
+def test_large_numbers_whose_squares_do_not_overflow_are_taken(csv: Path) -> None:
+    lines = csv.read_text().splitlines()
+    scaled = [
+        ",".join([f"{1e30 * float(c):g}" if j == 1 else c for j, c in enumerate(cells)])
+        for cells in (line.split(",") for line in lines[1:])
+    ]
+    csv.write_text("\n".join([lines[0], *scaled]) + "\n")
+    assert run("tune", csv, "--standardize", "-q").exit_code == 0
+
+
+def test_a_file_without_a_last_line_end_has_a_note(tmp_path: Path) -> None:
+    rows = "".join(f"{(-1) ** i} 1:{i}.5 2:{10 + i * i % 7}\n" for i in range(20))
+    whole, cut = tmp_path / "whole.svm", tmp_path / "cut.svm"
+    whole.write_text(rows)
+    cut.write_text(rows[:-2])
+    tune = ("--val", "0.5", "--max-iter", "1")
+    assert "has no end" not in run("tune", whole, *tune).output
+    said = " ".join(run("tune", cut, *tune).output.split())
+    assert "cut.svm: its last line has no end" in said
+    assert said.count("has no end") == 1
+    assert "has no end" in run("tune", whole, "--val", cut, "--max-iter", "1").output
+
+
+def test_passes_of_all_searches_are_told_where_none_ended(tmp_path: Path) -> None:
+    result = run("tune", "breast_cancer", "--starts", "3", "--max-passes", "1")
+    assert result.exit_code == 1
+    assert re.search(r"passes over the data +1 together", result.output)
+
+
+@pytest.mark.parametrize("words", [("--intercept",), ()])
+def test_maid_says_what_an_intercept_lacks(csv: Path, words: tuple[str, ...]) -> None:
+    result = run("tune", csv, "--method", "maid", "--max-iter", "2", *words)
+    assert result.exit_code == (2 if words else 0)
+    if words:
+        assert "an intercept" in result.output and "'path' or 'hoag'" in result.output

@@ -21,7 +21,7 @@ from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
-from ._columns import Columns, Scaling
+from ._columns import Columns, Scaling, refuse_overflow
 from ._console import open_console, was_printed
 from ._info import versions
 from ._inputs import Inputs, Rows, files_read, load_inputs
@@ -93,6 +93,9 @@ def prepare(
     """Move the rows to the backend and make the problem."""
     kind = backend.xp.float32 if dtype == "float32" else backend.xp.float64
 
+    for part in (inputs.train, inputs.val, inputs.test):
+        if part is not None:
+            refuse_overflow(part.X, part.source, inputs.names, dtype, standardize=standardize)
     scaling = Scaling.fit(inputs.train.X) if standardize else None
     columns = Columns(backend, dtype, scaling, inputs.names)
     problem = MODELS[model](
@@ -356,7 +359,7 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
         found = _search(o, inputs, prepared, console, interrupts)
     result = found.result
     if found.summary is None:
-        _say_nothing_was_found(o, result, console)
+        _say_nothing_was_found(o, found, console)
         return result.status, True
     console.print()
     print_rows(console, found.summary)
@@ -376,6 +379,8 @@ class _Found:
 
     result: bilevel.Result
     summary: dict[str, str] | None
+    #: Of several starts: what there is to say of all searches.
+    extra: Mapping[str, str]
     written: list[str]
     failed: bool = False
 
@@ -401,19 +406,21 @@ def _search(
     if o.log and log is not None and result.history and log.finish(result.history):
         logged = [o.log]
     if result.best is None or not math.isfinite(result.fun):
-        return _Found(result, None, logged)
+        return _Found(result, None, extra, logged)
     with _told(o.train, ValueError):
         model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
     settings = _settings(o, inputs, problem.backend)
     written, failed = write_all(_files(o, result, model, rows, settings))
-    return _Found(result, rows, written + logged, failed)
+    return _Found(result, rows, extra, written + logged, failed)
 
 
-def _say_nothing_was_found(o: _Options, result: bilevel.Result, console: Console) -> None:
+def _say_nothing_was_found(o: _Options, found: _Found, console: Console) -> None:
     """An end before there is a model: it is told, and no file is made of it."""
+    result = found.result
+    passes = found.extra.get("passes of all searches", f"{result.passes:,}")
     console.print()
-    print_rows(console, {"passes over the data": f"{result.passes:,}", "status": result.message})
+    print_rows(console, {"passes over the data": passes, "status": result.message})
     log = None if result.history else o.log
     wanted = [path for path in (o.save, o.plot, o.report, log) if path is not None]
     if wanted:

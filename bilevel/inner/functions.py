@@ -423,7 +423,7 @@ def from_autodiff(
     >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
     array([12., 48.])
     """
-    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like), "h")
     found = from_functions(
         by.value_and_grad,
         like=like,

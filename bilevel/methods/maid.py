@@ -307,8 +307,10 @@ def _reached(asked: float, found: float | None) -> float:
 def _needed(bound: float | None, what: str) -> float:
     if bound is None:
         raise ValueError(
-            f"MAID needs a bound of {what}, but the problem does not state what it takes: use "
-            "method='path' or 'hoag', or give constants, cross_norm and rounding."
+            f"MAID needs a proven bound of {what}, and this problem states none: coefficients "
+            "without a penalty, such as an intercept, have no μ, and functions of your own need "
+            "constants, cross_norm and rounding. Use method='path' or 'hoag', or leave the "
+            "intercept out."
         )
     return bound
 

@@ -88,9 +88,9 @@ def multistart(
     seed: int = 0,
     max_iter: int = 50,
     tol: float | None = None,
-    max_passes: int | None = None,
+    max_passes: float | None = None,
     max_seconds: float | None = None,
-    max_total_passes: int | None = None,
+    max_total_passes: float | None = None,
     max_total_seconds: float | None = None,
     callback: Callable[[int, Record], Any] | None = None,
 ) -> MultistartResult:

@@ -279,7 +279,7 @@ def from_autodiff(
     >>> g.at(np.ones(2), np.zeros(1)).grad_lam
     array([1.])
     """
-    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like), "g")
     found = from_functions(
         by.value_and_grad,
         like=like,
