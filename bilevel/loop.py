@@ -41,7 +41,7 @@ from .problem import Problem
 from .record import Costs, Record, Result
 from .snapshot import Snapshot, supersedes
 from .solvers.linesearch import Unbounded
-from .status import Status
+from .status import REFUTING, Status
 
 
 def iterate(
@@ -625,6 +625,13 @@ def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
     return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
 
 
+#: What is left of the errors of a run that has refuted what they rest on.
+_UNFOUNDED = (
+    "The errors of its iterates rested on what is refuted here: none is stated, and which iterate "
+    "is the best is not known."
+)
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
@@ -648,6 +655,10 @@ def _result(
             *_loose(best),
             *_touched(problem, lam),
         )
+    history = tuple(snapshot.closed().history)
+    if status in REFUTING and best is not None:
+        best, history = best.unproven, tuple(record.unproven for record in history)
+        notes = (*notes, _UNFOUNDED)
     remarks = _remarks(problem, snapshot, lam)
     if status is Status.CONVERGED and "Here" in remarks:
         status = Status.STALLED  # f is flat where h does not see the data: that is no minimum
@@ -659,7 +670,7 @@ def _result(
         jac=None if best is None else best.hypergrad,
         status=status,
         nit=snapshot.n_iter,
-        history=tuple(snapshot.closed().history),
+        history=history,
         costs=snapshot.costs,
         best=best,
         notes=notes,

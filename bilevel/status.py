@@ -54,7 +54,7 @@ _MESSAGES = {
     Status.SINGULAR: "The system is singular to working precision, and has no solution.",
     Status.PRECONDITIONER: "The preconditioner is not symmetric and positive: ask check_problem.",
     Status.REFUTED: (
-        "The Hessian is flatter than the preconditioner or the constants state: ask check_problem."
+        "The Hessian is not what the preconditioner or the constants state: ask check_problem."
     ),
     Status.NON_FINITE: "A value became NaN or infinite.",
     Status.UNBOUNDED: "h falls without end along a line: it has no minimum at this λ.",

@@ -219,6 +219,62 @@ def test_no_error_is_bounded_by_more_than_the_least_eigenvalue(backend, factor, 
         assert refuted == (result.energy_errors == (math.inf, math.inf))
 
 
+def hiding(A, share, seed):
+    """The root of A⁻¹, 1 ⪯ A, which sees one direction by ``share`` of itself."""
+    values, vectors = np.linalg.eigh(A)
+    u = np.random.default_rng(seed).standard_normal(len(A))
+    u /= np.linalg.norm(u)
+    Q = np.eye(len(A)) - (1 - share) * np.outer(u, u)
+    return Q @ (vectors / np.sqrt(values)) @ vectors.T @ Q
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("share", [0.0, 1e-9, 1e-5])
+def test_a_direction_that_a_preconditioner_hides_is_seen_in_the_residual(backend, share, seed):
+    """No step goes there, and no product with M⁻¹ counts what is left of it."""
+    A, b_host = spd(30, 1e3), np.random.default_rng(seed).standard_normal((30, 2))
+    A_, M, b = on(backend, A=A, M=hiding(A, share, seed), b=b_host)
+    results = [
+        cg(
+            lambda v: A_ @ v,
+            b,
+            tol=Energy(1.0, (0.0, 0.0), (1e-4, 1e-4), top),
+            preconditioner=lambda r: M @ r,
+            columns=True,
+            verify=False,
+        )
+        for top in (None, float(np.linalg.eigvalsh(A)[-1]) * 1.01)
+    ]
+    away = backend.to_numpy(results[0].x) - np.linalg.solve(A, b_host)
+    errors = np.sqrt(np.sum(away * (A @ away), axis=0))
+    assert results[0].status is Status.CONVERGED
+    assert np.all(errors > np.array(results[0].energy_errors))  # which is what was believed
+    assert results[1].status is Status.REFUTED
+    assert results[1].energy_errors == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_no_right_preconditioner_hides_anything(backend, power, seed):
+    """With the largest eigenvalue itself for the bound, and M between c I and A."""
+    rng = np.random.default_rng(seed)
+    A = spd(30, 1e3) / 1e3  # the largest eigenvalue is 1: A ⪯ A^power ⪯ I
+    values, vectors = np.linalg.eigh(A)
+    least = float(values[0] ** (1 - power))
+    A_, M, b = on(
+        backend, A=A, M=(vectors / values**power) @ vectors.T, b=rng.standard_normal((30, 2))
+    )
+    result = cg(
+        lambda v: A_ @ v,
+        b,
+        tol=Energy(0.999 * least, (0.0, 0.0), (1e-10, 1e-10), float(values[-1])),
+        preconditioner=lambda r: M @ r,
+        columns=True,
+        verify=False,
+    )
+    assert result.status is Status.CONVERGED
+
+
 def test_a_preconditioner_that_is_not_symmetric_is_seen_in_a_block():
     rng = np.random.default_rng(0)
     A, b = spd(30, 1e3), rng.standard_normal((30, 2))

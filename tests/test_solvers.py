@@ -390,3 +390,32 @@ def test_a_function_without_a_lower_bound_ends():
     with pytest.raises(Unbounded) as end:
         WolfeSearch()(line.ray(np.ones(1)), 0.0, -1.0, 1.0, backend, np.float64)
     assert end.value.point.value < -1e15
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.95, 1.0, 3.0, 1e4])
+def test_a_step_shows_a_curvature_that_is_not_there(backend, factor):
+    """No x is certified by a μ that H falls short of; one that is right, to the last digit, stands."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.standard_normal((12, 12)))
+    A = (basis * np.geomspace(0.5, 50.0, 12)) @ basis.T
+    b = A @ rng.standard_normal(12)
+    A_, b_ = backend.asarray(A), backend.asarray(b)
+    xp = backend.xp
+    h = bilevel.inner.from_functions(
+        lambda x, lam: (xp.sum(x * (A_ @ x)) / 2 - xp.sum(b_ * x), A_ @ x - b_),
+        like=b_,
+        x_shape=(12,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: A_ @ v,
+        cross_jvp=lambda x, lam, d: 0 * x,
+        cross_vjp=lambda x, lam, q: 0 * lam,
+        constants=lambda lam: InnerConstants(mu=0.5 * factor, smoothness=50.001),
+    )
+    lam, start = backend.asarray(np.zeros(1)), backend.asarray(np.zeros(12))
+    result = solve(h, lam, start, solver=LBFGS(), tol=1e-8)
+    if factor > 1:
+        assert result.status is Status.REFUTED
+    else:
+        assert result.status is Status.CONVERGED
+        away = np.linalg.norm(backend.to_numpy(result.x) - np.linalg.solve(A, b))
+        assert away <= 1.001e-8

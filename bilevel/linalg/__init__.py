@@ -2,7 +2,8 @@
 
 from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
-from .preconditioners import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi
+from .claims import contradicted
+from .preconditioners import Nystrom, Preconditioner, Proven, QuasiNewton, Recorder, jacobi
 from .products import dot, dots, grams, norm
 from .two_loops import Pair, two_loops
 
@@ -14,10 +15,12 @@ __all__ = [
     "Nystrom",
     "Pair",
     "Preconditioner",
+    "Proven",
     "QuasiNewton",
     "Recorder",
     "Residual",
     "cg",
+    "contradicted",
     "dot",
     "dots",
     "grams",

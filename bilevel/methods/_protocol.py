@@ -14,7 +14,7 @@ from ..outer import OuterPoint, ValueRounded
 from ..problem import Problem
 from ..record import Record
 from ..solvers import InnerResult
-from ..status import Status
+from ..status import REFUTING, Status
 
 
 class State(Protocol):
@@ -104,6 +104,11 @@ def recorded(inner: InnerResult, found: HypergradResult, **own: Any) -> Record:
         cg_status=found.status,
         **own,
     )
+
+
+def refuting(inner: InnerResult, found: HypergradResult) -> Status | None:
+    """How one of the two solves of an iteration has refuted what the problem states."""
+    return next((end for end in (inner.status, found.status) if end in REFUTING), None)
 
 
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:

@@ -34,7 +34,7 @@ from ..record import Record
 from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, point_error, solve
 from ..status import Status
-from ._protocol import bends_down, estimated, lost, optimality, recorded, too_rounded
+from ._protocol import bends_down, estimated, lost, optimality, recorded, refuting, too_rounded
 from .correction import sharpened
 
 
@@ -243,8 +243,11 @@ class HOAG:
         lam_next = domain.project(origin - direction / rule.lipschitz, backend)  # (iv)
         (moved,) = backend.scalars(norm(lam_next - origin, backend))
         status = Status.RUNNING
+        wrong = refuting(at.inner, at.found)
         if not at.finite:
             status = at.inner.status if at.inner.lost else Status.NON_FINITE
+        elif wrong is not None:
+            status = wrong
         elif converged:
             down = bends_down(problem, at.inner.point)
             end = Status.STALLED if at.rounded else Status.CONVERGED

@@ -31,7 +31,7 @@ from ..problem import Problem
 from ..record import Record
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
-from ._protocol import estimated, lost, optimality, recorded
+from ._protocol import estimated, lost, optimality, recorded, refuting
 from .correction import sharpened
 
 
@@ -166,6 +166,10 @@ class MAID:
             known = now
             if not at.finite:
                 status = at.inner.status if at.inner.lost else Status.NON_FINITE
+                break
+            wrong = refuting(at.inner, at.found)
+            if wrong is not None:
+                status = wrong
                 break
             if state.tol > 0 and at.stationarity + at.error <= state.tol * abs(at.value):
                 status = Status.CONVERGED

@@ -28,7 +28,7 @@ from ..methods import Method, get_method
 from ..problem import Problem
 from ..problems.stacked import StackedInner
 from ..record import Costed, Costs, Record, Result, aligned
-from ..status import Status
+from ..status import REFUTING, Status
 from .lockstep import Ask, Task, stopping
 from .shared import Product, Shared, map_designs, serve
 
@@ -49,7 +49,8 @@ class MultistartResult(Costed):
         What all of them cost together: a pass that serves several searches counts once.
     best : Result
         That of the least f, whether the search had come to its end or not: by what f is at most,
-        as in a single search; between those of which that is not known, by what f is taken for.
+        as in a single search; between those of which that is not known, by what f is taken for. One
+        that has refuted what the problem states knows nothing of f, and comes after all others.
     passes, column_passes, outer_passes, seconds, evaluations, outer_evaluations
         Those of ``costs``.
     """
@@ -71,12 +72,13 @@ class MultistartResult(Costed):
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
-def _rank(result: Result) -> tuple[float, float]:
-    """What f is at most, then what it is taken for; what is no number comes last."""
+def _rank(result: Result) -> tuple[bool, float, float]:
+    """What f is at most, then what it is taken for; what is no number or refuted comes last."""
     best = result.best
     if best is None or result.fun != result.fun:
-        return math.inf, math.inf
-    return best.at_most, best.likely if best.likely == best.likely else math.inf
+        return True, math.inf, math.inf
+    likely = best.likely if best.likely == best.likely else math.inf
+    return result.status in REFUTING, best.at_most, likely
 
 
 def multistart(

@@ -20,7 +20,7 @@ class LBFGS:
     """L-BFGS with a strong Wolfe search.
 
     An iteration on a linear model costs two passes, however many trials the search needs.
-    Host reads an iteration: one for each trial of the line search, and one of three numbers.
+    Host reads an iteration: one for each trial of the line search, and one of four numbers.
 
     Parameters
     ----------
@@ -67,13 +67,14 @@ class LBFGS:
                 continue
             s, y = found.x - point.x, found.grad - point.grad
             sy, yy = dot(s, y, backend), dot(y, y, backend)
-            value, square, sy_host = backend.scalars(
-                found.value, dot(found.grad, found.grad, backend), sy
+            value, square, sy_host, ss = backend.scalars(
+                found.value, dot(found.grad, found.grad, backend), sy, dot(s, s, backend)
             )
             if sy_host > tiny:  # below it 1 / sᵀy overflows
                 pairs.append((s, y, 1 / sy))
                 gamma = sy / yy
             point = found
-            yield Step(point, math.sqrt(square) if square >= 0 else math.nan)
+            size = math.sqrt(square) if square >= 0 else math.nan
+            yield Step(point, size, (sy_host, ss))
             if not math.isfinite(square):
                 return
