@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # before JAX is first imported
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import array_api_compat
@@ -30,14 +32,30 @@ BACKENDS = {
 }
 _NEEDS_GPU = {"cupy", "torch-cuda"}
 
+#: NumPy under CuPy's names and refusals: by its own name alone, with no other backend beside it.
+STAND_IN = "cupy-stand-in"
+
+#: It is imported by that option alone, not to look for doctests.
+collect_ignore = ["support/cupy_stand_in"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backends",
         default=os.environ.get("BILEVEL_BACKENDS", "all"),
         help="comma-separated, of: all, " + ", ".join(BACKENDS) + " (or BILEVEL_BACKENDS); "
-        "a backend named here must be usable, while 'all' skips those that are not",
+        "a backend named here must be usable, while 'all' skips those that are not; or "
+        f"{STAND_IN} alone, which tests nothing on CuPy",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--backends") == STAND_IN:
+        BACKENDS[STAND_IN] = ("cupy", None)
+        folder = str(Path(__file__).parent / "support" / "cupy_stand_in")
+        sys.path.insert(0, folder)
+        before = os.environ.get("PYTHONPATH")  # for the processes that tests start
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, before] if before else [folder])
 
 
 def _asked(config: pytest.Config) -> list[str]:
@@ -57,10 +75,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    stand_in = STAND_IN in BACKENDS
     for item in items:
+        marker = item.get_closest_marker("not_on_stand_in")
+        if stand_in and marker:
+            item.add_marker(pytest.mark.skip(reason=marker.args[0]))
         marker = item.get_closest_marker("slow_on")
         if marker and item.callspec.params["backend"] in marker.args:  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Skip what runs a kernel on the stand-in for CuPy where no compiler is."""
+    try:
+        return (yield)
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None:
+            if type(found).__name__ == "CompilerMissing":
+                pytest.skip(str(found))
+            found = found.__cause__ or found.__context__
+        raise
 
 
 @pytest.fixture

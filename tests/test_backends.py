@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -130,6 +131,117 @@ def test_segment_sum(backend, dtype, assert_close, columns):
     np.add.at(expected, segments, values)
     actual = backend.segment_sum(backend.asarray(values, dtype=dtype), backend.asarray(segments), 4)
     assert_close(actual, expected, dtype=dtype)
+
+
+# -- linear algebra that fails ---------------------------------------------------------------------
+
+#: The third is singular to the last bit; the last two overflow, or hold no numbers.
+NOT_DEFINITE = {
+    "indefinite": [[1.0, 2.0], [2.0, 1.0]],
+    "negative": [[-1.0, 0.0], [0.0, -2.0]],
+    "singular": [[1.0, 1.0], [1.0, 1.0]],
+    "late": [[4.0, 2.0, 2.0], [2.0, 5.0, 3.0], [2.0, 3.0, -3.0]],
+    "infinite": [[np.inf, 0.0], [0.0, 1.0]],
+    "NaN": [[np.nan, 0.0], [0.0, 1.0]],
+}
+
+
+def test_cholesky_and_solve(backend, dtype, assert_close):
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((5, 5)), rng.standard_normal((5, 2))
+    positive = a @ a.T + np.eye(5)
+    send = lambda v: backend.asarray(v, dtype=dtype)
+    factor = backend.cholesky(send(positive))
+    rtol = 1e-4 if dtype == backend.xp.float32 else 1e-11
+    assert_close(factor, np.linalg.cholesky(positive), dtype=dtype, rtol=rtol)
+    assert_close(backend.solve(send(a), send(b)), np.linalg.solve(a, b), dtype=dtype, rtol=rtol)
+    bent = positive - 3 * np.eye(5)  # regular, and not definite
+    assert np.linalg.eigvalsh(bent)[0] < -0.1
+    assert backend.cholesky(send(bent)) is None
+    solved = backend.solve(send(bent), send(b))
+    assert_close(solved, np.linalg.solve(bent, b), dtype=dtype, rtol=10 * rtol)
+
+
+@pytest.mark.parametrize("kind", NOT_DEFINITE)
+def test_what_has_no_factor_has_none(backend, dtype, kind):
+    assert backend.cholesky(backend.asarray(np.array(NOT_DEFINITE[kind]), dtype=dtype)) is None
+
+
+@pytest.mark.parametrize("kind", ["singular", "NaN"])
+def test_what_has_no_solution_has_none(backend, dtype, kind):
+    a = backend.asarray(np.array(NOT_DEFINITE[kind]), dtype=dtype)
+    assert backend.solve(a, backend.asarray(np.ones((2, 1)), dtype=dtype)) is None
+
+
+def test_eigh(backend, dtype, assert_close):
+    a = np.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, -1.0]])
+    values, vectors = backend.eigh(backend.asarray(a, dtype=dtype))
+    assert_close(values, np.array([-1.0, 1.0, 3.0]), dtype=dtype)
+    product = backend.xp.matmul(vectors * values, backend.xp.matrix_transpose(vectors))
+    assert_close(product, a, dtype=dtype, rtol=1e-5 if dtype == backend.xp.float32 else 1e-13)
+    assert backend.eigh(backend.asarray(np.full((2, 2), np.nan), dtype=dtype)) is None
+
+
+def test_a_factor_that_stopped_at_its_pivot_is_none(monkeypatch):
+    """LAPACK's leavings are finite: a library that does not look at what it reports hands them on."""
+    backend = get_backend("numpy")
+
+    def silent(a):
+        return np.tril(scipy.linalg.lapack.dpotrf(a, lower=True, clean=True)[0])
+
+    monkeypatch.setattr(backend.xp.linalg, "cholesky", silent)
+    assert backend.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).tolist() == [[2.0, 0.0], [1.0, 2.0]]
+    for kind in ("indefinite", "negative", "singular", "late"):
+        a = np.array(NOT_DEFINITE[kind])
+        assert np.all(np.isfinite(silent(a)))
+        assert backend.cholesky(a) is None
+
+
+def test_errors_of_another_kind_are_not_taken_for_a_matrix_without_factor(monkeypatch):
+    backend = get_backend("numpy")
+
+    def full(a):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(backend.xp.linalg, "cholesky", full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        backend.cholesky(np.eye(2))
+
+
+# -- threads -------------------------------------------------------------------------------------
+
+
+def test_another_thread_can_compute_in_the_context(backend, assert_close):
+    context, found = backend.context(), []
+    x = backend.asarray(np.ones(3))
+
+    def work():
+        with context:
+            found.append(x + x)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert_close(found[0], np.full(3, 2.0))
+
+
+def test_torch_without_gradients_is_without_them_in_another_thread():
+    torch = pytest.importorskip("torch")
+    backend, seen = get_backend("torch", device="cpu"), []
+    with torch.no_grad():
+        context = backend.context()
+
+    def work():
+        before = torch.is_grad_enabled()
+        with context:
+            seen.append((before, torch.is_grad_enabled()))
+        seen.append(torch.is_grad_enabled())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(True, False), True]
+    assert torch.is_grad_enabled()
 
 
 # -- vector updates ------------------------------------------------------------------------------

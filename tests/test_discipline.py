@@ -42,6 +42,12 @@ def test_core_names_no_library() -> None:
         ("import bilevel", "stands above"),
         ("from functools import cached_property, partial", "holds a lock"),
         ("import functools\nkeep = functools.cached_property", "holds a lock"),
+        (
+            "def f(backend):\n    backend.xp.linalg.cholesky(1)",
+            "xp.linalg.cholesky is silent in CuPy",
+        ),
+        ("solve = xp.linalg.solve", "xp.linalg.solve is silent in CuPy"),
+        ("xp.linalg.eigh(a), backend.solve(a, b)", None),
         ("from functools import partial", None),
         ("from .._cached import cached_property", None),
         ("import math", None),

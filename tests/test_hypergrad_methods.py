@@ -29,6 +29,7 @@ from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.outer import OuterConstants, gcv, held_out, held_out_mlp, marginal_likelihood, sure
 from bilevel.problem import Problem
 from bilevel.solvers import NewtonCG, solve
+from bilevel.testing.quadratic import Quadratic, QuadraticOuter
 
 N, P = 20, 4
 NUMPY = bilevel.get_backend("numpy")
@@ -278,6 +279,41 @@ def test_direct_reports_negative_curvature():
     result = Direct()(problem, start, tol=0.0)
     assert result.status is bilevel.Status.NEGATIVE_CURVATURE
     assert result.error_bound is None
+
+
+BENT = {
+    "first": ([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]], True),
+    "last": ([[4.0, 2.0, 2.0], [2.0, 5.0, 3.0], [2.0, 3.0, -3.0]], True),
+    "hidden by the diagonal": ([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], True),
+    "singular": ([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], False),
+}
+
+
+@pytest.mark.parametrize("kind", BENT)
+def test_direct_never_converges_where_the_hessian_is_not_definite(backend, kind):
+    """On every library: some raise, some give NaN, and some finite numbers that are wrong."""
+    A, regular = np.array(BENT[kind][0]), BENT[kind][1]
+    send, m = backend.asarray, 1
+    pull, target = np.eye(3), np.array([1.0, 2.0, -1.0])
+    inner = Quadratic(
+        send(A), send(np.ones(3)), send(np.zeros((3, m))), send(np.zeros((3, m))), backend
+    )
+    outer = QuadraticOuter(
+        send(pull), send(target), send(np.zeros((m, 3))), 0.0, send(np.zeros(m)), backend
+    )
+    problem = Problem(inner, outer)
+    x = np.array([0.5, -1.0, 2.0])
+    result = Direct()(problem, unsolved(problem, send(np.zeros(m)), send(x)), tol=0.0)
+    status = bilevel.Status.NEGATIVE_CURVATURE if regular else bilevel.Status.NON_FINITE
+    assert result.status is status
+    assert result.error_bound is None
+    adjoint = backend.to_numpy(result.adjoint)
+    if regular:  # solved all the same, and the residual says how well
+        np.testing.assert_allclose(adjoint, np.linalg.solve(A, x - target), rtol=1e-12)
+        assert result.residual < 1e-12
+    else:
+        assert np.isnan(adjoint).all()
+        assert not result.residual < np.inf
 
 
 def test_neumann_stops_where_the_series_diverges():

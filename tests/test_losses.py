@@ -178,3 +178,14 @@ def test_extreme_predictions_stay_finite():
     y = loss.encode(np.array([0]), NUMPY, np.float64, "y")
     assert loss.value(y, t[None], NUMPY) == pytest.approx(1600.0)
     assert np.isfinite(loss.derivative(y, t[None], NUMPY)).all()
+
+
+def test_the_slope_of_huber_is_clipped_to_the_bit(backend, dtype):
+    """By NumPy's clip; what is no number stays none, and zeros keep their sign."""
+    delta, t = 1.35, np.array([-np.inf, -9.0, -1.35, -0.0, 0.0, 1e-30, 1.35, 2.0, np.inf, np.nan])
+    t = t.astype(np.float32 if dtype == backend.xp.float32 else np.float64)
+    y = np.zeros_like(t)
+    send = lambda v: backend.asarray(v, dtype=dtype)
+    found = backend.to_numpy(Huber(delta).derivative(send(y), send(t), backend))
+    expected = np.clip(t - y, -delta, delta).astype(t.dtype)
+    np.testing.assert_array_equal(found, expected)

@@ -822,3 +822,40 @@ def test_no_more_threads_is_an_error_and_no_waiting(monkeypatch):
     task = Task(lambda ask: ask("?"), "none")
     with pytest.raises(RuntimeError, match="can't start new thread"), stopping([task]):
         task.start()
+
+
+def test_each_search_computes_in_the_context_of_its_caller(monkeypatch):
+    """Else on a GPU its work would run on another device, or beside the caller's stream."""
+    from contextlib import contextmanager
+
+    from bilevel.backends.numpy import NumPyBackend
+
+    caller, entered, inside, computed = threading.current_thread(), [], set(), []
+
+    def context(self):
+        assert threading.current_thread() is caller  # what is current is asked of the caller
+        return within()
+
+    @contextmanager
+    def within():
+        thread = threading.current_thread()
+        entered.append(thread)
+        inside.add(thread)
+        yield
+        inside.remove(thread)
+
+    expit = NumPyBackend.expit
+
+    def counted(self, t):
+        thread = threading.current_thread()
+        computed.append(thread is caller or thread in inside)
+        return expit(self, t)
+
+    X, y, X_val, y_val = data()
+    problem = bilevel.logistic_regression(X, y, X_val, y_val)
+    monkeypatch.setattr(NumPyBackend, "context", context)
+    monkeypatch.setattr(NumPyBackend, "expit", counted)
+    found = multistart(problem, STARTS, max_iter=3)
+    assert len(found.results) == len(entered) == len(set(entered)) == len(STARTS)
+    assert caller not in entered and not inside
+    assert len(computed) > len(STARTS) and all(computed)

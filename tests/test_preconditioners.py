@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilevel.linalg import QuasiNewton, Recorder, Residual, cg, jacobi
+from bilevel.linalg.preconditioners import Nystrom
 from bilevel.testing import strategies as sts
 
 
@@ -164,3 +165,22 @@ def test_blocks_of_any_shape(shape: tuple[int, ...]) -> None:
     r = rng.standard_normal((6, 3))
     there = flat.inverse(jacobi(np.diag(A)), 0.5)(r)
     np.testing.assert_allclose(pairs.inverse(base, 0.5)(r.reshape(*shape, 3)).reshape(6, 3), there)
+
+
+@pytest.mark.parametrize("spectrum", [[1.0, -2.0, 0.5], [np.nan, 1.0, 1.0]], ids=["bent", "NaN"])
+def test_a_sketch_of_what_is_not_positive_changes_nothing(backend: Any, spectrum: Any) -> None:
+    """It asks for a Cholesky factor that is not there: some libraries raise, some give numbers."""
+    A = backend.asarray(np.diag(spectrum))
+    like = backend.asarray(np.ones(3))
+    sketch = Nystrom.of(lambda v: A @ v, like, rank=3, seed=0)
+    r = np.array([1.0, 2.0, 3.0])
+    assert backend.to_numpy(sketch.values).tolist() == [0.0, 0.0, 0.0]
+    np.testing.assert_array_equal(backend.to_numpy(sketch.inverse(1.0)(backend.asarray(r))), r)
+
+
+def test_pairs_whose_image_overflows_speak_for_no_scale(backend: Any) -> None:
+    pairs = QuasiNewton.of(backend.asarray(np.eye(3)[:, :2]), backend.asarray(np.eye(3)[:, :2]))
+    assert pairs is not None
+    with np.errstate(invalid="ignore"):
+        assert pairs.gamma(lambda r: r + np.inf, 4.0) == 0.25
+        assert pairs.gamma(lambda r: r + np.inf, None) == 1.0

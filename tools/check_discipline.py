@@ -1,9 +1,10 @@
-"""Check that the core names no array library, that nothing imports upwards, and holds no lock.
+"""Check that the core names no library, imports nothing upwards, holds no lock, asks for errors.
 
 Core modules work on arrays of any library through ``backend.xp``; the packages in ``FREE`` are the
 ones that may name libraries. ``FLOORS`` says what stands on what. Until Python 3.12
 ``functools.cached_property`` holds a lock, for which searches that wait for each other would wait
-for ever: ``_cached``'s holds none.
+for ever: ``_cached``'s holds none. Where a matrix has no factor, or is singular, ``xp.linalg``
+raises in one library and gives NaN or finite numbers in others: the backend's methods say it alike.
 Run it from anywhere; it exits with 1 and a line for each offence.
 """
 
@@ -29,10 +30,10 @@ FREE = frozenset(
 #: The rooms of the package, modules and folders, from the ground up. Each imports from itself and
 #: from those before it, so that no two need each other.
 FLOORS = (
-    "_cached _loading _replacing status backends meter linalg losses schedules domains design inner"
-    " outer solvers record problem hypergrad methods snapshot _members fingerprint checkpoint"
-    " contracts problems cross_validation stacked loop multistart testing __init__ io datasets"
-    " plotting report estimators cli __main__"
+    "_cached _loading _replacing status backends meter linalg losses schedules domains design"
+    " inner outer answers solvers record problem hypergrad methods snapshot _members fingerprint"
+    " checkpoint contracts problems cross_validation stacked loop multistart testing __init__ io"
+    " datasets plotting report estimators cli __main__"
 ).split()
 
 
@@ -88,6 +89,15 @@ def _locking_caches(tree: ast.AST) -> Iterator[int]:
             yield node.lineno
 
 
+def _unsaid(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each function of ``xp.linalg`` that may fail without a word."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            inside, _, name = ast.unparse(node).rpartition(".")
+            if name in ("cholesky", "inv", "solve") and inside.endswith("xp.linalg"):
+                yield node.lineno, name
+
+
 def offences(package: Path) -> list[str]:
     """Return a line for each import that breaks the rules.
 
@@ -109,6 +119,9 @@ def offences(package: Path) -> list[str]:
             for line in _locking_caches(tree):
                 held = "functools.cached_property holds a lock; use _cached's"
                 found.append(f"{where}:{line}: {held}")
+        if inside.parts[0] != "backends":
+            for line, name in _unsaid(tree):
+                found.append(f"{where}:{line}: xp.linalg.{name} is silent in CuPy; ask the backend")
         for line, module in _imports(tree):
             if not free and module.partition(".")[0] in LIBRARIES:
                 found.append(f"{where}:{line}: the core imports {module}; use backend.xp")

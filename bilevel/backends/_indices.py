@@ -12,8 +12,7 @@ from ._registry import get_backend, is_array, refuse_matrix_classes
 
 def check_rows(index: npt.ArrayLike, n: int) -> HostIndex:
     """Refuse row numbers that are no integers in 0, ..., n-1."""
-    refuse_matrix_classes(index, "index")
-    found = np.asarray(index)
+    found = _on_host(index, "index")
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise ValueError(
             f"index must hold integers along one axis, got dtype {found.dtype} and shape "

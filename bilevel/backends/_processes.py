@@ -34,6 +34,7 @@ class NotForked:
     def xp(self, namespace: Any) -> None:
         _FIRST_USED.setdefault(self.name, os.getpid())
         self._xp = namespace
+        _ = self.xp  # refused here, before a child asks the library for its devices
 
 
 class BetweenForks:

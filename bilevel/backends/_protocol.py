@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -104,7 +105,7 @@ class Backend(Protocol):
         ...
 
     def fused(self, name: str, formula: Callable[..., Array], *arrays: Array) -> Array:
-        """Return formula(*arrays), which works entry by entry; ``name`` is that of its kernel."""
+        """Return ``formula(*arrays)``, entry by entry; ``name`` is that of its kernel."""
         ...
 
     def dot(self, a: Array, b: Array) -> Array:
@@ -160,11 +161,29 @@ class Backend(Protocol):
         """
         ...
 
+    def cholesky(self, a: Array) -> Array | None:
+        """The lower factor of a symmetric (n, n); None where a is not positive definite.
+
+        Where that is so ``xp.linalg`` raises in some libraries, gives NaN in others, and in CuPy
+        finite numbers that are wrong.
+        """
+        ...
+
+    def solve(self, a: Array, b: Array) -> Array | None:
+        """Solve a z = b for a (n, n), b (n, k); None where a is singular, or z overflows.
+
+        As for :meth:`cholesky` no two libraries say it alike in ``xp.linalg``.
+        """
+        ...
+
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        """Eigenvalues of a symmetric (n, n), the least first, and vectors; None where not found."""
+        ...
+
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         """Solve a z = b for a triangular ``a`` (n, n), b (n,) or (n, k).
 
-        The rest of dense linear algebra (cholesky, solve, eigh) is in ``xp.linalg``. The other
-        triangle of ``a`` must hold zeros.
+        The other triangle of ``a`` must hold zeros.
         """
         ...
 
@@ -197,6 +216,14 @@ class Backend(Protocol):
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
         """Wrap a sparse matrix of the backend's own library."""
+        ...
+
+    def context(self) -> AbstractContextManager[Any]:
+        """What the library keeps for each thread, as it is here: for another thread to enter, once.
+
+        The current device and stream of CuPy, for one: work on another stream would not wait for
+        what this thread has asked for.
+        """
         ...
 
     def synchronize(self) -> None:

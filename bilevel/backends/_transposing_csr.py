@@ -60,6 +60,11 @@ class TransposingCSR(MatrixKernel, ABC):
         return self._transpose(self.matrix)
 
     @cached_property
+    def _squared(self) -> Any:
+        """X∘X: kept, since to build it costs launches and checks beside the product."""
+        return self._square(self.matrix)
+
+    @cached_property
     def _squared_transpose(self) -> Any:
         """(X∘X)ᵀ: kept, since Newton asks often."""
         return self._square(self._transposed)
@@ -71,7 +76,7 @@ class TransposingCSR(MatrixKernel, ABC):
         return self._transposed @ r
 
     def square_matmul(self, v: Array) -> Array:
-        return self._square(self.matrix) @ v
+        return self._squared @ v
 
     def square_rmatmul(self, r: Array) -> Array:
         return self._squared_transpose @ r

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Self
 
 import array_api_compat
@@ -140,6 +141,9 @@ class ArrayAPIBackend(Fused):
     def synchronize(self) -> None:
         """Nothing to do where every call returns with its work done."""
 
+    def context(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
     def describe(self) -> str:
         library = sys.modules.get(self.name, self.xp)  # of a wrapper like array-api-compat's too
         version = getattr(library, "__version__", "?")
@@ -174,7 +178,37 @@ class ArrayAPIBackend(Fused):
             [xp.sum(xp.where(mask == j, values, zero), axis=0) for j in range(n_segments)]
         )
 
-    # -- linear algebra that the standard's extension lacks ------------------------------------
+    # -- linear algebra: what the standard lacks, and what it leaves open where there is no answer
+
+    def cholesky(self, a: Array) -> Array | None:
+        xp = self.xp
+        factor = self._finite(xp.linalg.cholesky, a)
+        # A library that says nothing leaves the pivot at which it stopped, as LAPACK does.
+        if factor is None or self.scalars(xp.min(xp.linalg.diagonal(factor))) <= (0.0,):
+            return None
+        return factor
+
+    def solve(self, a: Array, b: Array) -> Array | None:
+        return self._finite(self.xp.linalg.solve, a, b)
+
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        found = self._finite(self.xp.linalg.eigh, a)
+        return None if found is None else (found[0], found[1])
+
+    def _finite(self, function: Callable[..., Any], *arrays: Array) -> Any:
+        """What it returns, or None: some libraries raise where there is no answer, some give NaN.
+
+        Errors of another kind, as of the memory of a device, say nothing about the matrix.
+        """
+        try:
+            found = function(*arrays)
+        except Exception as error:  # each library has a class of its own, of this name
+            if not any(cls.__name__.endswith("LinAlgError") for cls in type(error).__mro__):
+                raise
+            return None
+        parts = found if isinstance(found, tuple) else (found,)
+        finite = self.scalars(*(self.xp.all(self.xp.isfinite(part)) for part in parts))
+        return found if all(finite) else None
 
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         # The standard has the general solve alone: exact too, at (2/3) n³ more operations.

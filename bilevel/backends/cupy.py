@@ -6,26 +6,31 @@ takes some microseconds, which forty of them add up to more than a pass over les
 
 from __future__ import annotations
 
+import functools
 import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._cupy_fused import CuPyFused
+from ._processes import NotForked
 from ._protocol import Array, BackendUnavailableError, SparseKernel
 from ._sparse_check import check_csr, short_indices
 from ._transposing_csr import TransposingCSR
 from .array_api import ArrayAPIBackend
 
 
-class CuPyBackend(CuPyFused, ArrayAPIBackend):
-    """CuPy on its current device.
+class CuPyBackend(CuPyFused, NotForked, ArrayAPIBackend):
+    """CuPy on one device, which is the current one of CuPy in this thread.
 
     Parameters
     ----------
     device : int, str ("cuda:0") or cupy.cuda.Device, optional
-        The device; it must be the current one of CuPy.
+        A number or a name makes that device the current one of this thread, as ``Device.use`` does.
+        A Device, as every array has one, must be the current one.
     """
 
     name = "cupy"
@@ -39,17 +44,24 @@ class CuPyBackend(CuPyFused, ArrayAPIBackend):
             raise BackendUnavailableError(
                 f"CuPy finds {count} device(s) here, not number {number}: choose a smaller number."
             )
-        current = importlib.import_module("cupy").cuda.runtime.getDevice()
+        cuda = importlib.import_module("cupy").cuda
+        found = cuda.Device(number)
+        if not hasattr(device, "id"):
+            found.use()
+        current = cuda.runtime.getDevice()
         if number != current:
             raise ValueError(
                 f"The device {device!r} is not CuPy's current device ({current}): run inside "
                 f"`with cupy.cuda.Device({number}):`."
             )
-        return importlib.import_module("cupy").cuda.Device(number)
+        return found
 
     def _probe(self, device: Any) -> Any:
         _count_devices()
-        return super()._probe(device)
+        cuda = importlib.import_module("cupy").cuda
+        found = cuda.Device() if device is None else device
+        _check_libraries(int(found.id))
+        return found
 
     def _device_name(self) -> Any:
         return int(self.device.id)
@@ -57,6 +69,10 @@ class CuPyBackend(CuPyFused, ArrayAPIBackend):
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         host: npt.NDArray[Any] = importlib.import_module("cupy").asnumpy(array)
         return host
+
+    def context(self) -> AbstractContextManager[Any]:
+        with self.device:
+            return _entered(self.device, importlib.import_module("cupy").cuda.get_current_stream())
 
     def synchronize(self) -> None:
         self.device.synchronize()
@@ -71,6 +87,21 @@ class CuPyBackend(CuPyFused, ArrayAPIBackend):
         importlib.import_module("cupy").add.at(total, segments, values)
         return total
 
+    # CuPy looks at what cuSOLVER reports only where it is told to raise: else a matrix without a
+    # factor gives finite numbers. The setting is the thread's own.
+
+    def cholesky(self, a: Array) -> Array | None:
+        with importlib.import_module("cupyx").errstate(linalg="raise"):
+            return super().cholesky(a)
+
+    def solve(self, a: Array, b: Array) -> Array | None:
+        with importlib.import_module("cupyx").errstate(linalg="raise"):
+            return super().solve(a, b)
+
+    def eigh(self, a: Array) -> tuple[Array, Array] | None:
+        with importlib.import_module("cupyx").errstate(linalg="raise"):
+            return super().eigh(a)
+
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         linalg = importlib.import_module("cupyx.scipy.linalg")
         return linalg.solve_triangular(a, b, lower=lower)
@@ -84,16 +115,13 @@ class CuPyBackend(CuPyFused, ArrayAPIBackend):
         dtype: Any,
     ) -> SparseKernel:
         check_csr(data, indices, indptr, shape, "X")
-        if max(len(data), *shape) >= 2**31:
-            raise ValueError(
-                f"X has shape {shape} and {len(data)} entries: CuPy's sparse products have 32-bit "
-                "indices, use the backend 'numpy'."
-            )
+        _refuse_long(len(data), shape)
         numbers = (self.asarray(part) for part in short_indices(indices, indptr, shape))
         arrays = (self.asarray(data, dtype=dtype), *numbers)
         return CuPyCSR(_sparse().csr_matrix(arrays, shape=shape))
 
     def sparse_kernel(self, matrix: Any) -> SparseKernel:
+        _refuse_long(int(matrix.nnz), matrix.shape)
         rows = matrix.tocsr()
         # Built anew: what is noted about the order of the entries may be older than they are.
         arrays = (rows.data, rows.indices, rows.indptr)
@@ -128,14 +156,59 @@ def _count_devices() -> int:
     return count
 
 
+#: The wheels of CuPy bring no CUDA library of their own; since CuPy 14 they have this extra.
+_CTK = "`pip install 'cupy-cuda12x[ctk]'` or, for CUDA 13, `pip install 'cupy-cuda13x[ctk]'`"
+
+
+@functools.cache
+def _check_libraries(number: int) -> None:
+    """Compute on the current device, once: a kernel, a product and a solve load a library each."""
+    cupy = importlib.import_module("cupy")
+    try:
+        ones = cupy.ones((2, 2))
+        product = (ones + ones) @ ones + cupy.eye(2)
+        importlib.import_module("cupyx.scipy.linalg")
+        found = cupy.linalg.solve(product, product)[0, 0]
+        cupy.cuda.Device(number).synchronize()
+    except Exception as error:  # of import, of the compiler, of the driver: classes of their own
+        raise BackendUnavailableError(
+            f"CuPy reaches the GPU {number}, but cannot compute on it "
+            f"({type(error).__name__}: {_first_line(error)}). Where a CUDA library is missing, "
+            f"{_CTK} brings it."
+        ) from error
+    if not abs(float(found) - 1) < 1e-6:
+        raise BackendUnavailableError(
+            f"The GPU {number} computes A⁻¹A = {float(found)} instead of 1 by CuPy: the driver and "
+            f"the CUDA libraries do not fit. {_CTK} brings matching ones."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]
+
+
+@contextmanager
+def _entered(device: Any, stream: Any) -> Iterator[None]:
+    with device, stream:
+        yield
+
+
+def _refuse_long(nnz: int, shape: tuple[int, int]) -> None:
+    """Refuse what CuPy 13 would cut down to 32 bits without a word."""
+    if max(nnz, *shape) >= 2**31:
+        raise ValueError(
+            f"X has shape {tuple(shape)} and {nnz} entries: CuPy's sparse products have 32-bit "
+            "indices, use the backend 'numpy'."
+        )
+
+
 def _sparse() -> Any:
     try:
         sparse = importlib.import_module("cupyx.scipy.sparse")
         importlib.import_module("cupyx.cusparse")
     except ImportError as error:
         raise BackendUnavailableError(
-            f"CuPy's sparse products lack a CUDA library ({error}): "
-            "`pip install 'cupy-cuda12x[ctk]'` brings it."
+            f"CuPy's sparse products lack a CUDA library ({_first_line(error)}): {_CTK} brings it."
         ) from error
     return sparse
 
@@ -144,7 +217,8 @@ class CuPyCSR(TransposingCSR):
     """A cupyx.scipy.sparse CSR matrix as a :class:`SparseKernel`.
 
     Xᵀ is kept, since cuSPARSE multiplies a transposed CSR matrix by atomic additions, slowly and
-    in no fixed order.
+    in no fixed order. Of its other products it does not promise the same bits each time either, and
+    CuPy does not let one choose the algorithms that do.
     """
 
     #: cuSPARSE's product with several columns reads the matrix once for all of them. The number

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy.typing as npt
@@ -59,6 +61,12 @@ class TorchBackend(ArrayAPIBackend):
     def copied(self, array: Array) -> Array:
         return array.clone()
 
+    def context(self) -> AbstractContextManager[Any]:
+        torch = importlib.import_module("torch")
+        on_gpu = self.device.type == "cuda"
+        stream = torch.cuda.current_stream(self.device) if on_gpu else None
+        return _as_here(torch.is_grad_enabled(), stream)
+
     def synchronize(self) -> None:
         if self.device.type == "cuda":
             importlib.import_module("torch").cuda.synchronize(self.device)
@@ -99,6 +107,14 @@ class TorchBackend(ArrayAPIBackend):
         from ._torch_csr import TorchCSR
 
         return TorchCSR(matrix)
+
+
+@contextmanager
+def _as_here(grad: bool, stream: Any) -> Iterator[None]:
+    """Enter what torch keeps for each thread: whether it records derivatives, and a stream."""
+    torch = importlib.import_module("torch")
+    with torch.set_grad_enabled(grad), torch.cuda.stream(stream) if stream else nullcontext():
+        yield
 
 
 @functools.cache

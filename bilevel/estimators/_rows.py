@@ -59,6 +59,30 @@ def on_host(X: Any) -> bool:
     return library_of(X) in (None, "numpy")
 
 
+def refuse_elsewhere(**arrays: Any) -> None:
+    """Refuse what scikit-learn's own code cannot read: it converts to NumPy without a word.
+
+    Raises
+    ------
+    TypeError
+        If an array lies on a device, or is a sparse matrix of another library than SciPy.
+    """
+    for name, array in arrays.items():
+        if on_host(array):
+            continue
+        try:
+            readable = not is_sparse(array) and np.asarray(array[:0, ...]) is not None
+        except (TypeError, RuntimeError, BufferError):  # CuPy, dpnp; torch; array-api-strict
+            readable = False
+        if not readable:
+            backend = get_backend(array)
+            raise TypeError(
+                f"{name} is on {backend.name} ({backend.device}), where scikit-learn's steps "
+                "cannot read it: bring it to the host with get_backend(...).to_numpy, or take an "
+                "estimator of bilevel's own, which stays on the device."
+            )
+
+
 def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     """Return X as a float array or CSR matrix of its own library; set or check its features."""
     _check_class(X, "X")

@@ -41,9 +41,9 @@ from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.problems import stacked
 
-from ._base import BilevelEstimator, log_bounds, positive, start_within, within
+from ._base import BilevelEstimator, fitted_whole, log_bounds, positive, start_within, within
 from ._linear import LinearSearch
-from ._rows import Rows, refuse_masked
+from ._rows import Rows, refuse_elsewhere, refuse_masked
 from ._splits import Split, is_validation_set, split_rows
 from .kernel_ridge import kernel_problem, kernel_scale
 
@@ -272,6 +272,7 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             method_mapping=MethodMapping().add(caller="fit", callee="fit"),
         )
 
+    @fitted_whole
     def fit(self, X: Any, y: Any = None, **params: Any) -> HyperparameterSearchCV:
         """Find the parameters, and fit the estimator with them.
 
@@ -294,9 +295,11 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         head, model, prefix = self._steps()
         tunable = _tunable(model)
         refuse_masked(X=X, y=y, **params)
+        refuse_elsewhere(X=X, y=y)
         check_sparse(X, "X")  # scikit-learn's steps trust its indices
         if is_validation_set(self.cv):
             refuse_masked(X_val=self.cv[0], y_val=self.cv[1])
+            refuse_elsewhere(X_val=self.cv[0], y_val=self.cv[1])
             check_sparse(self.cv[0], "X_val")
         X, y = indexable(X, y)
         n = _num_samples(X)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from ..backends import COUNT, Array, Backend, check_fields
 from ..inner import InnerPoint
-from ..linalg.factors import cholesky
 from ..problem import Problem
 from ..solvers import InnerResult
 from ..status import Status
@@ -57,11 +56,14 @@ class Direct:
         outer = problem.outer.at(point.x, point.lam)
         H = self.hessian(point, backend)
         b = xp.reshape(outer.grad_x, (-1, 1))
-        factor = cholesky(H, backend)
+        factor = backend.cholesky(H)
         if factor is None:
-            q, status = _solve(H, b, backend), Status.NEGATIVE_CURVATURE
+            solved = backend.solve(H, b)
+            q = xp.full_like(b, math.nan) if solved is None else solved
+            status = Status.NEGATIVE_CURVATURE
         else:
-            q = xp.linalg.solve(factor.T, xp.linalg.solve(factor, b))
+            half = backend.solve_triangular(factor, b)
+            q = backend.solve_triangular(factor.T, half, lower=False)
             status = Status.CONVERGED
         q = xp.reshape(q, point.x.shape)
         value = outer.grad_lam - point.cross_vjp(q)
@@ -87,11 +89,3 @@ class Direct:
             parts.append(xp.reshape(product, (size, block.shape[1])))
         H = xp.concat(parts, axis=1)
         return (H + H.T) / 2
-
-
-def _solve(H: Array, b: Array, backend: Backend) -> Array:
-    """H⁻¹ b, NaN where H is singular: some libraries raise."""
-    try:
-        return backend.xp.linalg.solve(H, b)
-    except (ValueError, RuntimeError):
-        return backend.xp.full_like(b, math.nan)

@@ -123,7 +123,10 @@ class Metric:
         lost = point.rounding(units, pushed, xp.reshape(scale, shape))
         if lost is None:
             return None
-        values, vectors = xp.linalg.eigh(scale[:, None] * H * scale)
+        pair = backend.eigh(scale[:, None] * H * scale)
+        if pair is None:
+            return None
+        values, vectors = pair
         W = scale[:, None] * vectors / xp.sqrt(xp.where(values > 0, values, xp.ones_like(values)))
         off, first, longest = backend.scalars(
             norm(lost.products * scale, backend), values[0], norm(W, backend)

@@ -111,7 +111,9 @@ class Nystrom:
         image = image + shift * test
         core = xp.matmul(test.T, image)
         eye = xp.eye(rank, dtype=like.dtype, device=backend.device)
-        factor = xp.linalg.cholesky((core + core.T) / 2 + shift * eye)
+        factor = backend.cholesky((core + core.T) / 2 + shift * eye)
+        if factor is None:  # A is not what it should be, or overflows: zero lies below more of them
+            return cls(test, xp.zeros(rank, dtype=like.dtype, device=backend.device))
         half = backend.solve_triangular(factor, image.T, lower=True).T
         basis, singular, _ = xp.linalg.svd(half, full_matrices=False)
         values = singular * singular - 2 * shift
@@ -240,7 +242,10 @@ class QuasiNewton:
             s, y = xp.take(s, index, axis=1), xp.take(y, index, axis=1)
         scale = backend.asarray(scales, dtype=directions.dtype)
         core = scale[:, None] * xp.matmul(s.T, y) * scale
-        values, basis = xp.linalg.eigh((core + core.T) / 2)
+        found = backend.eigh((core + core.T) / 2)
+        if found is None:
+            return None
+        values, basis = found
         on_host = backend.scalars(*(values[j] for j in range(len(kept))))
         first = sum(v <= small * on_host[-1] for v in on_host)
         change = scale[:, None] * basis[:, first:] / xp.sqrt(values[first:])
@@ -257,10 +262,12 @@ class QuasiNewton:
         image = self.products if base is None else base(self.products)
         flat, image = (xp.reshape(a, (-1, m)) for a in (self.products, image))
         core = xp.matmul(flat.T, image)
-        values = xp.linalg.eigvalsh((core + core.T) / 2)
-        low, high = backend.scalars(values[0], values[-1])
-        found: float = 1 / max(low, xp.finfo(flat.dtype).eps * high)
-        return found if mu is None else min(found, 1 / mu)
+        found = backend.eigh((core + core.T) / 2)
+        if found is None:  # a product with the base overflows: the pairs say nothing
+            return 1.0 if mu is None else min(1.0, 1 / mu)
+        low, high = backend.scalars(found[0][0], found[0][-1])
+        gamma: float = 1 / max(low, xp.finfo(flat.dtype).eps * high)
+        return gamma if mu is None else min(gamma, 1 / mu)
 
     def inverse(self, base: Preconditioner | None, gamma: float) -> Preconditioner:
         """r ↦ M⁻¹ r, for one residual or several columns: four products with m vectors."""

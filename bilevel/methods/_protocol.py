@@ -20,7 +20,8 @@ from ..status import REFUTING, Status
 class State(Protocol):
     """All that a method needs to go on, a frozen dataclass of arrays and numbers.
 
-    A run that is resumed from its state makes the same steps to the last bit.
+    A run that is resumed from its state makes the same steps to the last bit, where the products
+    of the library repeat.
     """
 
     @property
@@ -48,7 +49,8 @@ class Method(Protocol):
     """An outer loop, one iteration at a time; it can be stepped by hand.
 
     A method that needs more of a problem than every problem has says so in ``needs``, a tuple of
-    names as ``"inner.rows"``; what is missing is refused where the run starts.
+    names as ``"inner.rows"``; what is missing is refused where the run starts. What changes
+    belongs into the state: one object may serve several runs, by turns.
     """
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> State:

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
+from ..contracts import refuse_bare_parts
 from ..design import Design
 from ..domains import Unfolds
 from ..inner import inner_constants
 from ..inner.linear import LinearModel
 from ..loop import BUDGET, metered, minimize, pass_budget, started
 from ..meter import BudgetSpent
-from ..methods import Method
+from ..methods import Method, get_method
 from ..problem import Problem
 from ..problems.stacked import StackedInner
 from ..record import Costed, Costs, Record, Result, aligned
@@ -89,9 +90,9 @@ def multistart(
     seed: int = 0,
     max_iter: int = 50,
     tol: float | None = None,
-    max_passes: int | None = None,
+    max_passes: float | None = None,
     max_seconds: float | None = None,
-    max_total_passes: int | None = None,
+    max_total_passes: float | None = None,
     max_total_seconds: float | None = None,
     callback: Callable[[int, Record], Any] | None = None,
 ) -> MultistartResult:
@@ -100,7 +101,8 @@ def multistart(
     The searches share passes where the inner objective has a design matrix (linear models, also
     stacked ones), as far as its products are cheaper with several columns: ``columns_per_pass``.
     Other problems (kernels, networks, user functions) have nothing to share: there the searches
-    run one after the other.
+    run one after the other. So they do with a method that samples rows: batches of different rows
+    are no columns of one product, and a search waits for the others at whole products alone.
 
     Parameters
     ----------
@@ -112,7 +114,7 @@ def multistart(
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
         many equal intervals, each once. At most 2000 where the searches share passes.
     method : str or Method
-        The outer method.
+        The outer method: one object for all searches, which keeps nothing in itself.
     x0 : array, optional
         Where the first inner solve of each search starts; when omitted where h says, else at zero.
     seed : int
@@ -144,9 +146,10 @@ def multistart(
     Notes
     -----
     The searches of a problem with a design run in threads, one at a time, so that two runs are
-    equal to the last bit; products and ``callback`` run in the caller's thread. What a library
-    keeps for each thread (``torch.no_grad``, ``jax.enable_x64`` as a context, the current device of
-    CuPy) does not reach the searches. Passes over a criterion that has no design, or is of a class
+    equal to the last bit where the products of the library are (CuPy's sparse ones are not);
+    products and ``callback`` run in the caller's thread. The current device and stream of CuPy, and
+    the stream and ``no_grad`` of torch, are the caller's; ``jax.enable_x64`` as a context does not
+    reach the searches. Passes over a criterion that has no design, or is of a class
     of your own, are counted for all searches together.
 
     Source of the draw: McKay, Beckman and Conover, Technometrics 21 (1979).
@@ -174,6 +177,7 @@ def multistart(
         "max_passes": pass_budget(problem, max_passes, "max_passes"),
         "max_seconds": max_seconds,
     }
+    refuse_bare_parts(problem, get_method(method), lams[0], start_x)
     meter = started(
         problem,
         max_passes=pass_budget(problem, max_total_passes, "max_total_passes"),
@@ -354,6 +358,8 @@ def _urgency(product: Product, kinds: Mapping[tuple[int, str], int]) -> tuple[in
 def _search(
     problem: Problem, lam: Array, options: Mapping[str, Any], heard: bool
 ) -> Callable[[Ask], Result]:
+    context = problem.backend.context()
+
     def search(ask: Ask) -> Result:
         def product(wanted: Product) -> Array:
             found = ask(wanted)
@@ -361,8 +367,9 @@ def _search(
                 raise BudgetSpent(found.status)
             return found
 
-        own = _with_shared_designs(problem, product)
-        return minimize(own, lam, callback=ask if heard else None, **options)
+        with context:
+            own = _with_shared_designs(problem, product)
+            return minimize(own, lam, callback=ask if heard else None, **options)
 
     return search
 

@@ -21,7 +21,6 @@ from ..inner.kernel_ridge import KernelRidge, symmetric
 from ..inner.kernels import second_derivatives
 from ..inner.linear import LinearModel
 from ..inner.penalties import WeightedL2
-from ..linalg.factors import cholesky
 from ..losses import Squared
 
 
@@ -81,11 +80,11 @@ class SmootherPoint(Protocol):
 def _inverse(A: Array, backend: Backend) -> tuple[Array, Array]:
     """(A⁻¹, log det A) of a positive definite matrix; NaN where rounding has made it another."""
     xp = backend.xp
-    factor = cholesky(A, backend)
+    factor = backend.cholesky(A)
     if factor is None or _lost(A, factor, backend):
         return A * math.nan, xp.sum(A) * math.nan
     eye = xp.eye(A.shape[0], dtype=A.dtype, device=backend.device)
-    half = xp.linalg.solve(factor, eye)
+    half = backend.solve_triangular(factor, eye)
     return xp.matmul(half.T, half), 2 * xp.sum(xp.log(xp.linalg.diagonal(factor)))
 
 

@@ -13,6 +13,7 @@ from ..linalg import contradicted, norm
 from ..meter import tick
 from ..status import Status
 from .distance import certain_slope, point_error
+from .linesearch import Unbounded
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class InnerResult:
     point : InnerPoint
         The last point; its margins and gradient are computed already.
     status : Status
-        CONVERGED, MAX_ITER, STALLED, NON_FINITE, or REFUTED (μ is no lower bound of the Hessian).
+        CONVERGED, MAX_ITER, STALLED, NON_FINITE, UNBOUNDED (h has no minimum), or REFUTED (μ is no
+        lower bound of the Hessian).
     n_iter : int
         Iterations of the solver.
     grad_norm : float
@@ -72,6 +74,11 @@ class InnerResult:
     @property
     def x(self) -> Array:
         return self.point.x
+
+    @property
+    def lost(self) -> bool:
+        """Whether the point is none near X(λ), nor on the way there."""
+        return self.status in (Status.NON_FINITE, Status.UNBOUNDED)
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,10 @@ def solve(
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
     point = inner.at(x0, lam, carry)
     status, n_iter, last, bent = Status.RUNNING, 0, None, False
-    for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
+    for n_iter, step in enumerate(_steps(solver, point, inner.backend, goal.at(x0))):
+        if step is None:
+            status = Status.UNBOUNDED
+            break
         tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
@@ -176,6 +186,16 @@ def solve(
         status = _asked(last.point, constants, inner.backend) or status
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
+
+
+def _steps(
+    solver: Solver, point: InnerPoint, backend: Backend, target: float
+) -> Iterator[Step | None]:
+    """The steps of a walk, and None where it found that h has no minimum."""
+    try:
+        yield from solver.walk(point, backend, target)
+    except Unbounded:
+        yield None
 
 
 def _bent(step: Step, constants: InnerConstants, backend: Backend) -> bool:

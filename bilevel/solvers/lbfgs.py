@@ -11,7 +11,7 @@ from ..backends import COUNT, Array, Backend, check_fields, function
 from ..inner import InnerPoint
 from ..linalg import Pair, dot, two_loops
 from ._protocol import Step
-from .linesearch import WolfeSearch
+from .linesearch import Unbounded, WolfeSearch
 from .progress import Progress
 
 
@@ -44,14 +44,21 @@ class LBFGS:
         value, square = backend.scalars(point.value, dot(point.grad, point.grad, backend))
         limits = backend.xp.finfo(point.x.dtype)
         progress, tiny = Progress(float(limits.eps)), float(limits.smallest_normal)
+        endless: Unbounded | None = None
         yield Step(point, math.sqrt(square))
         while square > 0 and not progress.ended(value, math.sqrt(square)):
             d = two_loops(pairs, gamma, -point.grad, backend)
             (slope,) = backend.scalars(dot(d, point.grad, backend))
             t0 = 1.0 if pairs else min(1.0, 1 / math.sqrt(square))
-            found = None
+            found, before, endless = None, endless, None
             if slope < 0:
-                found = self.search(point.ray(d), value, slope, t0, backend, point.x.dtype)
+                try:
+                    found = self.search(point.ray(d), value, slope, t0, backend, point.x.dtype)
+                except Unbounded as end:
+                    if before is not None:
+                        raise
+                    # A first step knows no unit of x: the next one has that of this step.
+                    found = (endless := end).point
             if found is None:
                 if not pairs:
                     return  # not even the gradient descends: rounding is reached
