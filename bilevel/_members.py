@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .backends import SparseKernel, get_backend, is_sparse
+from .backends import SparseKernel, dtype_name, get_backend, is_sparse
 from .design import Standardized
 
 #: Where the modules of Python, of installed packages and of this one are.
@@ -139,11 +139,6 @@ def _of_dataclass(value: Any) -> Members:
         if field.compare and field.name not in computed:
             part = getattr(value, field.name)
             yield f".{field.name}", dtype_name(part) if field.name == "dtype" else part
-
-
-def dtype_name(dtype: Any) -> str:
-    """The name that all libraries share."""
-    return str(dtype).rpartition(".")[2]
 
 
 def _attributes(value: Any, contained: bool) -> Members:

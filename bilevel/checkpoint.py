@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._replacing import is_plain_or_new, replacing
-from .backends import is_array, read_npz, write_npz
+from .backends import is_array, read_arrays, read_npz, write_npz
 from .fingerprint import differences, fingerprint, unknown
 from .problem import Problem
 from .snapshot import History, Snapshot
@@ -104,13 +104,24 @@ class Keeper:
         self._questions, self._remark = _QUESTIONS, ""
         self.trouble = ""
 
-    def load(self) -> Snapshot | None:
-        """Read the file, or return None where there is none."""
+    def begin(self, *, resume: bool) -> Snapshot | None:
+        """What the file holds, if the run is to go on from it; None where it begins anew.
+
+        A file that is no checkpoint is not written over: it may be all there is of something. An
+        empty one is none of anything.
+        """
         if not self._path.exists():
             return None
-        found = load(self._path, self._problem, self._identity, self._packages)
-        self._kept = found.n_iter
-        return found
+        if resume:
+            found = load(self._path, self._problem, self._identity, self._packages)
+            self._kept = found.n_iter
+            return found
+        if self._path.stat().st_size and not is_checkpoint(self._path):
+            raise ValueError(
+                f"checkpoint: {self._path} is there and is no checkpoint of bilevel; it would be "
+                "written over. Give another path, or remove that file."
+            )
+        return None
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a snapshot, unless writing the last one took a good part of the time since."""
@@ -187,7 +198,14 @@ def save(
     """
     arrays: dict[str, Any] = {}
     tree = _Codec(problem, packages).encode(snapshot, arrays)
-    content = json.dumps({"identity": identity, "probe": problem.probe, "tree": tree})
+    content = json.dumps(
+        {
+            "identity": identity,
+            "library": problem.backend.name,
+            "probe": problem.probe,
+            "tree": tree,
+        }
+    )
     header = {"format": _FORMAT, "digest": _digest(content, arrays), "content": content}
     buffer = io.BytesIO()
     write_npz(buffer, json.dumps(header), arrays)
@@ -212,11 +230,24 @@ def load(
         value, criterion = map(float, content["probe"])
     _refuse_another(path, found, identity)
     _warn_of_unknown(path, identity)
+    _warn_of_another_library(path, content.get("library"), problem)
     _refuse_other_values(path, (value, criterion), problem)
     with _damage(path):
         snapshot: Snapshot = _Codec(problem, packages).decode(content["tree"], arrays)
         _refuse_misfits(snapshot, problem)
     return snapshot
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a file is a checkpoint, of this version or another; its arrays are not read."""
+    try:
+        with Path(path).open("rb") as file:
+            text = read_arrays(file, wanted=lambda name: name == "text")["text"]
+        return bool({"format", "content"} <= json.loads(str(text)).keys())
+    except OSError:
+        raise
+    except Exception:  # the readers raise whatever another file leads to
+        return False
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -296,6 +327,18 @@ def _warn_of_unknown(path: str | Path, identity: Identity) -> None:
         )
 
 
+def _warn_of_another_library(path: str | Path, library: str | None, problem: Problem) -> None:
+    """Another one sums in another order: the run goes on, but to other last digits."""
+    here = problem.backend.name
+    if library not in (None, here):
+        warnings.warn(
+            f"{path} was written with {library} and is resumed with {here}: the run goes on from "
+            "it, but no more to the last bit as if it had not been broken off.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
 def _refuse_other_values(path: str | Path, probe: Sequence[float], problem: Problem) -> None:
     """What the problem computes, and what its functions use that no fingerprint sees.
 
@@ -366,7 +409,7 @@ class _Codec:
             name = f"a{len(arrays)}"
             arrays[name] = self._problem.backend.to_numpy(value)
             return {"array": name}
-        raise TypeError(f"a checkpoint can't hold a {type(value).__name__}")
+        raise TypeError(f"a checkpoint can't hold what is of the class {type(value).__name__}")
 
     def _known(self, cls: type) -> str:
         """The name of a class, by which it is found again."""

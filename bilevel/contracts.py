@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .backends import Array, described, get_backend, is_array, same_backend
-from .inner import TERM_MEMBERS, LinearModel, lacking
-from .linalg import norm
+from .answers import (
+    Answers,
+    is_number,
+    refuse_other_array,
+    refuse_other_counters,
+    refuse_other_criterion,
+    refuse_other_loss,
+    refuse_other_point,
+    refuse_other_sentence,
+    refuse_other_term,
+    without_carry,
+)
+from .backends import Array, Maybe, described, function
+from .inner import MLP, TERM_MEMBERS, LinearModel, inner_constants, lacking
+from .inner.penalties import FreeLast
+from .meter import uncounted
 from .methods import Method
+from .outer import HeldOutLoss
 from .problem import Problem
 from .record import Record
 from .status import Status
 
 
 def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | None) -> None:
-    """Refuse points that lack members, and a problem that lacks what its method needs.
+    """Refuse parts whose members are missing or answer with other shapes than they should.
 
-    Parts of this package are whole, and are not asked.
+    And a problem that lacks what its method needs. Parts of this package are whole, and are not
+    asked; what it costs to ask the others is not the run's.
 
     Raises
     ------
-    TypeError
-        The message names the part and the members.
+    TypeError, ValueError
+        The message names the part and the member.
 
     Examples
     --------
@@ -50,16 +66,25 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
                 f"{type(method).__name__} needs problem.{need}, which a {type(found).__name__} "
                 "does not have."
             )
-    for what, point, missing, remedy in _points(problem, problem.x(x0), lam):
-        if missing:
-            raise TypeError(
-                f"{what}.at must return a point with {', '.join(missing)}, got a "
-                f"{type(point).__name__}{remedy}."
-            )
+    Maybe(function)(getattr(method, "reported", None), f"{type(method).__name__}.reported")
+    if _ASKED in vars(problem):
+        return
+    with uncounted():
+        x = problem.x(x0)
+        _refuse_bare_inner(problem, problem.inner, "problem.inner", x, lam)
+        _refuse_bare_outer(problem, x, lam)
+    vars(problem)[_ASKED] = True  # as what is cached: shapes are those of all x and λ
 
 
-def refuse_misfits(problem: Problem, state: Any) -> None:
-    """Refuse a first step whose state or record is not what the loop takes it for.
+#: Where a problem remembers that its parts have been asked.
+_ASKED = "_asked"
+
+
+def refuse_misfits(problem: Problem, state: Any, before: Any = None) -> None:
+    """Refuse a step whose state or record is not what the loop takes it for.
+
+    No array is read. Those that are of the kind of the state ``before``, which was asked itself,
+    need no second look.
 
     Raises
     ------
@@ -67,64 +92,167 @@ def refuse_misfits(problem: Problem, state: Any) -> None:
         The message names the part of the state, what it is and what it should be.
     """
     record: Any = getattr(state, "record", None)
+    refuse_other_record(problem, record, "the state that method.step returns", before)
+    shapes = {"lam": (problem.inner.n_hyperparameters,), "x": tuple(problem.inner.x_shape)}
+    for name, shape in shapes.items():
+        found = getattr(state, name, None)
+        if before is None or not _alike(found, getattr(before, name)):
+            where = f"the {name} of the state that method.step returns"
+            refuse_other_array(found, where, shape, problem.backend, problem.dtype)
+    if not isinstance(getattr(state, "status", None), Status):
+        found = described(getattr(state, "status", None))
+        raise TypeError(f"the status of a state must be a Status, got {found}.")
+
+
+def refuse_other_record(problem: Problem, record: Any, whose: str, before: Any = None) -> None:
+    """Refuse a record whose λ, slope or numbers are none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names what of the record.
+    """
     if not isinstance(record, Record) or record.lam is None or record.hypergrad is None:
         raise TypeError(
-            "method.step must return a state whose record is a Record with lam, value and "
-            f"hypergrad, got {described(state if record is None else record)}."
+            f"the record of {whose} must be a Record with lam, value and hypergrad, got "
+            f"{described(record)}."
         )
-    m = (problem.inner.n_hyperparameters,)
-    held: tuple[tuple[str, Any, tuple[int, ...]], ...] = (
-        ("record.lam", record.lam, m),
-        ("record.hypergrad", record.hypergrad, m),
-        ("lam", getattr(state, "lam", None), m),
-        ("x", getattr(state, "x", None), tuple(problem.inner.x_shape)),
-    )
-    for name, array, shape in held:
-        where = f"the {name} of the state that method.step returns"
-        if not is_array(array):
-            raise TypeError(f"{where} must be an array of shape {shape}, got {described(array)}.")
-        same_backend(problem.backend, get_backend(array), "the problem", where)
-        if tuple(array.shape) != shape or array.dtype != problem.dtype:
-            raise ValueError(
-                f"{where} must be of shape {shape} and dtype {problem.dtype}, got "
-                f"{tuple(array.shape)} and {array.dtype}."
-            )
-    if not isinstance(getattr(state, "status", None), Status):
-        raise TypeError(f"the status of a state must be a Status, got {state.status!r}.")
-    for name in ("value_error", "hypergrad_error", "estimate_error", "inner_error"):
+    for name in ("lam", "hypergrad"):
+        found = getattr(record, name)
+        if before is None or not _alike(found, before.lam):
+            where, m = f"the record.{name} of {whose}", (problem.inner.n_hyperparameters,)
+            refuse_other_array(found, where, m, problem.backend, problem.dtype)
+    for name in ("value", "optimality", "step"):
+        found = getattr(record, name)
+        if not is_number(found):
+            raise TypeError(f"record.{name} must be a number, got {described(found)}.")
+    for name in _KNOWN:
+        found = getattr(record, name)
+        if found is not None and not is_number(found):
+            raise TypeError(f"record.{name} must be a number or None, got {described(found)}.")
+
+
+#: What a record may know of its value and its slope, and of these the bounds.
+_BOUNDS = ("value_error", "hypergrad_error", "estimate_error", "inner_error")
+_KNOWN = ("estimate", *_BOUNDS)
+
+
+def refuse_other_bounds(record: Record, value: float) -> None:
+    """Refuse bounds that are negative, or NaN beside a value that is a number.
+
+    Raises
+    ------
+    ValueError
+        The message names the bound.
+    """
+    for name in _BOUNDS:
         bound = getattr(record, name)
-        if bound is not None and bound < 0:
-            raise ValueError(f"record.{name} is a bound, zero or more, got {bound!r}.")
-    _refuse_outside(problem, record)
+        if bound is None or bound >= 0 or (bound != bound and not math.isfinite(value)):
+            continue
+        raise ValueError(
+            f"record.{name} is a bound, zero or more (inf where nothing is known), got {bound!r}."
+        )
 
 
-def _refuse_outside(problem: Problem, record: Record) -> None:
-    backend, lam = problem.backend, record.lam
-    inside = problem.domain.project(lam, backend)
-    off, size = backend.scalars(norm(inside - lam, backend), norm(lam, backend))
-    if off > 1e-3 * (1 + size):
+def _alike(array: Any, known: Any) -> bool:
+    """Whether an array is of the class, shape, dtype and device of one that was asked."""
+    return (
+        type(array) is type(known)
+        and array.shape == known.shape
+        and array.dtype == known.dtype
+        and getattr(array, "device", None) == getattr(known, "device", None)
+    )
+
+
+def refuse_outside(problem: Problem, lam: Array) -> None:
+    """Refuse a λ that lies outside of D by more than rounding; one that is no number ends the run.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    backend, xp = problem.backend, problem.backend.xp
+    away = xp.abs(problem.domain.project(lam, backend) - lam)
+    (by,) = backend.scalars(xp.max(away / (1 + xp.abs(lam))))
+    if by > float(xp.finfo(problem.dtype).eps) ** 0.5:
         raise ValueError(
             f"record.lam must lie in the domain, {problem.domain}: method.step has to project it."
         )
 
 
-def _points(
-    problem: Problem, x: Array, lam: Array
-) -> Iterator[tuple[str, Any, Sequence[str], str]]:
-    """What each part from outside makes, what that lacks, and where to have it from."""
-    inner, outer = problem.inner, problem.outer
+def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: Array) -> None:
+    """An objective from outside, or what of one of ours is from there."""
+    answers = Answers(f"{where}.at(x, lam)", problem.backend, problem.dtype)
     if not is_ours(inner):
-        point: Any = inner.at(x, lam)
-        yield "problem.inner", point, lacking(point), _derive("Point")
+        states = [name for name in ("entries",) if hasattr(inner, name)]
+        refuse_other_counters(inner, where, ("passes", "column_passes", *states))
+        short = without_carry(inner)
+        if short is not None:
+            raise TypeError(f"{where}.{short}.")
+        point: Any = answers.found("at", lambda: inner.at(x, lam))
+        _refuse_bare(f"{where}.at", point, lacking(point), _derive("Point"))
+        refuse_other_point(answers, point, x, lam)
+        inner_constants(inner, lam)
+        refuse_other_sentence(inner, lam)
     elif isinstance(inner, LinearModel):
-        term: Any = inner.at(x, lam).penalty
-        term = getattr(term, "base", term)  # that of a model with a free intercept
-        if not is_ours(term):
-            missing = lacking(term, TERM_MEMBERS)
-            yield "problem.inner.penalty", term, missing, _derive("PenaltyTerm")
-    if not is_ours(outer):
-        found: Any = outer.at(x, lam)
-        yield "problem.outer", found, lacking(found, ("value", "grad_x", "grad_lam")), ""
+        _refuse_bare_penalty(answers, inner, where, x, lam)
+    _refuse_bare_loss(answers, inner, inner, where)
+    for k, (part, x_k) in enumerate(_parts(inner, x)):
+        _refuse_bare_inner(problem, part, f"{where}.parts[{k}]", x_k, lam)
+
+
+def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> None:
+    """The loss of a model of ours, or of its held-out rows: no pass."""
+    if not isinstance(part, (LinearModel, MLP, HeldOutLoss)) or is_ours(part.loss):
+        return
+    # Of a network labels and predictions have a column for each output.
+    n, *columns = part.y.shape
+    shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
+    answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
+    refuse_other_loss(answers, part.loss, part.y, shape)
+
+
+def _refuse_bare_penalty(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:
+    """The penalty of a linear model: no pass."""
+    penalty: Any = model.penalty
+    if isinstance(penalty, FreeLast):  # the last row of x is the free intercept
+        penalty, x_penalty = penalty.base, x[:-1, ...]
+    else:
+        x_penalty = x
+    answers = Answers(f"{where}.penalty.at(x, lam, backend)", answers.backend, answers.dtype)
+    term: Any = answers.found("at", lambda: penalty.at(x_penalty, lam, answers.backend))
+    if not is_ours(term):
+        missing = lacking(term, TERM_MEMBERS)
+        _refuse_bare(f"{where}.penalty.at", term, missing, _derive("PenaltyTerm"))
+        refuse_other_term(answers, term, x_penalty, lam)
+
+
+def _refuse_bare_outer(problem: Problem, x: Array, lam: Array) -> None:
+    outer: Any = problem.outer
+    answers = Answers("problem.outer.at(x, lam)", problem.backend, problem.dtype)
+    _refuse_bare_loss(answers, outer, problem.inner, "problem.outer")
+    if is_ours(outer):
+        return
+    refuse_other_counters(outer, "problem.outer", ("passes",))
+    found: Any = answers.found("at", lambda: outer.at(x, lam))
+    missing = lacking(found, ("value", "grad_x", "grad_lam"))
+    _refuse_bare("problem.outer.at", found, missing, "")
+    refuse_other_criterion(answers, found, x, lam)
+
+
+def _parts(inner: Any, x: Array) -> Iterator[tuple[Any, Array]]:
+    """The objectives that one of ours is the sum of, each with its x."""
+    if is_ours(inner) and hasattr(inner, "parts"):
+        yield from zip(inner.parts, inner.layout.split(x), strict=True)
+
+
+def _refuse_bare(where: str, point: Any, missing: Sequence[str], remedy: str) -> None:
+    if missing:
+        raise TypeError(
+            f"{where} must return a point with {', '.join(missing)}, got a "
+            f"{type(point).__name__}{remedy}."
+        )
 
 
 def _derive(base: str) -> str:

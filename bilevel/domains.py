@@ -67,7 +67,8 @@ class Box:
             bound = getattr(self, name)
             object.__setattr__(self, name, _number_or_each(bound, name, _BOUND))
         lower, upper = _bounds(self.lower), _bounds(self.upper)
-        if len(lower) != len(upper) and 1 not in (len(lower), len(upper)):
+        several = isinstance(self.lower, tuple) and isinstance(self.upper, tuple)
+        if several and len(lower) != len(upper):
             raise ValueError(f"lower has {len(lower)} bounds but upper has {len(upper)}.")
         n = max(len(lower), len(upper))
         for j in range(n):
@@ -133,7 +134,7 @@ class Box:
 
     def _checked(self, bound: float | tuple[float, ...], m: int) -> list[float]:
         values = list(_bounds(bound))
-        if len(values) not in (1, m):
+        if isinstance(bound, tuple) and len(values) != m:
             raise ValueError(f"The box has {len(values)} bounds but there are {m} hyperparameters.")
         return values
 
@@ -193,7 +194,7 @@ class Ball:
 
     def _checked_center(self, m: int) -> list[float]:
         values = list(_bounds(self.center))
-        if len(values) not in (1, m):
+        if isinstance(self.center, tuple) and len(values) != m:
             raise ValueError(
                 f"The ball has a center of {len(values)} numbers but there are {m} hyperparameters."
             )

@@ -18,8 +18,8 @@ from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any
 
-from ._members import dtype_name, is_compiled, is_installed, members
-from .backends import Backend, SparseKernel, get_backend, is_array, is_sparse
+from ._members import is_compiled, is_installed, members
+from .backends import Backend, SparseKernel, dtype_name, get_backend, is_array, is_sparse
 from .design import Passes
 
 #: Entries of a block that is brought to the host at once.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
+from .answers import refuse_other_array
 from .backends import (
     COUNT,
     NOT_NEGATIVE,
@@ -23,7 +24,14 @@ from .backends import (
     function,
     lent,
 )
-from .contracts import refuse_bare_parts, refuse_misfits
+from .contracts import (
+    is_ours,
+    refuse_bare_parts,
+    refuse_misfits,
+    refuse_other_bounds,
+    refuse_other_record,
+    refuse_outside,
+)
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
@@ -32,7 +40,8 @@ from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
 from .snapshot import Snapshot, supersedes
-from .status import Status
+from .solvers.linesearch import Unbounded
+from .status import REFUTING, Status
 
 
 def iterate(
@@ -79,7 +88,11 @@ def iterate(
     chosen = get_method(method)
     _check(problem)
     start = _start(problem, lam0, chosen, x0, tol)
-    for snapshot in _snapshots(problem, chosen, start, started(problem), every=0):
+    return _records(problem, chosen, start)
+
+
+def _records(problem: Problem, method: Method, start: Snapshot) -> Iterator[Record]:
+    for snapshot in _snapshots(problem, method, start, started(problem), every=0):
         assert snapshot.last is not None
         yield _handed(snapshot.last, problem)
 
@@ -143,13 +156,16 @@ def _state(found: Any) -> State:
 def _snapshots(
     problem: Problem, method: Method, snapshot: Snapshot, meter: Meter, *, every: int = 1
 ) -> Iterator[Snapshot]:
-    before, status = snapshot.costs, snapshot.state.status
+    before, status, asked = snapshot.costs, snapshot.state.status, not is_ours(method)
     while status is Status.RUNNING:
         with meter.running():
             state = method.step(problem, snapshot.state)
-            if snapshot.last is None:
-                refuse_misfits(problem, state)
+            if asked or snapshot.last is None:
+                first = snapshot.last is None
+                refuse_misfits(problem, state, None if first else snapshot.state)
             found = _read(problem, state)
+            if asked:
+                _refuse_wrong(problem, state, found, snapshot.n_iter + 1)
             problem.backend.synchronize()
         meter.offered = None
         costs = metered(problem, meter, before)
@@ -165,6 +181,18 @@ class _Found:
 
     record: Record
     fields: dict[str, Any]
+
+
+def _refuse_wrong(problem: Problem, state: State, found: _Found, n: int) -> None:
+    """Refuse a step of a method from outside that states what can't be.
+
+    Whether it stays in D takes as long as all else that the loop does: that is asked ever more
+    seldom, and where a run ends.
+    """
+    record = found.record
+    refuse_other_bounds(record, found.fields.get("value", record.value))
+    if n & (n - 1) == 0 or state.status is not Status.RUNNING:
+        refuse_outside(problem, record.lam)
 
 
 def _read(problem: Problem, state: State) -> _Found:
@@ -250,7 +278,7 @@ def minimize(
     x0: Array | None = None,
     max_iter: int = 50,
     tol: float | None = None,
-    max_passes: int | None = None,
+    max_passes: float | None = None,
     max_seconds: float | None = None,
     callback: Callable[[Record], Any] | None = None,
     progress: Callable[[Costs], Any] | None = None,
@@ -278,8 +306,9 @@ def minimize(
         Of the method's stopping rule, relative to f. ``"path"`` stops where the decrease that is
         left, by its model and with the error of p, is below tol · f (1e-5 when omitted);
         ``"hoag"`` where ``optimality`` ≤ tol · abs(g(x, λ)) (1e-4). 0 turns the rule off.
-    max_passes : int, optional
+    max_passes : float, optional
         Stop before the pass over the training data that would be one more, in mid-iteration too.
+        Not only whole ones: a product with some of the rows is its share of a pass.
         Refused where passes are not known: of functions without ``passes_per_call``.
     max_seconds : float, optional
         Stop once this much time is spent, in mid-iteration too, before the next product or step of
@@ -294,12 +323,14 @@ def minimize(
     checkpoint : path, optional
         A file that holds the whole state: written after an iteration, but where those are so short
         that writing would take more than a twentieth of the time, and at the end, whatever it is.
-        Where it can't be written the run goes on, with a warning, and the result says so.
+        Where it can't be written the run goes on, with a warning, and the result says so. A file
+        that is there and is no checkpoint is not written over: it is refused.
     resume : bool
         Go on from ``checkpoint`` where that file exists; the run ends as if it had never been
-        broken off, to the last bit on the same machine where the products of the library repeat
-        (sparse ones on a GPU need not). A file of other data, of another method
-        or option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
+        broken off, to the last bit on the same machine, with the same versions of the libraries and
+        the data in the same memory order, where products repeat (sparse ones on a GPU need not);
+        with another array library there is a warning. A file of other data, of another method or
+        option, of another ``lam0``, ``x0`` or ``tol`` is refused, and one that is damaged or was
         changed; the budgets may differ. What cannot be compared is named in a warning.
 
     Returns
@@ -340,7 +371,7 @@ def minimize(
     if checkpoint is not None:
         start = {"lam0": snapshot.state.lam, "x0": x0, "tol": tol}
         keeper = checkpoints.Keeper(checkpoint, problem, chosen, snapshot, **start)
-        snapshot = (keeper.load() if resume else None) or snapshot
+        snapshot = keeper.begin(resume=resume) or snapshot
     budgets = _Budgets(max_iter, most_passes, max_seconds, snapshot.costs)
     ended = None if snapshot.last is None else budgets.verdict(snapshot.last)
     if ended is not None:
@@ -370,6 +401,8 @@ class _Run:
         """Go on to the end, whatever it is."""
         theirs: list[BaseException] = []
         meter = self.budgets.meter(self.problem, _heard(progress, theirs))
+        if not is_ours(self.method):
+            meter.refuse = self._refuse
         notes: tuple[str, ...] = ()
         try:
             status = self._drain(meter, _heard(callback, theirs))
@@ -377,6 +410,8 @@ class _Run:
             status = Status.INTERRUPTED
         except BudgetSpent as end:
             status = end.status
+        except Unbounded:
+            status = Status.UNBOUNDED
         except ArithmeticError as error:
             if self.snapshot.best is None or any(error is one for one in theirs):
                 raise
@@ -389,6 +424,13 @@ class _Run:
             notes = (*notes, self.keeper.trouble)
         found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
         return _bounded(self.method, self.problem, found, meter, theirs)
+
+    def _refuse(self, iterate: tuple[Any, Any]) -> None:
+        """Refuse what a method offers and a run can't return."""
+        (record, x), problem = iterate, self.problem
+        refuse_other_record(problem, record, "what is offered")
+        shape = tuple(problem.inner.x_shape)
+        refuse_other_array(x, "the x that is offered", shape, problem.backend, problem.dtype)
 
     def _close(self) -> None:
         """Bring the checkpoint up to date, but for who can't wait."""
@@ -431,12 +473,17 @@ def _bounded(
     method: Method, problem: Problem, result: Result, meter: Meter, theirs: list[BaseException]
 ) -> Result:
     """The result with what its method has to say of the iterate that is returned."""
+    if result.best is not None and not is_ours(method):
+        refuse_outside(problem, result.best.lam)
     if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
         return result
     best, before = result.best, metered(problem, meter)
     try:
         with meter.running():
             best = method.reported(problem, best, result.x)
+            if not is_ours(method):
+                refuse_other_record(problem, best, "what method.reported returns")
+                refuse_other_bounds(best, result.best.value)
     except (BudgetSpent, KeyboardInterrupt):
         pass  # all the rest is there
     except ArithmeticError as error:
@@ -471,7 +518,9 @@ def _with_offered(
     if meter.offered is None:
         return replace(snapshot, costs=costs)
     offered, x = meter.offered
-    record = replace(offered, k=snapshot.n_iter + 1, costs=costs, status=status)
+    value = offered.value
+    (value,) = problem.backend.scalars(value) if hasattr(value, "shape") else (value,)
+    record = replace(offered, k=snapshot.n_iter + 1, value=value, costs=costs, status=status)
     return snapshot.followed(problem.backend, snapshot.state, record, x)
 
 
@@ -576,6 +625,13 @@ def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
     return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
 
 
+#: What is left of the errors of a run that has refuted what they rest on.
+_UNFOUNDED = (
+    "The errors of its iterates rested on what is refuted here: none is stated, and which iterate "
+    "is the best is not known."
+)
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
@@ -599,6 +655,10 @@ def _result(
             *_loose(best),
             *_touched(problem, lam),
         )
+    history = tuple(snapshot.closed().history)
+    if status in REFUTING and best is not None:
+        best, history = best.unproven, tuple(record.unproven for record in history)
+        notes = (*notes, _UNFOUNDED)
     remarks = _remarks(problem, snapshot, lam)
     if status is Status.CONVERGED and "Here" in remarks:
         status = Status.STALLED  # f is flat where h does not see the data: that is no minimum
@@ -610,7 +670,7 @@ def _result(
         jac=None if best is None else best.hypergrad,
         status=status,
         nit=snapshot.n_iter,
-        history=tuple(snapshot.closed().history),
+        history=history,
         costs=snapshot.costs,
         best=best,
         notes=notes,

@@ -115,10 +115,10 @@ class Passes:
         return tidy(told.forward + told.backward)
 
     def count_forward(self, v: Any) -> None:
-        self._count(Tally(forward=1, columns=1 if v.ndim == 1 else int(v.shape[1])))
+        self._count(Tally(forward=1, columns=_columns(v)))
 
     def count_backward(self, r: Any) -> None:
-        self._count(Tally(backward=1, columns=1 if r.ndim == 1 else int(r.shape[1])))
+        self._count(Tally(backward=1, columns=_columns(r)))
 
     def count_call(self) -> None:
         """Count the call of a user's function, which takes one direction."""
@@ -130,8 +130,30 @@ class Passes:
             meter.enter(self, one)
         self._totals.add(one)
 
+    @contextmanager
+    def counting(self, *, forward: Any = None, backward: Any = None) -> Iterator[None]:
+        """Count a product that is made inside, by others perhaps: not where these refuse it."""
+        operand = backward if forward is None else forward
+        one = Tally(forward is not None, forward is None, _columns(operand))
+        self._count(one)
+        try:
+            yield
+        except BudgetSpent:
+            self._take_back(one)
+            raise
+
+    def _take_back(self, one: Tally) -> None:
+        meter = _RUNNING.get()
+        if meter is not None:
+            meter.leave(self, one)
+        self._totals.add(one, -1)
+
     def __repr__(self) -> str:
         return f"Passes(forward={self.forward}, backward={self.backward}, columns={self.columns})"
+
+
+def _columns(operand: Any) -> int:
+    return 1 if operand.ndim == 1 else int(operand.shape[1])
 
 
 class SharedPasses(Passes):
@@ -160,12 +182,27 @@ class SharedPasses(Passes):
         super().__init__()
         self._wholes, self._share = (whole, *others), share
 
-    def _count(self, one: Tally) -> None:
+    def _part(self, one: Tally) -> Tally:
         share = self._share
-        part = Tally(share * one.forward, share * one.backward, share * one.columns)
-        for whole in self._wholes:
-            whole._count(part)
+        return Tally(share * one.forward, share * one.backward, share * one.columns)
+
+    def _count(self, one: Tally) -> None:
+        part = self._part(one)
+        counted: list[Passes] = []
+        try:
+            for whole in self._wholes:
+                whole._count(part)
+                counted.append(whole)
+        except BudgetSpent:  # of one that refuses the product none counts it
+            for whole in counted:
+                whole._take_back(part)
+            raise
         self._totals.add(one)
+
+    def _take_back(self, one: Tally) -> None:
+        for whole in self._wholes:
+            whole._take_back(self._part(one))
+        self._totals.add(one, -1)
 
 
 def tick() -> None:
@@ -181,6 +218,16 @@ def tick() -> None:
         meter.tick()
 
 
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Work done inside is of no run: no budget ends it, and no costs hold it."""
+    token = _RUNNING.set(None)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
 def offer(iterate: Any) -> None:
     """Hand the run that is under way what it may return should it end within this iteration.
 
@@ -191,8 +238,8 @@ def offer(iterate: Any) -> None:
 
     Raises
     ------
-    TypeError
-        If it is no pair.
+    TypeError, ValueError
+        If it is no pair, or no iterate of the problem.
     """
     if not (isinstance(iterate, tuple) and len(iterate) == 2):
         raise TypeError(
@@ -200,7 +247,7 @@ def offer(iterate: Any) -> None:
         )
     meter = _RUNNING.get()
     if meter is not None:
-        meter.offered = iterate
+        meter.take(iterate)
 
 
 #: Seconds between two calls of ``progress``.
@@ -223,6 +270,8 @@ class Meter:
     ----------
     offered : object
         What :func:`offer` was last called with since :meth:`running` was entered, else None.
+    refuse : callable or None
+        What asks such an iterate whether it is one, before it is taken.
     origin : tuple of float
         Passes, column passes and outer passes that its problem told when it was made: zeros, but
         where a part from outside keeps no :class:`Passes`.
@@ -243,6 +292,7 @@ class Meter:
         self._before, self._started = 0.0, None  # type: tuple[float, float | None]
         self._parent: Meter | None = None
         self.offered: Any = None
+        self.refuse: Callable[[Any], None] | None = None
         self.origin: tuple[float, float, float] = (0, 0, 0)
 
     @property
@@ -268,6 +318,18 @@ class Meter:
         except BudgetSpent:
             tally.add(one, -1)  # it is not made
             raise
+
+    def take(self, iterate: Any) -> None:
+        """Keep what the run may return should it end within this iteration."""
+        if self.refuse is not None:
+            self.refuse(iterate)
+        self.offered = iterate
+
+    def leave(self, counter: Passes, one: Tally) -> None:
+        """Take back what was entered, of a product that was not made."""
+        self.tally(counter).add(one, -1)
+        if self._parent is not None:
+            self._parent.leave(counter, one)
 
     def _check_passes(self) -> None:
         if self._max_passes is None or self._passes is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ._cached import cached_property
 from .backends import (
+    COUNT,
     Array,
     Backend,
     Has,
@@ -67,6 +68,7 @@ class Problem:
         INNER(self.inner, "inner")
         OUTER(self.outer, "outer")
         DOMAIN(self.domain, "domain")
+        COUNT(self.inner.n_hyperparameters, "inner.n_hyperparameters")
         check_pair(self.inner, self.outer)
         if isinstance(self.inner, LinearModel):
             self.inner.refuse_without_minimum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .backends import Array, described
@@ -181,6 +181,12 @@ class Record(Costed):
         pairs = ((self.value, self.value_error), (self.estimate, self.estimate_error))
         known = tuple((v, e) for v, e in pairs if v is not None and e is not None)
         return known or ((self.value, 0.0),)
+
+    @property
+    def unproven(self) -> Record:
+        """The same of which no error is known: what they rest on has been refuted."""
+        nothing = {"value_error": None, "hypergrad_error": None, "inner_error": None}
+        return replace(self, **nothing, estimate=self.value, estimate_error=math.inf)  # type: ignore[arg-type]
 
     @property
     def likely(self) -> float:

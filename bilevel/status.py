@@ -25,6 +25,7 @@ class Status(Enum):
     PRECONDITIONER = "preconditioner"
     REFUTED = "refuted"
     NON_FINITE = "non_finite"
+    UNBOUNDED = "unbounded"
     DIVERGED = "diverged"
     OVERFLOW = "overflow"
     TRUNCATED = "truncated"
@@ -53,9 +54,10 @@ _MESSAGES = {
     Status.SINGULAR: "The system is singular to working precision, and has no solution.",
     Status.PRECONDITIONER: "The preconditioner is not symmetric and positive: ask check_problem.",
     Status.REFUTED: (
-        "The Hessian is flatter than the preconditioner or the constants state: ask check_problem."
+        "The Hessian is not what the preconditioner or the constants state: ask check_problem."
     ),
     Status.NON_FINITE: "A value became NaN or infinite.",
+    Status.UNBOUNDED: "h falls without end along a line: it has no minimum at this λ.",
     Status.DIVERGED: "The iteration led away from the solution: its step is too long.",
     Status.OVERFLOW: "A number left the range that its integers hold: keep fewer fraction bits.",
     Status.TRUNCATED: "The iteration was cut short of its tolerance: grant it more steps.",

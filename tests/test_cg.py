@@ -1,5 +1,6 @@
 """Conjugate gradients against dense solves, on every backend."""
 
+import functools
 import math
 import tracemalloc
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 import bilevel
-from bilevel.linalg import Energy, EstimatedEnergy, cg, jacobi
-from bilevel.status import Status
+from bilevel.linalg import Energy, EstimatedEnergy, cg, contradicted, jacobi
+from bilevel.status import REFUTING, Status
 
 
 def spd(p, condition, seed=0):
@@ -219,6 +220,62 @@ def test_no_error_is_bounded_by_more_than_the_least_eigenvalue(backend, factor, 
         assert refuted == (result.energy_errors == (math.inf, math.inf))
 
 
+def hiding(A, share, seed):
+    """The root of A⁻¹, 1 ⪯ A, which sees one direction by ``share`` of itself."""
+    values, vectors = np.linalg.eigh(A)
+    u = np.random.default_rng(seed).standard_normal(len(A))
+    u /= np.linalg.norm(u)
+    Q = np.eye(len(A)) - (1 - share) * np.outer(u, u)
+    return Q @ (vectors / np.sqrt(values)) @ vectors.T @ Q
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("share", [0.0, 1e-9, 1e-5])
+def test_a_direction_that_a_preconditioner_hides_is_seen_in_the_residual(backend, share, seed):
+    """No step goes there, and no product with M⁻¹ counts what is left of it."""
+    A, b_host = spd(30, 1e3), np.random.default_rng(seed).standard_normal((30, 2))
+    A_, M, b = on(backend, A=A, M=hiding(A, share, seed), b=b_host)
+    results = [
+        cg(
+            lambda v: A_ @ v,
+            b,
+            tol=Energy(1.0, (0.0, 0.0), (1e-4, 1e-4), top),
+            preconditioner=lambda r: M @ r,
+            columns=True,
+            verify=False,
+        )
+        for top in (None, float(np.linalg.eigvalsh(A)[-1]) * 1.01)
+    ]
+    away = backend.to_numpy(results[0].x) - np.linalg.solve(A, b_host)
+    errors = np.sqrt(np.sum(away * (A @ away), axis=0))
+    assert results[0].status is Status.CONVERGED
+    assert np.all(errors > np.array(results[0].energy_errors))  # which is what was believed
+    assert results[1].status is Status.REFUTED
+    assert results[1].energy_errors == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_no_right_preconditioner_hides_anything(backend, power, seed):
+    """With the largest eigenvalue itself for the bound, and M between c I and A."""
+    rng = np.random.default_rng(seed)
+    A = spd(30, 1e3) / 1e3  # the largest eigenvalue is 1: A ⪯ A^power ⪯ I
+    values, vectors = np.linalg.eigh(A)
+    least = float(values[0] ** (1 - power))
+    A_, M, b = on(
+        backend, A=A, M=(vectors / values**power) @ vectors.T, b=rng.standard_normal((30, 2))
+    )
+    result = cg(
+        lambda v: A_ @ v,
+        b,
+        tol=Energy(0.999 * least, (0.0, 0.0), (1e-10, 1e-10), float(values[-1])),
+        preconditioner=lambda r: M @ r,
+        columns=True,
+        verify=False,
+    )
+    assert result.status is Status.CONVERGED
+
+
 def test_a_preconditioner_that_is_not_symmetric_is_seen_in_a_block():
     rng = np.random.default_rng(0)
     A, b = spd(30, 1e3), rng.standard_normal((30, 2))
@@ -317,3 +374,37 @@ def test_a_bound_shows_what_an_estimate_would_have_missed(condition, plateau):
 def test_tolerance_is_checked_at_the_door(tol):
     with pytest.raises(ValueError, match="tol must be one number|must be finite and not neg"):
         cg(lambda v: v, np.ones(3), tol=tol)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_right_inverse_in_single_precision_is_not_contradicted(seed):
+    """Its products are neither symmetric nor positive beyond their rounding."""
+    rng = np.random.default_rng(seed)
+    A = spd(40, 10 ** rng.uniform(6, 7), seed).astype(np.float32)
+    M = np.linalg.inv(A.astype(np.float64)).astype(np.float32)
+    found = contradicted(
+        lambda V: A @ V,
+        np.zeros(40, dtype=np.float32),
+        bilevel.get_backend("numpy"),
+        1.0,
+        top=float(np.linalg.eigvalsh(A.astype(np.float64))[-1]),
+        preconditioner=lambda r: M @ r,
+    )
+    assert found in (None, Status.STALLED)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.0, 1e-9, 1e-3])
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_hidden_direction_is_contradicted(backend, dtype, seed, share, stated):
+    """With an upper bound of A, and by a product where none is stated."""
+    A = spd(30, 1e3)
+    inverse = np.linalg.inv(A)
+    A_, wrong, right, like = on(
+        backend, dtype, A=A, M=hiding(A, share, seed), right=inverse, like=np.zeros(30)
+    )
+    top = 1.01 * float(np.linalg.eigvalsh(A)[-1]) if stated else None
+    ask = functools.partial(contradicted, lambda V: A_ @ V, like, backend, top=top)
+    assert ask(1.0, preconditioner=lambda r: wrong @ r) in REFUTING
+    assert ask(0.99, preconditioner=lambda r: right @ r) is None

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 import bilevel
+import bilevel.io
 from bilevel import checkpoint as checkpoints
 from bilevel.fingerprint import fingerprint
 from bilevel.inner import from_functions
@@ -638,3 +640,54 @@ def test_a_header_that_was_changed_is_refused(tmp_path, field, value):
     options = {**START, "method": "hoag", "checkpoint": path}
     with pytest.raises(ValueError, match=f"{path.name} is damaged or was changed"):
         bilevel.minimize(small(bilevel.get_backend("numpy")), **options, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["model", "arrays", "text", "truncated"])
+def test_what_is_no_checkpoint_is_not_written_over(tmp_path, kind):
+    """A file of data was lost to a run whose checkpoint had its name."""
+    numpy, path = bilevel.get_backend("numpy"), tmp_path / "run.npz"
+    if kind == "arrays":
+        np.savez(path, X=np.ones(3), text=np.array("[1, 2]"))
+    elif kind == "model":
+        bilevel.io.save_model(
+            path, bilevel.io.LinearClassifier(np.ones(2), 0.0, np.zeros(1), np.array(["a", "b"]))
+        )
+    elif kind == "truncated":
+        bilevel.minimize(small(numpy), max_iter=1, checkpoint=path)
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.write_text("precious")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="is no checkpoint of bilevel; it would be written over"):
+        bilevel.minimize(small(numpy), max_iter=1, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_and_a_checkpoint_of_another_version_are_written_over(tmp_path):
+    numpy, path = bilevel.get_backend("numpy"), tmp_path / "run.npz"
+    path.touch()
+    bilevel.minimize(small(numpy), max_iter=1, checkpoint=path)
+    header, arrays = checkpoints.read_npz(path)
+    with path.open("wb") as file:
+        other = {**json.loads(header), "format": 1}
+        checkpoints.write_npz(file, json.dumps(other), arrays)
+    assert bilevel.minimize(small(numpy), **START, checkpoint=path).nit == 2
+    assert bilevel.minimize(small(numpy), **START, checkpoint=path, resume=True).nit == 2
+
+
+def test_a_resume_with_another_library_says_so(tmp_path):
+    numpy, path = bilevel.get_backend("numpy"), tmp_path / "run.npz"
+    strict = bilevel.get_backend("array_api_strict")
+    bilevel.minimize(small(numpy), **START, checkpoint=path)
+    longer = {**START, "max_iter": 4, "checkpoint": path, "resume": True}
+    with pytest.warns(
+        RuntimeWarning, match="written with numpy and is resumed with array_api_strict"
+    ):
+        found = bilevel.minimize(small(strict), **longer)
+    whole = bilevel.minimize(small(numpy), **{**START, "max_iter": 4})
+    np.testing.assert_allclose(strict.to_numpy(found.lam), whole.lam, rtol=1e-9)
+    path.unlink()
+    bilevel.minimize(small(numpy), **START, checkpoint=path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bilevel.minimize(small(numpy), **longer)

@@ -245,6 +245,17 @@ def test_resume_from_a_foreign_file_is_bad_input(tmp_path: Path) -> None:
     assert "no checkpoint" in result.output
 
 
+def test_a_checkpoint_does_not_take_the_place_of_another_file(tmp_path: Path) -> None:
+    path, log = tmp_path / "c.npz", tmp_path / "l.jsonl"
+    np.savez(path, X=np.ones(3))
+    before = path.read_bytes()
+    log.write_text("old")
+    result = run(*TUNE, "--checkpoint", path, "--log", log)
+    assert result.exit_code == 2
+    assert "is no checkpoint of bilevel" in result.output
+    assert (path.read_bytes(), log.read_text()) == (before, "old")
+
+
 #: A test run in the background of a shell ignores SIGINT, and its children inherit that.
 LISTENING = """
 import runpy, signal
@@ -254,7 +265,9 @@ runpy.run_module("bilevel", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
-def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gap", [None, 0.001, 0.05], ids=str)
+def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path, gap: float | None) -> None:
+    """A second one, of who presses twice, cost the model."""
     log = tmp_path / "l.jsonl"
     words = [
         *TUNE,
@@ -281,10 +294,56 @@ def test_ctrl_c_reports_and_saves_the_best_so_far(tmp_path: Path) -> None:
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
+    if gap is not None:
+        time.sleep(gap)
+        process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    # A second one may meet Python as it exits, when all is done.
+    assert process.returncode in ((130,) if gap is None else (130, -signal.SIGINT)), output
     assert bilevel.Status.INTERRUPTED.message in output
     assert load_model(tmp_path / "m.npz").coef.shape == (30,)
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (2, 130)])
+def test_ctrl_c_while_the_model_is_saved_waits_for_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, code: int
+) -> None:
+    path, save = tmp_path / "m.npz", io.save_model
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(*words: object) -> None:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        save(*words)
+
+    monkeypatch.setattr(io, "save_model", interrupted)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = run(*TUNE, "--max-iter", "2", "--save", path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.exit_code == code
+    assert path.exists() == (times == 1)
+
+
+def test_the_end_of_a_run_without_a_tolerance_is_no_failure(
+    csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    solve = bilevel.minimize
+    monkeypatch.setattr(
+        bilevel,
+        "minimize",
+        lambda *args, **kw: replace(solve(*args, **kw), status=bilevel.Status.STALLED),
+    )
+    result = run("tune", csv, "--max-iter", "2", "--tol", "0")
+    assert result.exit_code == 0
+    assert "Error" not in result.output
+    result = run("tune", csv, "--max-iter", "2")
+    assert result.exit_code == 1
+    assert "Error: the tolerance was not reached: No further progress" in result.output
 
 
 #: Ctrl-C at the moment at which a module is to be imported.
@@ -680,3 +739,87 @@ def test_the_classes_of_a_model_against_all_others_have_two_names(tmp_path: Path
     words = ("--positive", "other", "--max-iter", "2", "-q", "--save", tmp_path / "m.npz")
     assert run("tune", tmp_path / "a.csv", *words).exit_code == 0
     assert load_model(tmp_path / "m.npz").classes.tolist() == ["not other", "other"]
+
+
+@pytest.mark.parametrize(
+    ("y", "words", "expected"),
+    [
+        (np.array([0.0, 1.0]), (), ["0", "1"]),
+        (np.array([-1, 1]), (), ["-1", "1"]),
+        (np.array([False, True]), (), ["False", "True"]),
+        (np.array([2.0, 7.5]), ("--positive", "7.5"), ["2", "7.5"]),
+        (np.array([0.0, 1.0, 2.0]), ("--positive", "1"), ["not 1", "1"]),
+        (np.array(["no", "yes"]), ("--positive", "yes"), ["no", "yes"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_the_classes_of_a_model_are_those_that_the_summary_names(
+    tmp_path: Path, y: np.ndarray, words: tuple[str, ...], expected: list[str], suffix: str
+) -> None:
+    """Labels 0 and 1 of a CSV file were the classes '0.0' and '1.0'."""
+    X, labels = np.arange(24.0)[:, None] * 1.7 % 3, np.resize(y, 24)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npz":
+        np.savez(path, X=X, y=labels)
+    elif labels.dtype == bool:
+        words = ("--positive", "True")  # text, as a file of text has it
+    if suffix == "csv":
+        texts = [f"{v:g}" if labels.dtype.kind == "f" else str(v) for v in labels.tolist()]
+        rows = [f"{x!r},{text}" for x, text in zip(X[:, 0].tolist(), texts, strict=True)]
+        path.write_text("x,y\n" + "\n".join(rows) + "\n")
+    result = run("tune", path, *words, "--max-iter", "2", "--save", tmp_path / "m.npz")
+    assert result.exit_code == 0, result.output
+    assert load_model(tmp_path / "m.npz").classes.tolist() == expected
+    assert f"+1: {expected[1]} (" in result.output
+
+
+@pytest.mark.parametrize("words", [(), ("--standardize",), ("--dtype", "float32")])
+@pytest.mark.parametrize("value", [1e300, -1e160])
+def test_a_number_whose_square_overflows_is_named(
+    csv: Path, words: tuple[str, ...], value: float
+) -> None:
+    """It was a solve that failed by NaN, and a model of zeros."""
+    lines = csv.read_text().splitlines()
+    cells = lines[5].split(",")
+    lines[5] = ",".join([cells[0], f"{value:g}", *cells[2:]])
+    csv.write_text("\n".join(lines) + "\n")
+    result = run("tune", csv, *words)
+    assert result.exit_code == 2
+    assert f"column 'b' holds {value:g}" in result.output
+
+
+def test_large_numbers_whose_squares_do_not_overflow_are_taken(csv: Path) -> None:
+    lines = csv.read_text().splitlines()
+    scaled = [
+        ",".join([f"{1e30 * float(c):g}" if j == 1 else c for j, c in enumerate(cells)])
+        for cells in (line.split(",") for line in lines[1:])
+    ]
+    csv.write_text("\n".join([lines[0], *scaled]) + "\n")
+    assert run("tune", csv, "--standardize", "-q").exit_code == 0
+
+
+def test_a_file_without_a_last_line_end_has_a_note(tmp_path: Path) -> None:
+    rows = "".join(f"{(-1) ** i} 1:{i}.5 2:{10 + i * i % 7}\n" for i in range(20))
+    whole, cut = tmp_path / "whole.svm", tmp_path / "cut.svm"
+    whole.write_text(rows)
+    cut.write_text(rows[:-2])
+    tune = ("--val", "0.5", "--max-iter", "1")
+    assert "has no end" not in run("tune", whole, *tune).output
+    said = " ".join(run("tune", cut, *tune).output.split())
+    assert "cut.svm: its last line has no end" in said
+    assert said.count("has no end") == 1
+    assert "has no end" in run("tune", whole, "--val", cut, "--max-iter", "1").output
+
+
+def test_passes_of_all_searches_are_told_where_none_ended(tmp_path: Path) -> None:
+    result = run("tune", "breast_cancer", "--starts", "3", "--max-passes", "1")
+    assert result.exit_code == 1
+    assert re.search(r"passes over the data +1 together", result.output)
+
+
+@pytest.mark.parametrize("words", [("--intercept",), ()])
+def test_maid_says_what_an_intercept_lacks(csv: Path, words: tuple[str, ...]) -> None:
+    result = run("tune", csv, "--method", "maid", "--max-iter", "2", *words)
+    assert result.exit_code == (2 if words else 0)
+    if words:
+        assert "an intercept" in result.output and "'path' or 'hoag'" in result.output

@@ -300,7 +300,7 @@ def test_a_step_without_a_state_is_refused():
         def step(self, problem, state):
             return None
 
-    with pytest.raises(TypeError, match="method.step must return a state"):
+    with pytest.raises(TypeError, match="the state that method.step returns must be a Record"):
         bilevel.minimize(problem(), 1.0, method=Nothing())
 
 
@@ -353,3 +353,455 @@ def test_shares_of_several_searches_are_counted_once_each():
     ended = bilevel.multistart(problem(), [0.0, 1.0], method=Rows(), max_total_passes=1)
     assert ended.passes <= 1
     assert {result.status for result in ended.results} == {bilevel.Status.MAX_PASSES}
+
+
+# -- what members answer ---------------------------------------------------------------------------
+
+
+class Each(inner.PenaltyTerm):
+    """½ Σ_j e^{λ_j} x_j²."""
+
+    grad = property(lambda self: np.exp(self.lam) * self.x)
+    value = property(lambda self: np.sum(self.grad * self.x) / 2)
+
+    def hvp(self, v):
+        return self.beside(np.exp(self.lam), v) * v
+
+    def cross_vjp(self, q):
+        return self.beside(self.grad, q) * q
+
+    def cross_jvp(self, d):
+        return self.grad * d
+
+    def beside(self, a, v):
+        return a[(...,) + (None,) * (v.ndim - 1)]
+
+
+def each(**members):
+    """A penalty whose terms have some members that are not those above."""
+    made = type("Term", (Each,), members)
+
+    class Ridges(Penalty):
+        n_hyperparameters = 3
+
+        def at(self, x, lam, backend):
+            return made(self, x, lam, backend)
+
+    return Ridges()
+
+
+def penalised(penalty, **options):
+    h = inner.linear_model(X, Y, Squared(), penalty=penalty, **options)
+    return bilevel.Problem(h, outer.held_out(X_VAL, Y_VAL, Squared(), **options))
+
+
+def test_a_penalty_that_answers_rightly_runs_as_ours():
+    ours = inner.linear_model(X, Y, Squared(), groups=np.arange(3))
+    found, right = bilevel.minimize(penalised(each())), bilevel.minimize(problem(ours))
+    assert found.fun == pytest.approx(right.fun, rel=1e-4)
+
+
+#: A member of the term, and what is said of it.
+WRONG = [
+    (
+        {"cross_vjp": lambda self, q: Each.cross_vjp(self, q)[:1]},
+        r"cross_vjp\(q\) .*\(3,\).*\(1,\)",
+    ),
+    (
+        {"cross_vjp": lambda self, q: np.sum(q)},
+        r"cross_vjp\(q\) must be of shape \(3,\).* got \(\)",
+    ),
+    ({"cross_jvp": lambda self, d: np.sum(d)}, r"cross_jvp\(d\) .*\(3,\).* got \(\)"),
+    ({"value": property(lambda self: 0.5)}, r"value must be an array of shape \(\), got 0\.5"),
+    ({"value": lambda self: 0.5}, "value must be an array .* make it a property"),
+    ({"value": property(lambda self: np.ones(1))}, r"value must be of shape \(\).* got \(1,\)"),
+    ({"grad": property(lambda self: [1.0, 2.0, 3.0])}, r"grad must be an array of shape \(3,\)"),
+    ({"grad": property(lambda self: self.x[:, None])}, r"grad .*\(3,\).*\(3, 1\)"),
+    ({"grad": property(lambda self: self.x.astype("float32"))}, "grad .*float64.*float32"),
+    ({"hvp": lambda self, v: v if v.ndim == 1 else v[:, 0]}, r"hvp\(V\) .*\(3, 2\).* got \(3,\)"),
+    ({"diag": lambda self: np.ones(2)}, r"diag\(\) must be of shape \(3,\).* got \(2,\)"),
+    ({"cross_norm": property(lambda self: np.ones(3))}, r"cross_norm must be of shape \(\)"),
+    ({"rounding": lambda self, *_: (0.0, 0.0, 0.0)}, r"rounding\(V\) must be a Rounding or None"),
+    ({"rounding": lambda self, *_: inner.Rounding(0.0, np.ones(1), 0.0)}, r"products .*\(2,\)"),
+]
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize(("members", "says"), WRONG)
+def test_a_term_of_other_shapes_is_refused_at_the_start(members, says, fit_intercept):
+    one = penalised(each(**members), fit_intercept=fit_intercept)
+    for method in ("path", "hoag"):
+        with pytest.raises((TypeError, ValueError), match=r"problem\.inner\.penalty\.at.*" + says):
+            bilevel.minimize(one, method=method)
+    with pytest.raises((TypeError, ValueError), match=r"inner\.parts\[0\]\.penalty\.at.*" + says):
+        bilevel.minimize(bilevel.problems.stacked([one, penalised(each())]))
+
+
+class Bowl(inner.Point):
+    """½ ‖x - 1‖² + ½ e^λ ‖x‖²."""
+
+    w = property(lambda self: np.exp(self.lam[0]))
+    value = property(lambda self: (np.sum((self.x - 1) ** 2) + self.w * np.sum(self.x**2)) / 2)
+    grad = property(lambda self: self.x - 1 + self.w * self.x)
+
+    def hvp(self, v):
+        return (1 + self.w) * v
+
+    def cross_vjp(self, q):
+        return self.w * (self.x[None, :] @ q)
+
+    def cross_jvp(self, d):
+        return d[0] * self.w * self.x
+
+
+class Bowls:
+    """A model of two numbers, with members of the point, and its own, that are handed over."""
+
+    backend, dtype = bilevel.get_backend("numpy"), np.dtype(float)
+    x_shape, n_hyperparameters, passes, column_passes = (2,), 1, 0, 0
+
+    def __init__(self, members=None, **own):
+        self.point = type("BowlPoint", (Bowl,), members or {})
+        vars(self).update(own)
+
+    def at(self, x, lam, carry=None):
+        return self.point(self, x, lam)
+
+    def constants(self, lam):
+        return inner.InnerConstants(mu=1.0)
+
+
+def near(members=None, **own):
+    """A criterion by a class: ½ ‖x - ½‖²."""
+
+    class Near:
+        def __init__(self, x, lam):
+            self.x, self.lam = x, lam
+
+        value = property(lambda self: np.sum((self.x - 0.5) ** 2) / 2)
+        grad_x = property(lambda self: self.x - 0.5)
+        grad_lam = property(lambda self: 0 * self.lam)
+
+    class Distance:
+        passes = 0
+        at = staticmethod(type("Point", (Near,), members or {}))
+
+        def constants(self):
+            return outer.OuterConstants()
+
+    found = Distance()
+    vars(found).update(own)
+    return found
+
+
+def test_a_model_that_answers_rightly_runs():
+    found = bilevel.minimize(bilevel.Problem(Bowls(), near()), method="hoag", tol=1e-9)
+    assert found.lam == pytest.approx([0.0], abs=1e-6)  # x = 1 / (1 + e^λ) = ½
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (
+            Bowls({"cross_vjp": lambda self, q: np.sum(q)}),
+            r"\.at\(x, lam\)\.cross_vjp\(q\) .*\(1,\)",
+        ),
+        (Bowls({"ray": lambda self, d: 3}), r"ray\(d\) must be a half-line"),
+        (
+            Bowls({"preconditioner": lambda self: lambda r: r[:1]}),
+            r"preconditioner\(\)\(r\) .*\(2,\)",
+        ),
+        (Bowls({"preconditioner": lambda self: 3}), r"preconditioner\(\) must be callable"),
+        (Bowls(passes=print), "inner.passes must be a number"),
+        (Bowls(entries=None), "inner.entries must be a number, got None"),
+        (Bowls(unit="calls"), "inner.unit must be 'passes' or 'evaluations'"),
+        (Bowls(remark=3), "inner.remark must be callable"),
+        (Bowls(remark=lambda lam: True), r"remark\(lam\) must be a sentence or None, got True"),
+        (Bowls(constants=lambda lam: None), "constants must return InnerConstants"),
+    ],
+)
+def test_a_model_of_other_answers_is_refused_at_the_start(model, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(bilevel.Problem(model, near()), method="hoag")
+
+
+@pytest.mark.parametrize("m", [0, 2.0, True])
+def test_the_number_of_hyperparameters_is_one(m):
+    with pytest.raises((TypeError, ValueError), match="inner.n_hyperparameters must be"):
+        bilevel.Problem(Bowls(n_hyperparameters=m), near())
+    penalty = each()
+    penalty.n_hyperparameters = m
+    with pytest.raises((TypeError, ValueError), match="penalty.n_hyperparameters must be"):
+        penalised(penalty)
+
+
+def test_a_penalty_without_constants_is_refused():
+    penalty = each()
+    penalty.constants = lambda lam, backend: None
+    with pytest.raises(TypeError, match="penalty.constants must return InnerConstants, got None"):
+        bilevel.minimize(penalised(penalty))
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"grad_x": property(lambda self: self.x[:1])}, r"outer\.at\(x, lam\)\.grad_x .*\(2,\)"),
+        ({"grad_lam": property(lambda self: np.asarray(0.5))}, r"grad_lam .*\(1,\).* got \(\)"),
+        ({"grad_lam": 0.0}, "grad_lam must be an array"),
+        ({"value": 1.0}, "value must be an array"),
+        ({"hvp": lambda self, v: v[:, 0], "top": lambda self: self.x[0]}, r"hvp\(V\) .*\(2, 2\)"),
+        ({"rounding": lambda self, scale=None: 3}, "must be a OuterRounding or None, got 3"),
+    ],
+)
+def test_a_criterion_of_other_answers_is_refused_at_the_start(members, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(bilevel.Problem(Bowls(), near(members)), method="hoag")
+    with pytest.raises(TypeError, match="outer.passes must be a number"):
+        bilevel.minimize(bilevel.Problem(Bowls(), near(passes=print)))
+
+
+def test_what_a_member_raises_says_where_it_was_asked():
+    def grad_x(self):
+        return X_VAL.T @ (X_VAL @ self.x)  # of three numbers, where x has two
+
+    with pytest.raises(ValueError, match="matmul") as caught:
+        bilevel.minimize(bilevel.Problem(Bowls(), near({"grad_x": property(grad_x)})))
+    assert "problem.outer.at(x, lam).grad_x was asked" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"curvature_bound": "1"}, "curvature_bound must be a number, got '1'"),
+        (
+            {"value": lambda self, y, t, backend: np.sum(t - y)},
+            r"value\(y, t\) .*\(30,\).* got \(\)",
+        ),
+        (
+            {"derivative": lambda self, y, t, backend: np.ones(1)},
+            r"derivative.*\(30,\).* got \(1,\)",
+        ),
+        ({"curvature": lambda self, y, t, backend: np.ones(2)}, "curvature_product was|broadcast"),
+    ],
+)
+def test_a_loss_of_other_answers_is_refused_at_the_start(members, says):
+    loss = type("Loss", (Bounded,), members)()
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(problem(inner.linear_model(X, Y, loss)))
+
+
+@pytest.mark.parametrize("where", ["inner", "outer"])
+def test_the_losses_of_networks_and_of_held_out_rows_are_asked(where):
+    short = type("Short", (Bounded,), {"derivative": lambda self, y, t, backend: np.ones(1)})()
+    loss = {"inner": Bounded(), "outer": Bounded()} | {where: short}
+    h = inner.mlp(X, Y, loss["inner"], [2])
+    network = bilevel.Problem(h, outer.held_out_mlp(h, X_VAL, Y_VAL, loss["outer"]))
+    linear = inner.linear_model(X, Y, loss["inner"])
+    several = problem(linear, outer.held_out(X_VAL, Y_VAL, loss["outer"]))
+    for one in (network, several):
+        with pytest.raises(
+            ValueError, match=rf"problem\.{where}\.loss\.derivative\(y, t\) must be"
+        ):
+            bilevel.minimize(one)
+    h = inner.mlp(X, Y, Bounded(), [2])
+    network = bilevel.Problem(h, outer.held_out_mlp(h, X_VAL, Y_VAL, Bounded()))
+    assert bilevel.minimize(network, method=Steps(), max_iter=1).nit == 1
+
+
+def test_asking_costs_a_run_nothing_and_a_second_run_is_not_asked():
+    class Counted(Proxy):
+        made = 0
+
+        def matmul(self, v):
+            type(self).made += 1
+            return super().matmul(v)
+
+    one = problem(inner.linear_model(Counted(bilevel.as_design(X)), Y, Squared(), penalty=each()))
+    assert bilevel.minimize(one, max_iter=1, method=Steps(), lam0=1.0).passes == 0
+    assert Counted.made == 0  # a penalty is asked without the data
+    seen = []
+    model = Bowls({"hvp": lambda self, v: seen.append(v) or Bowl.hvp(self, v)})
+    pair = bilevel.Problem(model, near())
+    for _ in range(2):
+        bilevel.minimize(pair, 1.0, method=Steps(), max_iter=2)
+    assert len(seen) == 2  # one direction and a block
+
+
+def test_an_at_without_carry_is_refused_and_found():
+    class Short(Bowls):
+        def at(self, x, lam):
+            return self.point(self, x, lam)
+
+    pair = bilevel.Problem(Short(), near())
+    with pytest.raises(
+        TypeError, match=r"inner\.at must take \(x, lam, carry=None\), got at\(x, lam"
+    ):
+        bilevel.minimize(pair)
+    report = bilevel.testing.check_problem(pair)
+    assert [finding.what for finding in report.findings] == ["inner.at"]
+
+
+@pytest.mark.parametrize("value", [property(lambda self: 0.5), lambda self: 0.5, [1.0]])
+def test_the_check_names_a_value_that_is_no_array(value):
+    report = bilevel.testing.check_problem(bilevel.Problem(Bowls({"value": value}), near()))
+    assert report.findings[0].what == "inner.value"
+    assert "expected an array of shape ()" in report.findings[0].message
+
+
+@pytest.mark.parametrize("name", ["matmul", "rmatmul"])
+def test_a_product_of_another_shape_is_not_broadcast(name):
+    made = type("Short", (Proxy,), {name: lambda self, v: getattr(Proxy, name)(self, v)[:1]})
+    with pytest.raises(ValueError, match=r"must be of shape \(3?0?3?,\), got \(1,\)"):
+        bilevel.minimize(problem(inner.linear_model(made(bilevel.as_design(X)), Y, Squared())))
+
+
+# -- what a design states --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *({"columns_per_pass": bad} for bad in (None, 0, -3, 2.5)),
+        *({"entries": bad} for bad in (None, -1, 3.5)),
+        *({"centred_rounding": bad} for bad in (None, -1.0, "x")),
+        *({"shape": bad} for bad in ((30.0, 3), (0, 3))),
+    ],
+)
+def test_what_a_design_states_are_numbers(stated):
+    design = Proxy(bilevel.as_design(X))
+    vars(design).update(stated)
+    with pytest.raises((TypeError, ValueError), match=rf"X.*{next(iter(stated))}|X must have the"):
+        bilevel.as_design(design)
+
+
+class Expanding(Proxy):
+    """It centres squares after they are taken, and says that it does before."""
+
+    def gram_diag(self, d, centre=None):
+        self.passes.count_backward(d)
+        square = self.base.gram_diag(d)
+        if centre is None:
+            return square
+        c = centre if d.ndim == 1 else centre[:, None]
+        return square - 2 * c * self.base.rmatmul(d) + c * c * np.sum(d, axis=0)
+
+
+@pytest.mark.parametrize(("kind", "right"), [(Proxy, True), (Expanding, False)])
+def test_a_false_rounding_of_the_centre_is_found(kind, right):
+    designs = (kind(bilevel.as_design(A + 1e4)) for A in (X, X_VAL))
+    parts = zip((inner.linear_model, outer.held_out), designs, (Y, Y_VAL), strict=True)
+    h, g = (make(design, y, Squared(), fit_intercept=True) for make, design, y in parts)
+    found = bilevel.testing.check_problem(bilevel.Problem(h, g)).findings
+    wrong = {finding.what for finding in found}
+    assert ("inner.design.centred_rounding" in wrong) == (not right)
+
+
+# -- what later steps return, and what is offered --------------------------------------------------
+
+
+class Late(Steps):
+    """The same, but from the second step on."""
+
+    def step(self, problem, state):
+        wrong = Steps() if state.record is None else self
+        return Steps.step(wrong, problem, state)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        (Late(lam=np.zeros(2)), r"record\.lam .* must be of shape \(1,\)"),
+        (Late(lam=np.array([18.0])), "record.lam must lie in the domain"),
+        (Late(hypergrad=None), "a Record with lam, value and hypergrad"),
+        (Late(value=np.ones(3)), "record.value must be a number, got an array"),
+        (Late(value_error=-1.0), "record.value_error is a bound"),
+        (Late(value_error=float("nan")), "record.value_error is a bound"),
+        (Late(value_error="x"), "record.value_error must be a number or None"),
+        (Late(optimality="x"), "record.optimality must be a number"),
+        (Late({"x": np.zeros(9)}), "the x of the state"),
+        (Late({"status": "converged"}), "must be a Status, got 'converged'"),
+    ],
+)
+def test_a_later_step_of_wrong_content_is_refused(method, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(problem(), 1.0, method=method, max_iter=9)
+
+
+def test_steps_that_leave_the_domain_never_come_back_as_a_result():
+    """At whichever step: λ = 18 outside of [-12, 12] was returned, as converged."""
+
+    class Leaving(Steps):
+        last = 99
+
+        def step(self, problem, state):
+            made = Steps.step(self, problem, state)
+            status = bilevel.Status.CONVERGED if made.lam[0] > self.last else made.status
+            return State(made.lam + 1.0, made.x, made.record, status)
+
+    for last, most in ((17.5, 50), (99, 7), (99, 6)):
+        method = Leaving(value_error=float("inf"))
+        method.last = last
+        with pytest.raises(ValueError, match="record.lam must lie in the domain"):
+            bilevel.minimize(problem(), 8.0, method=method, max_iter=most)
+    assert bilevel.minimize(problem(), 8.0, method=Leaving(), max_iter=5).lam <= 12
+
+
+class Offering(Steps):
+    offered: Any = 3
+
+    def step(self, problem, state):
+        made = Steps.step(self, problem, state)
+        bilevel.meter.offer(self.offered)
+        _ = [problem.inner.at(state.x, state.lam).grad for _ in range(9)]
+        return made
+
+
+RECORD = bilevel.Record(lam=np.ones(1), value=np.asarray(2.0), hypergrad=np.ones(1))
+
+
+def test_what_is_offered_is_returned_with_its_value_read():
+    method = Offering()
+    method.offered = RECORD, np.ones(3)
+    found = bilevel.minimize(problem(), 1.0, method=method, max_passes=5)
+    assert (found.fun, found.nit, type(found.fun)) == (2.0, 1, float)
+
+
+@pytest.mark.parametrize(
+    ("offered", "says"),
+    [
+        (3, "must be a pair"),
+        ((3, 4), "the record of what is offered must be a Record"),
+        ((RECORD, np.ones(2)), r"the x that is offered must be of shape \(3,\)"),
+        ((bilevel.Record(lam=np.ones(7), value=1.0, hypergrad=np.ones(7)), np.ones(3)), r"\(1,\)"),
+    ],
+)
+def test_what_can_not_be_returned_is_not_offered(offered, says):
+    method = Offering()
+    method.offered = offered
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(problem(), 1.0, method=method, max_passes=5)
+
+
+@pytest.mark.parametrize(
+    ("reported", "says"),
+    [
+        (lambda *_: None, "what method.reported returns must be a Record"),
+        (lambda p, record, x: bilevel.Record(lam=np.ones(5), hypergrad=np.ones(5)), r"\(1,\)"),
+        (3, "reported must be callable, got 3"),
+    ],
+)
+def test_a_report_that_is_none_is_refused(reported, says):
+    method = Steps()
+    method.reported = reported
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(problem(), 1.0, method=method, max_iter=3)
+
+
+@pytest.mark.parametrize("method", [Rows(), "hoag"])
+def test_a_product_that_the_budget_of_the_whole_refuses_is_counted_nowhere(method):
+    found = bilevel.multistart(problem(), [0.0, 1.0], method=method, max_total_passes=1.5)
+    assert found.passes <= 1.5
+    if method != "hoag":  # whose searches share passes, each of which is counted for both
+        assert sum(result.passes for result in found.results) == pytest.approx(found.passes)
+    alone = bilevel.minimize(problem(), 0.0, method=method, max_passes=1.5)
+    assert alone.passes <= 1.5

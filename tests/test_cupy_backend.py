@@ -122,7 +122,7 @@ def test_libraries_that_do_not_load_are_named_with_their_cure(fake, monkeypatch,
         raise error
 
     monkeypatch.setattr(sys.modules["cupy"], place, fail)
-    expected = rf"{type(error).__name__}: .*\): `pip install 'cupy-cuda12x\[ctk\]'"
+    expected = rf"{type(error).__name__}: .*missing, `pip install 'cupy-cuda12x\[ctk\]'"
     for _ in range(2):  # what failed is not remembered as having worked
         with pytest.raises(BackendUnavailableError, match=expected) as info:
             get_backend("cupy")

@@ -14,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import launches
 import numpy as np
 import pytest
 import scipy.sparse
+
+import bilevel
 
 _counts = pytest.importorskip("cupy._counts", reason="--backends cupy-stand-in asks for it")
 
@@ -326,6 +329,24 @@ def test_repeated_entries_are_noticed_once_and_summed_in_place(cupy: Any, sparse
     assert matrix.has_canonical_format  # as noted: nobody looks again
 
 
+def test_entries_by_row_and_column_are_summed_on_the_way(cupy: Any, sparse: Any) -> None:
+    send = cupy.asarray
+    numbers = (send([1, 0, 1]), send([2, 1, 2]))
+    matrix = sparse.coo_matrix((send([3.0, 2.0, -4.0]), numbers), shape=(2, 3))
+    assert matrix.nnz == 3
+    rows = matrix.tocsr()
+    assert rows.nnz == 2
+    assert rows.has_canonical_format
+    expected = [[0.0, 2.0, 0.0], [0.0, 0.0, -1.0]]
+    assert rows.toarray().get().tolist() == expected
+    assert matrix.tocsc().toarray().get().tolist() == expected
+    assert rows[1:].toarray().get().tolist() == expected[1:]
+    with pytest.raises(ValueError, match="column index exceeds"):
+        sparse.coo_matrix((send([1.0]), (send([0]), send([3]))), shape=(2, 3))
+    with pytest.raises(NotImplementedError):
+        _ = matrix.device
+
+
 def test_copies_and_pickles(cupy: Any, sparse: Any) -> None:
     a = cupy.arange(3.0)
     for made in (copy.copy(a), copy.deepcopy(a), pickle.loads(pickle.dumps(a))):
@@ -549,3 +570,43 @@ def test_kernels_without_a_compiler(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_compiled, "compiler", lambda: None)
     with pytest.raises(_compiled.CompilerMissing, match="not here"):
         cupy.RawKernel('extern "C" __global__ void g(int* x) {}', "g").compile()
+
+
+# -- the package on it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_repeated_entries_are_summed_before_they_are_squared(
+    cupy: Any, sparse: Any, stale: bool
+) -> None:
+    """The squares first of all: a product would sum the entries on its way."""
+    send, indptr = cupy.asarray, [0, 2, 3]
+    first = [0, 1, 2] if stale else [1, 1, 2]
+    parts = (send([3.0, 4.0, 5.0]), send(first), send(indptr))
+    matrix = sparse.csr_matrix(parts, shape=(2, 3))
+    assert matrix.has_canonical_format is stale
+    matrix.indices = send(np.array([1, 1, 2], dtype=np.int32))
+    expected = np.array([[0.0, 7.0, 0.0], [0.0, 0.0, 5.0]]) ** 2
+    for call, right, left in (
+        ("square_matmul", np.ones(3), expected),
+        ("square_rmatmul", np.ones((2, 2)), expected.T),
+    ):
+        kernel = bilevel.get_backend("cupy").sparse_kernel(matrix)
+        np.testing.assert_array_equal(getattr(kernel, call)(send(right)).get(), left @ right)
+
+
+@pytest.mark.parametrize("kind", launches.KINDS)
+@pytest.mark.parametrize("where", ["device", "stream"])
+def test_searches_stay_on_the_device_and_the_stream_of_their_caller(
+    cupy: Any, where: str, kind: str
+) -> None:
+    """A thread that fell back to device 0 or to the null stream would be refused here."""
+    starts = np.array([[0.0], [2.0], [-3.0]])
+    host = bilevel.get_backend("numpy")
+    expected = bilevel.multistart(launches.problem(kind, host), starts).best
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with cupy.cuda.Device(1) if where == "device" else stream:
+        backend = bilevel.get_backend("cupy")
+        found = bilevel.multistart(launches.problem(kind, backend), backend.asarray(starts)).best
+        assert found.lam.device == backend.device
+        np.testing.assert_allclose(found.lam.get(), expected.lam, rtol=1e-4)

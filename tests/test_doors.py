@@ -340,7 +340,7 @@ def test_one_split_for_as_many_problems():
     k = len(X_VAL)
     h = inner.linear_model(X, np.stack([TARGETS] * k, axis=1), losses.Squared())
     g = outer.held_out(X_VAL, X_VAL[:, 0], losses.Squared())
-    with pytest.raises(ValueError, match=f"y_val or its sample_weight must have {k} column"):
+    with pytest.raises(ValueError, match=f"the inner model has {k} column"):
         Problem(h, g)
 
 

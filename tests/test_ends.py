@@ -11,6 +11,7 @@ import bilevel
 from bilevel import Box, Status, hypergrad, inner, losses, outer
 from bilevel.inner import InnerConstants
 from bilevel.methods import HOAG, PathFollowing
+from bilevel.methods.correction import look_at
 from bilevel.methods.path import settled
 from bilevel.snapshot import Snapshot
 
@@ -151,6 +152,44 @@ def test_features_of_unlike_scales_end_in_a_basin_below_the_start(seed, lam0):
     assert dense(result.lam)[0] <= dense([lam0])[0] * (1 + 1e-9)
     assert result.success
     assert dense.lower(result.lam) <= 2e-5
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6, 20, 24])
+def test_a_plateau_of_groups_held_at_zero_is_no_end(seed):
+    """From there SciPy gained up to a quarter of f: a step of 1 in each λ_j shows nothing of it."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((142, 60)) / np.arange(1, 61) ** 0.5
+    w = rng.standard_normal(60) * (rng.random(60) < 0.4) * 0.6
+    y = np.where(rng.random(142) < sigmoid(X @ w), 1.0, -1.0)
+    dense = DenseModel(X[:92], y[:92], X[92:], y[92:], "logistic", np.arange(60) % 4)
+    result = bilevel.minimize(problem_of(dense), 11.0, max_iter=60)
+    assert result.fun == pytest.approx(dense(result.lam)[0], rel=1e-3)
+    if result.success:
+        assert dense.lower(result.lam, near=24.0) <= 0.02
+
+
+def test_what_letting_go_promises_is_what_f_falls_by():
+    """Of X = I and targets of 1 by a λ_j each: f = Σ ½ (1 / (1 + e^λ_j) - 1)², 0 once all go."""
+    p = 6
+    problem = bilevel.Problem(
+        inner.linear_model(np.eye(p), np.ones(p), losses.Squared(), groups=np.arange(p)),
+        outer.held_out(np.eye(p), np.ones(p), losses.Squared()),
+    )
+    for top, held in ((9.0, True), (-9.0, False)):
+        lam = np.full(p, top)
+        x = 1 / (1 + np.exp(lam))
+        point = problem.inner.at(x, lam)
+        adjoint = (x - 1) / (1 + np.exp(lam))
+        look, _ = look_at(problem, point, adjoint[:, None], None)
+        left = settled.let_go(problem, look, 0.0, 0.0)
+        f = 0.5 * np.sum((x - 1) ** 2)
+        assert left.least == left.most
+        if held:
+            assert f <= left.most <= 2.001 * f  # by the slope, which f does not keep to the end
+        else:
+            assert left.most <= 1e-3
+        unknown = settled.let_go(problem, look, 1.0, 1e-9)
+        assert (unknown.least, unknown.most) == (1e-9, max(left.most, 1e-9))
 
 
 @pytest.mark.parametrize("method", ["path", "hoag"])

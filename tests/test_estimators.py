@@ -618,3 +618,83 @@ def test_a_kernel_matrix_that_is_singular_is_solved_by_conjugate_gradients():
     assert _solved(model, lam) is None
     coefficients = _fit(model, lam)
     np.testing.assert_allclose(model.matrix(lam).dense() @ coefficients, y, atol=1e-6)
+
+
+# -- a fit that fails ----------------------------------------------------------------------------
+
+
+BEFORE = {
+    "logistic regression": (BilevelLogisticRegression, lambda y: y > y.mean()),
+    "ridge": (BilevelRidge, lambda y: y),
+    "kernel ridge": (BilevelKernelRidge, lambda y: y),
+    "search": (
+        lambda **o: HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), **o),
+        lambda y: y,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("options", [{"max_iter": 0}, {"cv": "x"}, {"method": "magic"}], ids=str)
+def test_a_fit_that_fails_leaves_the_model_of_the_one_before(name, options):
+    make, target = BEFORE[name]
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    model = make(cv=3).fit(X, target(y))
+    before, predicted = dict(vars(model)), model.predict(X)
+    words = np.where(y > 0, "yes", "no") if name == "logistic regression" else -y
+    with pytest.raises(ValueError, match="max_iter|cv|method"):
+        model.set_params(**options).fit(-X[:, :3], words)
+    assert vars(model).keys() == before.keys()
+    changed = {key for key, value in vars(model).items() if value is not before[key]}
+    assert changed <= set(options)
+    np.testing.assert_array_equal(model.predict(X), predicted)
+    assert model.n_features_in_ == 5
+
+
+def test_a_fit_that_fails_in_its_last_step_leaves_the_model_of_the_one_before(monkeypatch):
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    model = BilevelKernelRidge(cv=3).fit(X, y)
+    predicted = model.predict(X)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bilevel.estimators.kernel_ridge._fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(kernel="polynomial").fit(-X[:, :3], 2 * y)
+    np.testing.assert_array_equal(model.predict(X), predicted)
+
+
+def test_one_class_is_refused_and_the_first_fit_leaves_nothing():
+    X, y = iris()
+    model = BilevelLogisticRegression()
+    with pytest.raises(ValueError, match="2 classes"):
+        model.fit(X, np.zeros(len(y)))
+    assert not [name for name in vars(model) if name.endswith("_")]
+    model.fit(X, y)
+    predicted = model.predict(X)
+    with pytest.raises(ValueError, match="2 classes"):
+        model.fit(X, np.zeros(len(y)))
+    np.testing.assert_array_equal(model.predict(X), predicted)
+
+
+def test_a_fit_keeps_nothing_that_only_the_one_before_found():
+    X, y = iris()
+    model = BilevelLogisticRegression(certify=True).fit(X[:100], y[:100])
+    assert hasattr(model, "certificate_")
+    assert not hasattr(model.set_params(certify=False).fit(X, y), "certificate_")
+
+
+def test_a_kernel_that_was_not_fitted_does_not_predict():
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    model = BilevelKernelRidge(cv=3).fit(X, y)
+    predicted = model.predict(X)
+    np.testing.assert_array_equal(model.set_params(kernel="polynomial").predict(X), predicted)
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_random_state_that_is_none_is_refused_where_nothing_is_drawn(name):
+    make, target = BEFORE[name]
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    with pytest.raises(ValueError, match="seed"):
+        make(cv=3, random_state="x").fit(X, target(y))

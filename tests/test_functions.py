@@ -484,3 +484,48 @@ def test_the_pictures_and_the_report_say_what_was_counted():
     assert "evaluations" not in render_report(
         bilevel.minimize(functions.problem(1), 2.0), title="A run", settings={}, versions={}
     )
+
+
+# -- what a function returns ---------------------------------------------------------------------
+
+
+def made(called: str, engine: str, fun: Any, like: Any) -> Any:
+    """The value of h or g of two numbers by an engine."""
+    x, lam = np.ones(2, dtype=like.dtype), np.zeros(1, dtype=like.dtype)
+    if called == "g":
+        return outer.from_autodiff(fun, engine=engine, like=like).at(x, lam).value
+    shape = {"x_shape": (2,), "n_hyperparameters": 1}
+    return inner.from_autodiff(fun, engine=engine, like=like, **shape).at(x, lam).value
+
+
+@pytest.mark.parametrize("called", ["h", "g"])
+@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize(
+    ("fun", "got"),
+    [
+        (lambda x, lam: x**2, r"an array of shape \(2,\)"),
+        (lambda x, lam: (x**2).sum()[None], r"an array of shape \(1,\)"),
+        (lambda x, lam: 1.5, r"1\.5"),
+        (lambda x, lam: None, "None"),
+        (lambda x, lam: (x.sum(), x), "of type tuple"),
+    ],
+)
+def test_a_function_that_returns_no_number_is_named(called, library, fun, got):
+    """The engine's own sentence said nothing of which function it was."""
+    pytest.importorskip(library)
+    like = np.ones(1, dtype=np.float32)
+    assert made(called, library, lambda x, lam: (x**2).sum(), like) == 2
+    with pytest.raises(TypeError, match=rf"^{called} must return a number made by .*got .*{got}"):
+        made(called, library, fun, like)
+
+
+def test_jax_without_its_64_bits_names_the_switch():
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
+    try:
+        for called in ("h", "g"):
+            with pytest.raises(TypeError, match="JAX_ENABLE_X64=1"):
+                made(called, "jax", lambda x, lam: (x**2).sum(), np.ones(1))
+    finally:
+        jax.config.update("jax_enable_x64", before)

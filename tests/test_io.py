@@ -363,3 +363,12 @@ def test_a_failed_fetch_says_what_to_do(
     monkeypatch.setattr(sklearn.datasets, fetcher, fail)
     with pytest.raises(io.BadFileError, match=rf"OSError: no network\). Put .*{fetcher}"):
         datasets.load(name, tmp_path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_a_model_gives_no_margin_to_what_is_no_number(bad: float, kind) -> None:
+    model = io.LinearClassifier(np.ones(2), 0.0, np.zeros(1), np.array(["a", "b"]))
+    assert model.margins(kind(np.array([[1, 2]]))).tolist() == [3]
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        model.margins(kind(np.array([[1.0, bad]])))

@@ -263,6 +263,7 @@ def test_a_minimum_on_the_boundary_is_stationary():
         (lambda: Box(1.0, 0.0), r"lower must not exceed upper, got lower 1.0 > upper 0.0"),
         (lambda: Box(float("nan"), 0.0), "must not be NaN"),
         (lambda: Box((0.0, 0.0), (1.0, 1.0, 1.0)), "lower has 2 bounds but upper has 3"),
+        (lambda: Box([0], [1, 2]), "lower has 1 bounds but upper has 2"),
         (lambda: Ball(0.0, 0.0), "radius must be positive and finite, got 0.0"),
         (lambda: Ball(0.0, float("nan")), "radius must be positive"),
         (lambda: Ball(float("nan"), 1.0), "center must be finite, got nan"),
@@ -278,6 +279,31 @@ def test_domains_are_checked_when_they_are_made(build, message):
 def test_a_domain_of_another_dimension_is_refused_at_the_door(domain):
     with pytest.raises(ValueError, match="2 .*but there are 3 hyperparameters"):
         logistic_regression(*data(p=3), groups="each", domain=domain)
+
+
+@pytest.mark.parametrize("domain", [Box([0.0], [1.0]), Box(0.0, [1.0]), Ball([0.0], 2.0)])
+def test_a_list_of_one_is_no_number_for_all(domain):
+    with pytest.raises(ValueError, match="1 .*but there are 3 hyperparameters"):
+        logistic_regression(*data(p=3), groups="each", domain=domain)
+    assert logistic_regression(*data(p=3), domain=domain).inner.n_hyperparameters == 1
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"method": "foo"}, "method must be one of"),
+        ({"lam0": math.nan}, "lam0 must be finite"),
+        ({"tol": -1.0}, "tol must be"),
+    ],
+)
+def test_iterate_checks_its_arguments_when_it_is_called(problem, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        iterate(problem, **keywords)
+
+
+def test_a_budget_of_passes_need_not_be_whole(problem):
+    """Products with some of the rows are shares of a pass."""
+    assert minimize(problem, method="hoag", max_passes=7.5, tol=0.0).passes == 7
 
 
 # -- errors at the door ------------------------------------------------------------------------
@@ -346,6 +372,8 @@ X, Y, X_VAL, Y_VAL = data()
         ({"X_val": X_VAL[:, :4]}, ValueError, "X_val has 4 features but X has 5"),
         ({"X_val": np.full_like(X_VAL, np.nan)}, ValueError, "X_val holds NaN"),
         ({"y_val": Y_VAL[:-1]}, ValueError, r"y_val must have shape \(30,\).* row of X_val"),
+        ({"y": Y[:, None]}, ValueError, r"has 1 column.*, as y of shape \(30, 1\) says, and y_val"),
+        ({"y_val": Y_VAL[:, None]}, ValueError, r"no columns, as y of .* y_val .* has \(30, 1\)"),
         ({"y_val": 2 * Y_VAL}, ValueError, "y_val must hold the labels"),
         (
             {"X_val": X_VAL.astype(np.float32), "y_val": Y_VAL.astype(np.float32)},

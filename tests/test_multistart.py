@@ -172,9 +172,11 @@ def test_the_best_search_is_ranked_by_what_is_known_of_f():
         ended(value=1.0, estimate=1.0, estimate_error=np.inf),  # of these nothing is known
         ended(value=2.0, estimate=2.0, estimate_error=np.inf),
     ]
-    broken = [ended(value=np.nan), ended(value=np.inf, value_error=np.nan), nothing]
+    refuted = ended(value=0.5, value_error=1e-9)
+    refuted = dataclasses.replace(refuted, status=Status.REFUTED)
+    broken = [refuted, ended(value=np.nan), ended(value=np.inf, value_error=np.nan), nothing]
     for rest in range(len(ranked)):
-        for results in itertools.permutations([*ranked[rest:], *broken], len(ranked) - rest + 3):
+        for results in itertools.permutations([*ranked[rest:], *broken], len(ranked) - rest + 4):
             assert MultistartResult(results, Costs()).best is ranked[rest]
 
 

@@ -56,3 +56,15 @@ def test_a_bound_of_single_precision_does_not_overflow_to_less() -> None:
 def test_numbers_are_not_to_be_had_before_they_are_read() -> None:
     with pytest.raises(RuntimeError, match="before it has been read"):
         each(lambda a: a, np.ones(2)).numbers()
+
+
+def test_a_part_from_outside_may_state_its_bounds_with_them() -> None:
+    """A penalty whose rounding is that of the one it wraps."""
+    from bilevel.answers import Answers
+    from bilevel.inner import Rounding
+
+    answers = Answers("penalty", NUMPY, np.dtype(float))
+    zero, two = pending(0.0), pending(np.ones(2))
+    answers.bounds("rounding", lambda: Rounding(zero, two, zero), Rounding, grad=(), products=(2,))
+    with pytest.raises(ValueError, match=r"products must be of shape \(3,\), got \(2,\)"):
+        answers.bounds("rounding", lambda: Rounding(zero, two, zero), Rounding, products=(3,))

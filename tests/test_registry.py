@@ -99,3 +99,91 @@ def test_what_cannot_be_imported_is_said(library):
     bilevel.register_backend("outside_arrays", "nowhere.at_all:Backend")
     with pytest.raises(bilevel.BackendUnavailableError, match="can't be imported"):
         bilevel.get_backend("outside_arrays")
+
+
+# -- what a backend has ----------------------------------------------------------------------------
+
+
+class Lacking:
+    def __init__(self, device=None):
+        pass
+
+
+class NoName(ArrayAPIBackend):
+    module, install = "outside_arrays", ""
+
+
+class NoModule(ArrayAPIBackend):
+    name, install = "outside_arrays", ""
+
+
+class Undirected(Outside):
+    def __init__(self):
+        super().__init__()
+
+
+class Another(Outside):
+    name = "numpy"
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (object, "must have asarray, to_numpy, .*which object has not: derive it from"),
+        (Lacking, "must have asarray, .*which Lacking has not"),
+        (NoName, "must have name, which NoName has not"),
+        (NoModule, "must have module, which NoModule has not"),
+        (Undirected, "must take a device, or None"),
+        (Another, "registered, 'outside_arrays', but that of Another is 'numpy'"),
+    ],
+)
+def test_a_class_that_makes_no_backend_is_refused(library, made, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.register_backend("outside_arrays", made)
+    assert "outside_arrays" not in bilevel.backend_names()
+    path = f"{made.__module__}:{made.__name__}"
+    bilevel.register_backend("outside_arrays", path)  # is seen when it is imported
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.get_backend(library.asarray([1.0]))
+
+
+class Elsewhere(Outside):
+    def to_numpy(self, array):
+        return array
+
+
+class Halved(Outside):
+    def to_numpy(self, array):
+        return super().to_numpy(array) / 2
+
+
+class Boxed(Outside):
+    def to_numpy(self, array):
+        return super().to_numpy(array).astype(object)
+
+
+class Nowhere(Outside):
+    def to_numpy(self, array):
+        raise OSError("no way")
+
+
+class Unplaced(Outside):
+    def __init__(self, device=None):
+        super().__init__(device)
+        del self.xp
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (Elsewhere, "Elsewhere.to_numpy, .* must bring an array to the host as one of NumPy"),
+        (Halved, r"got array\(\[ 0.25, -1"),
+        (Boxed, "dtype=object"),
+        (Nowhere, "got 'OSError: no way'"),
+        (Unplaced, "without xp"),
+    ],
+)
+def test_a_backend_that_brings_nothing_to_the_host_is_refused(library, made, says):
+    bilevel.register_backend("outside_arrays", made)
+    with pytest.raises(TypeError, match=says):
+        bilevel.get_backend(library.asarray([1.0]))

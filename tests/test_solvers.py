@@ -13,7 +13,7 @@ import bilevel
 from bilevel.inner import InnerConstants, linear_model
 from bilevel.losses import Logistic
 from bilevel.solvers import LBFGS, NewtonCG, solve
-from bilevel.solvers.linesearch import WolfeSearch
+from bilevel.solvers.linesearch import Unbounded, WolfeSearch
 from bilevel.status import Status
 
 SOLVERS = {
@@ -266,6 +266,55 @@ class FunctionRay:
         return point.grad @ self.d
 
 
+#: Functions of two numbers that fall for ever along a line, with the derivative of the first sum.
+ENDLESS = {
+    "linear": (lambda x: x.sum(), np.ones_like, lambda x: 0 * x),
+    "concave": (lambda x: -x @ x / 2 - x.sum(), lambda x: -x - 1, lambda x: 0 * x - 1),
+    "cubic": (lambda x: (x**3 + x).sum(), lambda x: 3 * x**2 + 1, lambda x: 6 * x),
+    "quartic": (lambda x: -(x**4 + x).sum(), lambda x: -4 * x**3 - 1, lambda x: -12 * x**2),
+    "hyperbola": (
+        lambda x: (x / 2 - np.sqrt(1 + x**2)).sum(),
+        lambda x: 0.5 - x / np.sqrt(1 + x**2),
+        lambda x: -((1 + x**2) ** -1.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_function_that_falls_for_ever_ends_the_solve_and_says_so(name, solver):
+    value, grad, curvature = ENDLESS[name]
+    calls = []
+
+    def counted(x):
+        calls.append(x)
+        return value(x)
+
+    inner = Function(counted, grad, lambda x: np.diag(curvature(x)), 2)
+    found = solve(inner, np.zeros(1), np.zeros(2), solver=solver, tol=1e-8)
+    assert found.status is Status.UNBOUNDED and found.lost
+    assert len(calls) < 200
+    assert np.isfinite(found.point.value) and found.error_bound is None
+
+
+@pytest.mark.parametrize("solver", [LBFGS(), NewtonCG()], ids=["lbfgs", "newton-cg"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1.0, 1e10, 1e20, 1e30])
+@pytest.mark.parametrize("curvature", [1e-30, 1.0, 1e30])
+def test_a_minimum_is_found_however_far_it_is(scale, curvature, solver):
+    """The way there may be 10³⁰ first trials long: that is no fall without end."""
+    away = np.array([scale, -scale])
+    inner = Function(
+        lambda x: curvature * ((x - away) @ (x - away)) / 2,
+        lambda x: curvature * (x - away),
+        lambda x: curvature * np.eye(2),
+        2,
+    )
+    goal = 1e-9 * scale * curvature
+    found = solve(inner, np.zeros(1), np.zeros(2), solver=solver, tol=goal)
+    assert found.status in (Status.CONVERGED, Status.STALLED)
+    np.testing.assert_allclose(found.x, away, rtol=1e-8)
+
+
 def rosenbrock():
     return Function(optimize.rosen, optimize.rosen_der, optimize.rosen_hess, 6), np.full(6, -1.2)
 
@@ -338,5 +387,35 @@ def test_the_search_gives_up_where_nothing_descends():
 def test_a_function_without_a_lower_bound_ends():
     line = Function(lambda x: -x[0], lambda x: np.array([-1.0]), None, 1).at(np.zeros(1), None)
     backend = bilevel.get_backend("numpy")
-    found = WolfeSearch()(line.ray(np.ones(1)), 0.0, -1.0, 1.0, backend, np.float64)
-    assert found.value < -1e6
+    with pytest.raises(Unbounded) as end:
+        WolfeSearch()(line.ray(np.ones(1)), 0.0, -1.0, 1.0, backend, np.float64)
+    assert end.value.point.value < -1e15
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.95, 1.0, 3.0, 1e4])
+def test_a_step_shows_a_curvature_that_is_not_there(backend, factor):
+    """No x is certified by a μ that H falls short of; one that is right, to the last digit, stands."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.standard_normal((12, 12)))
+    A = (basis * np.geomspace(0.5, 50.0, 12)) @ basis.T
+    b = A @ rng.standard_normal(12)
+    A_, b_ = backend.asarray(A), backend.asarray(b)
+    xp = backend.xp
+    h = bilevel.inner.from_functions(
+        lambda x, lam: (xp.sum(x * (A_ @ x)) / 2 - xp.sum(b_ * x), A_ @ x - b_),
+        like=b_,
+        x_shape=(12,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: A_ @ v,
+        cross_jvp=lambda x, lam, d: 0 * x,
+        cross_vjp=lambda x, lam, q: 0 * lam,
+        constants=lambda lam: InnerConstants(mu=0.5 * factor, smoothness=50.001),
+    )
+    lam, start = backend.asarray(np.zeros(1)), backend.asarray(np.zeros(12))
+    result = solve(h, lam, start, solver=LBFGS(), tol=1e-8)
+    if factor > 1:
+        assert result.status is Status.REFUTED
+    else:
+        assert result.status is Status.CONVERGED
+        away = np.linalg.norm(backend.to_numpy(result.x) - np.linalg.solve(A, b))
+        assert away <= 1.001e-8

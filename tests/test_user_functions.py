@@ -279,3 +279,64 @@ def test_what_users_functions_return_is_named():
 def test_an_answer_that_is_neither_true_nor_false_is_refused():
     with pytest.raises(TypeError, match=r"callback must return .* got an array of shape \(2,\)"):
         bilevel.minimize(problem(), callback=lambda record: np.zeros(2))
+
+
+# -- an h without a minimum -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("slope", [1.0, 1e-3, 1e6])
+def test_a_run_on_an_h_without_a_minimum_ends_and_says_so(method, slope):
+    """h = s Σ x_j has none at any λ."""
+    calls = []
+
+    def falls(x, lam):
+        calls.append(x)
+        return slope * float(x.sum()), slope * np.ones_like(x)
+
+    like = np.zeros(1)
+    h_ = inner.from_functions(
+        falls,
+        like=like,
+        x_shape=(2,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: 0 * v,
+        cross_vjp=lambda x, lam, q: 0 * lam,
+    )
+    g_ = outer.from_functions(
+        lambda x, lam: (float(x @ x) / 2, x), like=like, grad_lam=lambda x, lam: 0 * lam
+    )
+    found = bilevel.minimize(Problem(h_, g_), method=method)
+    assert found.status is Status.UNBOUNDED and not found.success
+    assert "no minimum" in found.message
+    assert len(calls) < 200
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_where_h_loses_its_minimum_on_the_way_the_best_iterate_before_is_returned(method):
+    """h = (λ + 1) x²/2 - x has X = 1 / (λ + 1) while λ > -1, and f = 1 / X falls towards -1."""
+
+    def h_of(x, lam):
+        c = float(lam[0]) + 1
+        return c * float(x @ x) / 2 - float(x[0]), c * x - 1
+
+    like = np.zeros(1)
+    h_ = inner.from_functions(
+        h_of,
+        like=like,
+        x_shape=(1,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: (lam[0] + 1) * v,
+        cross_vjp=lambda x, lam, q: np.array([x @ q]),
+        cross_jvp=lambda x, lam, d: d[0] * x,
+    )
+    g_ = outer.from_functions(
+        lambda x, lam: (3.0 - np.tanh(float(x[0]) / 3), -(1 - np.tanh(x / 3) ** 2) / 3),
+        like=like,
+        grad_lam=lambda x, lam: 0 * lam,
+    )
+    found = bilevel.minimize(Problem(h_, g_), 1.0, method=method, max_iter=200, tol=0.0)
+    assert not found.success
+    lam = float(found.lam[0])
+    assert lam > -1
+    assert found.fun == pytest.approx(3 - np.tanh(1 / (lam + 1) / 3), rel=1e-2)

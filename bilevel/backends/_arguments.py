@@ -49,6 +49,17 @@ def described(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… of type {type(value).__name__}"
 
 
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype that all libraries share.
+
+    Examples
+    --------
+    >>> dtype_name(np.dtype("float64")), dtype_name("torch.float32")
+    ('float64', 'float32')
+    """
+    return str(dtype).rpartition(".")[2]
+
+
 def python_number(value: Any) -> int | float | bool | None:
     """The number that a Python or NumPy number, or a 0-d array, holds; None for all else.
 

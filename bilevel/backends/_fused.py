@@ -25,7 +25,7 @@ class Fused:
     xp: Any
 
     def fused(self, name: str, formula: Callable[..., Array], *arrays: Array) -> Array:
-        """Return formula(*arrays), which works entry by entry.
+        """Return ``formula(*arrays)``, which works entry by entry.
 
         ``name`` is that of the kernel which some backend has for the formula.
         """

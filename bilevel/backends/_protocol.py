@@ -108,7 +108,7 @@ class Backend(Protocol):
         ...
 
     def fused(self, name: str, formula: Callable[..., Array], *arrays: Array) -> Array:
-        """Return formula(*arrays), which works entry by entry; ``name`` is that of its kernel."""
+        """Return ``formula(*arrays)``, entry by entry; ``name`` is that of its kernel."""
         ...
 
     def dot(self, a: Array, b: Array) -> Array:

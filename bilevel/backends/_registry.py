@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import entry_points
@@ -60,7 +61,7 @@ def register_backend(
     ValueError
         If the name, or a package, is another backend's already.
     TypeError
-        If ``backend`` is neither.
+        If ``backend`` is neither, or a class without what a :class:`Backend` has.
 
     Examples
     --------
@@ -81,6 +82,8 @@ def register_backend(
             raise ValueError(
                 f"Arrays of {package!r} belong to the backend {_MODULES[package]!r} already."
             )
+    if isinstance(backend, type):
+        _refuse_part(backend, name)
     _CLASSES[name] = backend
     _MODULES.update(dict.fromkeys(packages, name))
 
@@ -105,6 +108,70 @@ def _class_of(name: str) -> type[Any]:
             f"The backend {name!r} is registered as {found!r}, which can't be imported: {error}."
         ) from error
     return made
+
+
+#: What the class of a backend has, and what else has a backend that is made of it.
+_METHODS = tuple(name for name, part in vars(Backend).items() if name[0] != "_" and callable(part))
+_ATTRIBUTES = ("name", "xp", "device")
+
+#: Classes that have been tried.
+_TRIED: set[type[Any]] = set()
+
+
+def _refuse_part(made: type[Any], name: str) -> None:
+    """Refuse a class that is none of a backend, or that of a library with another name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message says what is missing.
+    """
+    from .array_api import ArrayAPIBackend
+
+    derived = issubclass(made, ArrayAPIBackend)
+    wanted = (*_METHODS, *(("name", "module", "install") if derived else ()))
+    missing = [member for member in wanted if not hasattr(made, member)]
+    if missing:
+        remedy = "" if derived else ": derive it from bilevel.backends.ArrayAPIBackend"
+        raise TypeError(
+            f"The class of the backend {name!r} must have {', '.join(missing)}, which "
+            f"{made.__name__} has not{remedy}."
+        )
+    try:
+        inspect.signature(made).bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"{made.__name__}, the class of the backend {name!r}, must take a device, or None: "
+            f"{error}."
+        ) from error
+    if getattr(made, "name", name) != name:
+        raise ValueError(
+            f"A backend must have the name by which it is registered, {name!r}, but that of "
+            f"{made.__name__} is {made.name!r}."
+        )
+
+
+def _try(backend: Any, name: str) -> None:
+    """Refuse a backend from outside that lacks parts, or does not bring numbers to the host."""
+    missing = [member for member in _ATTRIBUTES if not hasattr(backend, member)]
+    if missing or backend.name != name:
+        had = f"without {', '.join(missing)}" if missing else f"of the name {backend.name!r}"
+        raise TypeError(
+            f"The backend {name!r} must have {', '.join(_ATTRIBUTES)}, got a "
+            f"{type(backend).__name__} {had}."
+        )
+    numbers = np.asarray([0.5, -2.0], dtype=np.float32)  # which each device knows
+    try:
+        found: Any = backend.to_numpy(backend.asarray(numbers))
+        host = type(found) is np.ndarray and found.dtype == numbers.dtype
+        same = host and np.array_equal(found, numbers)
+    except Exception as error:  # each library has its own
+        found, same = f"{type(error).__name__}: {error}", False
+    if not same:
+        raise TypeError(
+            f"{type(backend).__name__}.to_numpy, of the backend {name!r}, must bring an array to "
+            f"the host as one of NumPy, got {found!r} for {numbers!r}: override it."
+        )
 
 
 def backend_names() -> tuple[str, ...]:
@@ -194,7 +261,17 @@ def get_backend(like: Any = "numpy", *, device: Any = None) -> Backend:
                 f"one of {list(_CLASSES)}."
             )
         name, device = found, _device_of(like) if device is None else device
-    backend: Backend = _class_of(name)(device)
+    made = _class_of(name)
+    if made in _TRIED:
+        backend: Backend = made(device)
+        return backend
+    ours = made.__module__.startswith(__package__)
+    if not ours:
+        _refuse_part(made, name)
+    backend = made(device)
+    if not ours:
+        _try(backend, name)
+    _TRIED.add(made)
     return backend
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from .._cached import cached_property
+from ._arguments import described, dtype_name
 from ._protocol import Array, Backend
 from ._registry import get_backend, library_of
 
@@ -49,8 +50,10 @@ class Products:
     fold: Callable[[Array, Array, Array, Array], Array]
 
 
-def products(fun: Scalar, engine: Engine, backend: Backend) -> Products:
+def products(fun: Scalar, engine: Engine, backend: Backend, called: str) -> Products:
     """Differentiate ``fun``, written with the functions of ``engine``, for arrays of ``backend``.
+
+    ``called`` is how errors call it, as "h".
 
     Raises
     ------
@@ -62,7 +65,7 @@ def products(fun: Scalar, engine: Engine, backend: Backend) -> Products:
     if engine not in ("torch", "jax"):
         raise ValueError(f"engine must be 'torch' or 'jax', got {engine!r}.")
     get_backend(engine)  # or an error that says what to install
-    return Products(*(Derivative(fun, engine, backend, name) for name in _FORMULAS))
+    return Products(*(Derivative(fun, engine, backend, name, called) for name in _FORMULAS))
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,27 @@ class Derivative:
     engine: Engine
     backend: Backend
     name: str
+    called: str
 
     @cached_property
     def _function(self) -> Callable[..., Any]:
         rules = _torch() if self.engine == "torch" else _jax()
         return _in_and_out(
-            rules.finish(_FORMULAS[self.name](self.fun, rules)), self.engine, self.backend
+            rules.finish(_FORMULAS[self.name](self._scalar, rules)), self.engine, self.backend
         )
+
+    def _scalar(self, x: Any, lam: Any) -> Any:
+        """What the function returns, which has to be a number that the engine knows the origin of.
+
+        Each engine says in words of its own what is wrong with another, and not of which function.
+        """
+        found = self.fun(x, lam)
+        if library_of(found) != self.engine or len(found.shape) > 0:
+            raise TypeError(
+                f"{self.called} must return a number made by functions of {self.engine}, an array "
+                f"of shape (), got {described(found)}."
+            )
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -179,13 +196,21 @@ def _hand_over(array: Array, engine: Engine, backend: Backend) -> Any:
     if _hidden_on_the_host(backend):
         return get_backend(engine, device="cpu").asarray(backend.to_numpy(array))
     from_dlpack = importlib.import_module(_NAMESPACES[engine]).from_dlpack
+    compact = _compact(array, backend)
     try:
-        return from_dlpack(_compact(array, backend))
+        handed = from_dlpack(compact)
     except Exception as error:  # each library has its own kind
         raise ValueError(
             f"An array of {library_of(array)} cannot be handed to {engine} without a copy "
             f"({error}): use arrays of {engine}, or give the derivatives by hand."
         ) from error
+    if dtype_name(handed.dtype) != dtype_name(compact.dtype):
+        raise TypeError(
+            f"{engine} makes {dtype_name(handed.dtype)} of the {dtype_name(compact.dtype)} arrays "
+            "that it is handed: set JAX_ENABLE_X64=1 before JAX is imported, or give arrays of "
+            "float32."
+        )
+    return handed
 
 
 def _hidden_on_the_host(backend: Backend) -> bool:

@@ -173,7 +173,8 @@ def _check_libraries(number: int) -> None:
     except Exception as error:  # of import, of the compiler, of the driver: classes of their own
         raise BackendUnavailableError(
             f"CuPy reaches the GPU {number}, but cannot compute on it "
-            f"({type(error).__name__}: {_first_line(error)}): {_CTK} brings the CUDA libraries."
+            f"({type(error).__name__}: {_first_line(error)}). Where a CUDA library is missing, "
+            f"{_CTK} brings it."
         ) from error
     if not abs(float(found) - 1) < 1e-6:
         raise BackendUnavailableError(

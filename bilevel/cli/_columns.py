@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -111,6 +112,31 @@ class Columns:
             f"{error[j] / scaling.scale[j]:.1g} of its spread: give {cure}--dtype float64, or "
             "subtract its offset."
         )
+
+
+def refuse_overflow(
+    X: Any, source: str, names: Sequence[str] | None, dtype: str, *, standardize: bool
+) -> None:
+    """Refuse an entry so large that a sum of its squares overflows: every value would be NaN.
+
+    Raises
+    ------
+    ValueError
+        The message names the column and the entry.
+    """
+    single = dtype == "float32" and not (standardize and not is_sparse(X))
+    number = np.float32 if single else np.float64
+    most = math.sqrt(float(np.finfo(number).max)) / max(X.shape[0], 1)
+    entries = X.data if is_sparse(X) else X
+    if not entries.size or float(max(entries.max(), -entries.min())) <= most:
+        return
+    entry = int(np.argmax(np.abs(entries)))
+    j = int(X.indices[entry]) if is_sparse(X) else entry % X.shape[1]
+    name = f"column {names[j]!r}" if names else f"feature {j + 1}"
+    raise ValueError(
+        f"{source}: {name} holds {entries.reshape(-1)[entry]:g}, and sums of squares of such "
+        f"numbers overflow {np.dtype(number).name}: correct it, or scale the column."
+    )
 
 
 def rounding_to_single(X: Any) -> npt.NDArray[np.float64]:

@@ -133,10 +133,18 @@ def load_inputs(
     BadFileError
         If a file is unusable or does not fit the training file.
     """
+    odd: list[str] = []
+
+    def load(name: str) -> io.Dataset:
+        found = _load(name, options)
+        if found.train.note:
+            odd.append(found.train.note)
+        return found
+
     test_fraction, val_fraction = _fraction(test, "--test"), _fraction(val, "--val")
     parts = ((train, None), (val, val_fraction), (test, test_fraction))
     _refuse_idle(options, [name for name, share in parts if name is not None and share is None])
-    source = _load(train, options)
+    source = load(train)
     notes = []
     if source.train.label_name is not None:  # wherever that column stands in the other files
         options = replace(options, label=source.train.label_name)
@@ -144,7 +152,7 @@ def load_inputs(
     if test_fraction is not None:
         rest, test_part = io.split(rest, test_fraction, seed, what="test")
     elif test is not None:
-        test_part = _load(test, options).train
+        test_part = load(test).train
     if val is None and source.val is None:
         val_fraction = 0.5
         notes.append("half of the training rows are held out (--val says otherwise)")
@@ -152,14 +160,14 @@ def load_inputs(
     if val_fraction is not None:
         rest, val_part = io.split(rest, val_fraction, seed)
     elif val is not None:
-        val_part = _load(val, options).train
+        val_part = load(val).train
     assert val_part is not None
     labels = io.BinaryLabels.fit(source.train, positive)
     if labels.note:
         notes.insert(0, labels.note)
     fitted, held_out = (_rows(part, source.train, labels) for part in (rest, val_part))
     tested = None if test_part is None else _rows(test_part, source.train, labels)
-    return Inputs(train, fitted, held_out, tested, labels, tuple(notes), source.train.names)
+    return Inputs(train, fitted, held_out, tested, labels, (*notes, *odd), source.train.names)
 
 
 def _rows(part: io.Table, train: io.Table, labels: io.BinaryLabels) -> Rows:

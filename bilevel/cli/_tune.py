@@ -21,10 +21,11 @@ from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
-from ._columns import Columns, Scaling
+from ._columns import Columns, Scaling, refuse_overflow
 from ._console import open_console, was_printed
 from ._info import versions
 from ._inputs import Inputs, Rows, files_read, load_inputs
+from ._interrupts import Interrupts, patient_interrupts
 from ._live import Live, print_rows
 from ._outputs import BadInput, Log, refuse_targets, write_all
 
@@ -41,6 +42,8 @@ _OK = frozenset(
         bilevel.Status.MAX_SECONDS,
     }
 )
+
+_STALLED = bilevel.Status.STALLED
 
 #: Settings that are printed before the run.
 _SHOWN_FIRST = (
@@ -72,9 +75,7 @@ class Prepared:
         if self.columns.scaling is not None:
             coef = coef / self.columns.scaling.scale
             intercept -= float(self.columns.scaling.mean @ coef)
-        others = labels.negatives
-        negative = str(others[0]) if len(others) == 1 else f"not {labels.positive}"
-        classes = np.array([negative, str(labels.positive)])
+        classes = np.array(labels.classes)
         names = None if self.columns.names is None else np.array(self.columns.names)
         return io.LinearClassifier(coef, intercept, host(result.lam), classes, names)
 
@@ -92,6 +93,9 @@ def prepare(
     """Move the rows to the backend and make the problem."""
     kind = backend.xp.float32 if dtype == "float32" else backend.xp.float64
 
+    for part in (inputs.train, inputs.val, inputs.test):
+        if part is not None:
+            refuse_overflow(part.X, part.source, inputs.names, dtype, standardize=standardize)
     scaling = Scaling.fit(inputs.train.X) if standardize else None
     columns = Columns(backend, dtype, scaling, inputs.names)
     problem = MODELS[model](
@@ -129,9 +133,9 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 
 
 @click.command(
-    epilog="Exit codes: 0 the tolerance was reached, or a budget was spent; 1 the solve failed, a "
-    "budget was spent before there was a model, or a result could not be written; 2 bad input; "
-    "130 interrupted."
+    epilog="Exit codes: 0 the tolerance was reached, a budget was spent, or with --tol 0 there was "
+    "no further progress; 1 the tolerance was not reached, the solve failed, a budget was spent "
+    "before there was a model, or a result could not be written; 2 bad input; 130 interrupted."
 )
 @click.argument("train")
 @click.option("--val", metavar="FILE|FRACTION", help="Held-out rows. [default: 0.5]")
@@ -225,11 +229,17 @@ def tune(context: click.Context, /, **options: Any) -> None:
     is_whole = was_printed(console) and is_whole
     if status is bilevel.Status.INTERRUPTED and is_whole:
         context.exit(INTERRUPTED)
-    if status is not bilevel.Status.INTERRUPTED and status not in _OK:
-        click.echo(f"Error: the solve failed: {status.message}", err=True)
+    if status is not bilevel.Status.INTERRUPTED and not _ended_well(status, options["tol"]):
+        what = "the tolerance was not reached" if status is _STALLED else "the solve failed"
+        click.echo(f"Error: {what}: {status.message}", err=True)
         is_whole = False
     if not is_whole:
         context.exit(1)
+
+
+def _ended_well(status: bilevel.Status, tol: float | None) -> bool:
+    """Whether a search did what it was asked; without a tolerance there is none to be missed."""
+    return status in _OK or (status is _STALLED and tol == 0)
 
 
 @dataclass(frozen=True)
@@ -345,6 +355,45 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     for note in inputs.notes:
         console.print(f"note: {note}", style="dim", soft_wrap=True)
     console.print()
+    with patient_interrupts() as interrupts:
+        found = _search(o, inputs, prepared, console, interrupts)
+    result = found.result
+    if found.summary is None:
+        _say_nothing_was_found(o, found, console)
+        return result.status, True
+    console.print()
+    print_rows(console, found.summary)
+    if found.written:
+        console.print(f"\nwritten: {', '.join(found.written)}", soft_wrap=True)
+    if o.certify:
+        console.print()
+        with _told(o.train, ValueError):
+            certificate = bilevel.certify(result, problem, method=o.method)
+        console.print(str(certificate), soft_wrap=True)
+    return result.status, not found.failed
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A search and its files; there is no summary where there is no model."""
+
+    result: bilevel.Result
+    summary: dict[str, str] | None
+    #: Of several starts: what there is to say of all searches.
+    extra: Mapping[str, str]
+    written: list[str]
+    failed: bool = False
+
+
+def _search(
+    o: _Options, inputs: Inputs, prepared: Prepared, console: Console, interrupts: Interrupts
+) -> _Found:
+    """Search, and write the files.
+
+    They come before all that is told: neither the certificate nor a closed pipe is to cost the
+    model.
+    """
+    problem = prepared.problem
     log = Log(o.log, problem.backend, resumed=o.resume) if o.log else None
     extra: dict[str, str] = {}
     with _told(o.train, ValueError):
@@ -352,33 +401,26 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
             result = _solve(o, problem, console, log)
         else:
             result, extra = _solve_from(o.starts, o, problem, console)
+    interrupts.searched()
     logged = []
     if o.log and log is not None and result.history and log.finish(result.history):
         logged = [o.log]
     if result.best is None or not math.isfinite(result.fun):
-        _say_nothing_was_found(o, result, console)
-        return result.status, True
+        return _Found(result, None, extra, logged)
     with _told(o.train, ValueError):
         model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
-    # The files first: neither the certificate nor a closed pipe is to cost the model.
+    settings = _settings(o, inputs, problem.backend)
     written, failed = write_all(_files(o, result, model, rows, settings))
-    console.print()
-    print_rows(console, rows)
-    if written or logged:
-        console.print(f"\nwritten: {', '.join(written + logged)}", soft_wrap=True)
-    if o.certify:
-        console.print()
-        with _told(o.train, ValueError):
-            certificate = bilevel.certify(result, problem, method=o.method)
-        console.print(str(certificate), soft_wrap=True)
-    return result.status, not failed
+    return _Found(result, rows, extra, written + logged, failed)
 
 
-def _say_nothing_was_found(o: _Options, result: bilevel.Result, console: Console) -> None:
+def _say_nothing_was_found(o: _Options, found: _Found, console: Console) -> None:
     """An end before there is a model: it is told, and no file is made of it."""
+    result = found.result
+    passes = found.extra.get("passes of all searches", f"{result.passes:,}")
     console.print()
-    print_rows(console, {"passes over the data": f"{result.passes:,}", "status": result.message})
+    print_rows(console, {"passes over the data": passes, "status": result.message})
     log = None if result.history else o.log
     wanted = [path for path in (o.save, o.plot, o.report, log) if path is not None]
     if wanted:

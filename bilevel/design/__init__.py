@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import (
+    COUNT,
+    NOT_NEGATIVE,
     Backend,
     Has,
+    Whole,
     all_finite,
     backend_of,
     check_sparse,
@@ -59,14 +62,23 @@ _DESIGN = Has(
 )
 
 
+#: Members of which one is enough to be taken for a design: arrays of no library have them.
+_PRODUCTS = ("matmul", "rmatmul", "matvec", "rmatvec", "gram_diag", "square_matmul")
+
+
 def _check(X: Design, name: str) -> None:
-    """A design from outside keeps a counter of the products that it makes."""
+    """A design from outside keeps a counter of the products that it makes, and states numbers."""
     if not isinstance(X.passes, Passes):
         raise TypeError(
             f"{name}.passes must be a bilevel.design.Passes, got {described(X.passes)}."
         )
     if len(X.shape) != 2 or min(X.shape) < 1:
         raise ValueError(f"{name} must have the shape (rows, features), got {tuple(X.shape)}.")
+    for size in X.shape:
+        COUNT(size, f"each number of {name}.shape")
+    COUNT(X.columns_per_pass, f"{name}.columns_per_pass")
+    Whole(0)(X.entries, f"{name}.entries")
+    NOT_NEGATIVE(X.centred_rounding, f"{name}.centred_rounding")
 
 
 def as_design(X: Any, *, name: str = "X", backend: Backend | None = None) -> Design:
@@ -124,7 +136,7 @@ def _given(X: Any, name: str) -> Design | None:
         return None
     if isinstance(X, Design):
         return X
-    if hasattr(type(X), "rmatmul") or hasattr(type(X), "rmatvec"):
+    if any(hasattr(type(X), product) for product in _PRODUCTS):
         _DESIGN(X, name)  # half a design, or an operator of SciPy
     return None
 

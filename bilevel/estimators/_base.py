@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 
 import bilevel
 from bilevel.backends import (
@@ -33,6 +36,30 @@ _FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
 #: What helps where a run ended early.
 _LONGER = "Raise max_iter or tol."
 _MODERATE = "Scale X, y and sample_weight to numbers of moderate size."
+
+Fit = TypeVar("Fit", bound=Callable[..., Any])
+
+
+def fitted_whole(fit: Fit) -> Fit:
+    """Let ``fit`` begin without what an earlier one found, and put that back where it fails.
+
+    Half of a new model beside half of an old one predicts, and wrongly.
+    """
+
+    @functools.wraps(fit)
+    def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        for name in before:
+            if name.endswith("_") and not name.startswith("_"):
+                delattr(self, name)
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:  # Ctrl-C too
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return cast(Fit, whole)
 
 
 class BilevelEstimator(BaseEstimator):
@@ -74,6 +101,7 @@ class BilevelEstimator(BaseEstimator):
     def _search(self, problem: bilevel.Problem, lam0: Any) -> bilevel.Result:
         """Minimise, and keep what there is to tell."""
         certify = flag(self.certify, "certify")
+        check_random_state(self.random_state)  # where nothing is drawn, too
         result = bilevel.minimize(
             problem, lam0, method=self.method, max_iter=self.max_iter, tol=self.tol
         )
@@ -84,11 +112,11 @@ class BilevelEstimator(BaseEstimator):
                 f"The search for the regularisation ended early: {result.message} "
                 f"{_MODERATE if result.status is bilevel.Status.NON_FINITE else _LONGER}",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         for note in result.notes:
             if note.startswith(("At the start", "Here")):
-                warnings.warn(note, ConvergenceWarning, stacklevel=4)
+                warnings.warn(note, ConvergenceWarning, stacklevel=5)
                 break
         domain = problem.domain
         self.at_bound_ = isinstance(domain, bilevel.Box) and (
@@ -144,7 +172,7 @@ def start_within(log_value: float, bounds: tuple[float, float], name: str) -> fl
             f"{name} = {math.exp(log_value):g} lies outside of its bounds, "
             f"{math.exp(low):g} to {math.exp(high):g}: the search starts at the nearest of them.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return min(max(log_value, low), high)
 

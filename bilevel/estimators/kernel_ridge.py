@@ -30,6 +30,7 @@ from bilevel.outer import held_out_kernel
 from ._base import (
     BilevelEstimator,
     fit_tightly,
+    fitted_whole,
     log_bounds,
     number,
     positive,
@@ -142,6 +143,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.certify = certify
         self.random_state = random_state
 
+    @fitted_whole
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelKernelRidge:
         """Choose gamma and alpha, and fit all rows with them.
 
@@ -180,7 +182,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             within(number(backend.xp.exp(result.lam[j]), backend), pair, backend)
             for j, pair in enumerate((around_gamma, self.alpha_bounds))
         )
-        self._lam = result.lam
+        self._lam, self._kernel_fitted = result.lam, kernel
         self.best_score_ = -2 * result.fun / (total * (1 if rows.y.ndim == 1 else rows.y.shape[1]))
         self.X_fit_ = rows.X
         level = self._level(rows)
@@ -284,7 +286,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         X, backend = self._check_new(X, self.dual_coef_, "predict")
         if X.dtype != self.X_fit_.dtype:
             X = backend.xp.astype(X, self.X_fit_.dtype)
-        model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel(), backend)
+        model = KernelRidge(self.X_fit_, self.dual_coef_, self._kernel_fitted, backend)
         fitted = model.cross_matrix(X, self._lam, model.counter).matmul(self.dual_coef_)
         return fitted + self.intercept_
 

@@ -12,7 +12,15 @@ import bilevel
 from bilevel.backends import Array, library_of
 from bilevel.losses import Logistic, Multinomial
 
-from ._base import BilevelEstimator, log_bounds, number, positive, start_within, within
+from ._base import (
+    BilevelEstimator,
+    fitted_whole,
+    log_bounds,
+    number,
+    positive,
+    start_within,
+    within,
+)
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, class_numbers, encode_classes
 
@@ -119,6 +127,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
         self.certify = certify
         self.random_state = random_state
 
+    @fitted_whole
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelLogisticRegression:
         """Choose C and fit all rows with it.
 

@@ -11,7 +11,15 @@ import bilevel
 from bilevel.backends import Array
 from bilevel.losses import Squared
 
-from ._base import BilevelEstimator, log_bounds, number, positive, start_within, within
+from ._base import (
+    BilevelEstimator,
+    fitted_whole,
+    log_bounds,
+    number,
+    positive,
+    start_within,
+    within,
+)
 from ._linear import LinearSearch, search_linear
 from ._rows import check_rows, check_targets
 
@@ -80,6 +88,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.certify = certify
         self.random_state = random_state
 
+    @fitted_whole
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelRidge:
         """Choose alpha and fit all rows with it.
 

@@ -41,7 +41,7 @@ from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.problems import stacked
 
-from ._base import BilevelEstimator, log_bounds, positive, start_within, within
+from ._base import BilevelEstimator, fitted_whole, log_bounds, positive, start_within, within
 from ._linear import LinearSearch
 from ._rows import Rows, refuse_elsewhere, refuse_masked
 from ._splits import Split, is_validation_set, split_rows
@@ -272,6 +272,7 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             method_mapping=MethodMapping().add(caller="fit", callee="fit"),
         )
 
+    @fitted_whole
     def fit(self, X: Any, y: Any = None, **params: Any) -> HyperparameterSearchCV:
         """Find the parameters, and fit the estimator with them.
 

@@ -40,7 +40,7 @@ def hessian(
         g there, :class:`~bilevel.outer.BendingOuter`.
     q : array, the shape of x
         The adjoint, H q = ∂_x g.
-    T : array, shape (*x_shape, k)
+    T : array, shape ``(*x_shape, k)``
         The tangents, H T = -(∂²_{xλ} h) D.
     pushed : array, optional
         What ``point.push`` gave of q and T side by side, q first: it saves a pass.

@@ -8,8 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import COUNT, Array, Maybe, check_fields, flag
-from ..inner import InnerPoint, Pushable
-from ..linalg import CGResult, Preconditioner, cg, jacobi, norm
+from ..inner import InnerConstants, InnerPoint, Pushable, constants_at
+from ..linalg import (
+    Accuracy,
+    CGResult,
+    Preconditioner,
+    Residual,
+    cg,
+    contradicted,
+    jacobi,
+    norm,
+)
 from ..outer import OuterPoint
 from ..problem import Problem
 from ..solvers import InnerResult
@@ -50,12 +59,17 @@ class Implicit:
         point = inner.point
         outer = problem.outer.at(point.x, point.lam)
         diagonal = point.diag() if self.precondition else None
+        tops = [] if diagonal is None else [problem.backend.xp.max(diagonal)]
+        pull, *most = problem.backend.scalars(norm(outer.grad_x, problem.backend), *tops)
         if self.relative:
-            pull = norm(outer.grad_x, problem.backend)
-            tol = tol * min(1.0, *problem.backend.scalars(pull))
+            tol = tol * min(1.0, pull)
         apply = None if diagonal is None else jacobi(diagonal)
-        solved = self._solve(point, outer.grad_x, tol, apply, start)
+        constants = constants_at(problem.inner, point)
+        bottom = (constants.mu or 0.0) / (most[0] if most and most[0] > 0 else 1.0)
+        solved = self._solve(point, outer.grad_x, Residual((tol,), bottom), apply, start)
         q, n_iter, status = solved.x, solved.n_iter, solved.status
+        if status is Status.REFUTED:
+            status = _asked(problem, point, constants, solved, tol)
         rest, pushed, size = self._rest(problem, point, outer, q)
         for _ in range(_CORRECTIONS if self.verify else 0):
             if status is not Status.CONVERGED or size <= tol:
@@ -82,7 +96,7 @@ class Implicit:
         self,
         point: InnerPoint,
         right: Array,
-        tol: float,
+        tol: float | Accuracy,
         apply: Preconditioner | None,
         start: Array | None,
     ) -> CGResult:
@@ -110,6 +124,19 @@ class Implicit:
         rest = product - outer.grad_x
         (size,) = problem.backend.scalars(norm(rest, problem.backend))
         return rest, pushed, size
+
+
+def _asked(
+    problem: Problem, point: InnerPoint, constants: InnerConstants, solved: CGResult, tol: float
+) -> Status:
+    """How a solve has ended that refutes μ: REFUTED where the question is answered so again."""
+    assert constants.mu
+    wrong = contradicted(
+        point.hvp, point.x, problem.backend, constants.mu, top=constants.smoothness
+    )
+    if wrong is not None:
+        return wrong
+    return Status.CONVERGED if solved.residual_norm <= tol else Status.MAX_ITER
 
 
 #: How often a solve goes on from the residual that its recursion had drifted from.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, Self
 
 from ..backends import (
@@ -96,7 +97,7 @@ class Calls:
         found = [self.array(name, product, shape, *others, D[..., i]) for i in range(D.shape[-1])]
         return self.backend.xp.stack(found, axis=-1)
 
-    def bound(self, value: Any) -> Array:
+    def bound(self, name: str, value: Any) -> Array:
         """An upper bound that a function states, 0-d; infinite where it is negative or NaN.
 
         From such a one nothing follows, and an infinite one says so without a read.
@@ -104,8 +105,17 @@ class Calls:
         xp = self.backend.xp
         if isinstance(value, Pending):
             (value,) = self.backend.scalars(value)
+        if not isinstance(value, Real) and tuple(getattr(value, "shape", (0,))) != ():
+            raise TypeError(f"{name} must return a number, got {described(value)}.")
         number = xp.asarray(value, dtype=self.dtype, device=self.backend.device)
         return xp.where(number >= 0, number, xp.full_like(number, xp.inf))
+
+    def bounds(self, name: str, found: Any) -> tuple[Array, Array, Array]:
+        """Three of them."""
+        if not isinstance(found, (tuple, list)) or len(found) != 3:
+            raise TypeError(f"{name} must return three numbers, got {described(found)}.")
+        first, second, third = (self.bound(name, number) for number in found)
+        return first, second, third
 
 
 def _checked(name: str, result: Any, shape: tuple[int, ...], backend: Backend, dtype: Any) -> Array:

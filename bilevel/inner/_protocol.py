@@ -202,9 +202,13 @@ class Rounded(Protocol):
 class Preconditioned(Protocol):
     """A point that may know a matrix M close to its Hessian H, with M⁻¹H ⪰ I.
 
-    M is symmetric and positive definite. What runs say of their errors rests on this. A solve that
-    meets the contrary ends the run; one that does not takes it on trust, and
-    :func:`~bilevel.testing.check_problem` looks further whether it is so.
+    M is symmetric and positive definite. What runs take their errors for rests on this, and where
+    the point is of a class of yours none is called proven by it: a direction that M⁻¹ makes far too
+    little of is hidden from every number of a solve but the residual. A solve that meets the
+    contrary ends the run, and before a run converges the question is put once more, to a random
+    right-hand side and as far down as rounding allows. An M⁻¹ that is unsymmetric by less than a
+    hundredth, or too small by less than a tenth, is not told from a right one and is taken on
+    trust, as the error of each solve then is; :func:`~bilevel.testing.check_problem` looks further.
     """
 
     def preconditioner(self) -> Preconditioner | None:

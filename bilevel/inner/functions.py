@@ -149,9 +149,16 @@ class FunctionInner:
         given = getattr(self.slope, name)
         return self._calls.columns(name, given, shape, at.x, at.lam, q, D)
 
-    def bound(self, value: Any) -> Array:
+    def bound(self, name: str, value: Any) -> Array:
         """An upper bound that a function states."""
-        return self._calls.bound(value)
+        return self._calls.bound(name, value)
+
+    def roundings(self, *arguments: Array) -> tuple[Array, Array, Array]:
+        """What ``rounding`` states."""
+        assert self.declared_rounding is not None
+        return self._calls.bounds(
+            "rounding", self.declared_rounding(*lent(self.backend, *arguments))
+        )
 
 
 class FunctionPoint(Point):
@@ -177,19 +184,19 @@ class FunctionPoint(Point):
         declared = self.inner.cross_norm
         if declared is None:
             return None
-        return self.inner.bound(declared(*lent(self.inner.backend, self.x, self.lam)))
+        found = declared(*lent(self.inner.backend, self.x, self.lam))
+        return self.inner.bound("cross_norm", found)
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None
     ) -> Rounding | None:
         """As declared; of functions that say nothing nothing is known."""
-        declared = self.inner.declared_rounding
-        if declared is None:
+        if self.inner.declared_rounding is None:
             return None
-        backend, columns = self.inner.backend, range(vectors.shape[-1])
-        found = [declared(*lent(backend, self.x, self.lam, vectors[..., j])) for j in columns]
-        grad, _, cross = (self.inner.bound(number) for number in found[0])
-        xp, products = backend.xp, [self.inner.bound(product) for _, product, _ in found]
+        columns = range(vectors.shape[-1])
+        found = [self.inner.roundings(self.x, self.lam, vectors[..., j]) for j in columns]
+        grad, _, cross = found[0]
+        xp, products = self.inner.backend.xp, [product for _, product, _ in found]
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return Rounding(most * grad, most * xp.stack(products), most * cross)
 
@@ -416,7 +423,7 @@ def from_autodiff(
     >>> h.at(np.array([1.0, 2.0]), np.zeros(1)).hvp(np.ones(2))
     array([12., 48.])
     """
-    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like), "h")
     found = from_functions(
         by.value_and_grad,
         like=like,

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import Array, Backend
-from ..linalg import Preconditioner
+from ..linalg import Preconditioner, Proven
 
 
 class Coupling(Protocol):
@@ -120,7 +120,7 @@ def free_intercept(
         u = u / (weights if u.ndim == 1 + len(tail) else weights[..., None])
         return xp.concat([u, solved(bottom - coupling.up(u))], axis=0)
 
-    return apply
+    return Proven(apply)
 
 
 def _inverse(S: Array, c: int, backend: Backend) -> Array:

@@ -19,6 +19,7 @@ from typing import Any
 
 from .._cached import cached_property
 from ..backends import (
+    COUNT,
     Array,
     Backend,
     Has,
@@ -56,7 +57,14 @@ from ._protocol import (
 )
 from ._rows import RowRounding
 from .intercept import Coupling, KeptColumns, free_intercept
-from .penalties import FreeLast, Penalty, PenaltyPoint, WeightedL2, l2_penalty
+from .penalties import (
+    FreeLast,
+    Penalty,
+    PenaltyPoint,
+    WeightedL2,
+    l2_penalty,
+    penalty_constants,
+)
 
 
 @dataclass(frozen=True)
@@ -190,10 +198,11 @@ class LinearModel:
         """
         data_square, widest = self._square_norms()
         second, third = self.loss.curvature_bound, self.loss.third_bound
-        r = self.penalty.constants(lam, self.backend)
+        r = penalty_constants(self.penalty, lam, self.backend)
         mu = r.mu
         if isinstance(self.penalty, FreeLast):
-            mu = self._mu_with_free_intercept(self.penalty.base.constants(lam, self.backend).mu)
+            base = penalty_constants(self.penalty.base, lam, self.backend)
+            mu = self._mu_with_free_intercept(base.mu)
         return InnerConstants(
             mu=mu or None,
             smoothness=_sum(_times(second, data_square), r.smoothness),
@@ -360,7 +369,8 @@ class LinearPoint:
         if penalty is None:
             return None
         d = model.weigh(model.loss.curvature_diag(self.curvature, model.backend))
-        return _by_columns(model.design.gram_diag, d, model.backend) + penalty
+        design = model.design
+        return _by_columns(design.gram_diag, d, design.shape[1], design.backend) + penalty
 
     def preconditioner(self) -> Preconditioner | None:
         """M⁻¹ with M⁻¹ ∂²_{xx}h ⪰ I where the intercept is free, one pass; None elsewhere."""
@@ -676,23 +686,28 @@ def _below(rows: Array, last: Array, backend: Backend) -> Array:
     return backend.xp.concat([rows, last[None, ...]], axis=0)
 
 
-def _by_columns(product: Any, v: Array, backend: Backend) -> Array:
-    """Multiply a design with every axis of v but the first as columns."""
-    if v.ndim <= 2:
-        return product(v)
-    xp = backend.xp
-    result = product(xp.reshape(v, (v.shape[0], -1)))
-    return xp.reshape(result, (result.shape[0], *v.shape[1:]))
+def _by_columns(product: Any, v: Array, length: int, backend: Backend) -> Array:
+    """Multiply a design with every axis of v but the first as columns.
+
+    A product of another shape than it should have would be broadcast by what it is added to.
+    """
+    xp, flat = backend.xp, v.ndim <= 2
+    result = product(v if flat else xp.reshape(v, (v.shape[0], -1)))
+    expected = (length, *v.shape[1:]) if flat else (length, math.prod(v.shape[1:]))
+    if tuple(result.shape) != expected:
+        name = getattr(product, "__qualname__", "a product of the design")
+        raise ValueError(f"{name} must be of shape {expected}, got {tuple(result.shape)}.")
+    return result if flat else xp.reshape(result, (length, *v.shape[1:]))
 
 
 def matmul(design: Design, v: Array) -> Array:
     """X v for v of shape (p, ...)."""
-    return _by_columns(design.matmul, v, design.backend)
+    return _by_columns(design.matmul, v, design.shape[0], design.backend)
 
 
 def rmatmul(design: Design, r: Array) -> Array:
     """Xᵀ r for r of shape (n, ...)."""
-    return _by_columns(design.rmatmul, r, design.backend)
+    return _by_columns(design.rmatmul, r, design.shape[1], design.backend)
 
 
 def linear_model(
@@ -748,6 +763,7 @@ def linear_model(
     fit_intercept = flag(fit_intercept, "fit_intercept")
     if penalty is not None:
         PENALTY(penalty, "penalty")
+        COUNT(penalty.n_hyperparameters, "penalty.n_hyperparameters")
     design, labels, weights, tail = check_rows(X, y, loss, sample_weight, X_name, y_name)
     if penalty is None:
         penalty = l2_penalty(groups, (design.shape[1], *loss.output_shape), design.backend)

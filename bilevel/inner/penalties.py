@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._cached import cached_property
-from ..backends import Array, Backend, Pending, check_groups, postponed
+from ..backends import Array, Backend, Pending, check_groups, described, postponed
 from ..linalg import dot, dots
 from ..linalg.rounding import above, unit_roundoff, upper_norm
 from ..losses._protocol import ELEMENTARY
@@ -33,9 +33,13 @@ class PenaltyPoint(Protocol):
         """∂²_{xx} r · v, v of the shape of x, or with one more axis that counts several."""
         ...
 
-    def cross_vjp(self, q: Array) -> Array: ...
+    def cross_vjp(self, q: Array) -> Array:
+        """(∂²_{xλ} r)ᵀ q, shape (m,), or (m, k) for several q."""
+        ...
 
-    def cross_jvp(self, d: Array) -> Array: ...
+    def cross_jvp(self, d: Array) -> Array:
+        """(∂²_{xλ} r) d for d of shape (m,), the shape of x."""
+        ...
 
     @property
     def cross_norm(self) -> Array | None:
@@ -62,6 +66,14 @@ class Penalty(Protocol):
     def constants(self, lam: Array, backend: Backend) -> InnerConstants:
         """μ, smoothness and Lipschitz constants of r alone, for every x."""
         ...
+
+
+def penalty_constants(penalty: Penalty, lam: Array, backend: Backend) -> InnerConstants:
+    """The constants that a penalty states at λ; refuse what has not checked itself."""
+    found = penalty.constants(lam, backend)
+    if not isinstance(found, InnerConstants):
+        raise TypeError(f"penalty.constants must return InnerConstants, got {described(found)}.")
+    return found
 
 
 def exp_or_inf(t: float) -> float:
@@ -351,7 +363,7 @@ class FreeLast:
         return FreeLastPoint(self.base.at(x[:-1, ...], lam, backend), x, backend)
 
     def constants(self, lam: Array, backend: Backend) -> InnerConstants:
-        base = self.base.constants(lam, backend)
+        base = penalty_constants(self.base, lam, backend)
         return InnerConstants(0.0, base.smoothness, base.hessian_lipschitz, base.cross_lipschitz)
 
 

@@ -35,7 +35,7 @@ class Point:
     ...     value = property(lambda self: 0.5 * np.sum((self.x - self.lam) ** 2))
     ...     grad = property(lambda self: self.x - self.lam)
     ...     def hvp(self, v): return v
-    ...     def cross_vjp(self, q): return -q
+    ...     def cross_vjp(self, q): return -q  # (1,), or (1, k) for several
     ...     def cross_jvp(self, d): return -d
     >>> class Near:
     ...     backend, dtype = bilevel.get_backend("numpy"), np.dtype("float64")
@@ -108,7 +108,7 @@ class PenaltyTerm:
     ...     value = property(lambda self: np.sum(self.grad * self.x) / 2)
     ...     grad = property(lambda self: np.exp(self.lam[0]) * self.x)
     ...     def hvp(self, v): return np.exp(self.lam[0]) * v
-    ...     def cross_vjp(self, q): return np.sum(self.grad * q, keepdims=True)
+    ...     def cross_vjp(self, q): return np.tensordot(self.grad, q, axes=1)[None, ...]
     ...     def cross_jvp(self, d): return d[0] * self.grad
     >>> class Ridge:
     ...     n_hyperparameters = 1

@@ -54,6 +54,8 @@ class Table:
         The names of the features, where the file has them.
     label_name : str or None
         The name of the label, where it has one.
+    note : str
+        What is odd about the file and yet no fault, as a sentence; empty where nothing is.
     """
 
     X: HostMatrix
@@ -63,6 +65,7 @@ class Table:
     label: str = "y"
     names: tuple[str, ...] | None = None
     label_name: str | None = None
+    note: str = ""
 
     def line(self, row: int) -> int | None:
         """Return the line of a row in its file, or None where there are no lines."""

@@ -92,6 +92,13 @@ class BinaryLabels:
         return cls((low,), high)
 
     @property
+    def classes(self) -> tuple[str, str]:
+        """What -1 and +1 stand for, written as in every note: 1 for 1.0, True for True."""
+        one = len(self.negatives) == 1
+        negative = _show(self.negatives[0]) if one else f"not {_show(self.positive)}"
+        return negative, _show(self.positive)
+
+    @property
     def note(self) -> str:
         """What the map does, as a sentence; empty where it does nothing."""
         if len(self.negatives) > 1:
@@ -195,9 +202,9 @@ def _counted(labels: list[Any], rows: Counter[Any]) -> str:
 
 def _show(value: Any) -> str:
     """Write a label as its file does: 2, not 2.0; two labels never in the same way."""
-    if isinstance(value, str):
+    if isinstance(value, (str, bool, np.bool_)):
         return str(value)
-    if isinstance(value, (int, np.integer, np.bool_)):
+    if isinstance(value, (int, np.integer)):
         return str(int(value))
     number = float(value)
     return str(int(value)) if number.is_integer() and abs(number) < 1e15 else repr(number)

@@ -23,6 +23,9 @@ _INTEGER = re.compile(r"-?\d+", re.ASCII)
 #: More features than this, and so many times more than there are entries, have to be asked for.
 _MANY, _PER_ENTRY = 1_000_000, 1000
 
+#: A row that is cut is mostly a row all the same: a shorter one, or one of another number.
+_CUT = "its last line has no end; if the file was cut, the last row is wrong"
+
 #: Of a feature: what the parser's integers hold.
 _LARGEST = 2**31 - 1
 
@@ -64,7 +67,8 @@ def read_libsvm(path: Path, *, n_features: int | None = None, zero_based: bool =
     labels = exact_labels(y, rows.long)
     if isinstance(labels, int):
         raise too_long(path, rows.long[labels], rows.numbers[labels])
-    return Table(X, labels, str(path), numbers, "the first number of each line")
+    note = "" if rows.ended else f"{path}: {_CUT}"
+    return Table(X, labels, str(path), numbers, "the first number of each line", note=note)
 
 
 class _Rows:
@@ -78,6 +82,8 @@ class _Rows:
         The largest number of a feature, and its line.
     long : dict
         The labels of many digits, by row.
+    ended : bool
+        Whether the last line has an end.
     """
 
     def __init__(self, path: Path, n_features: int | None, zero_based: bool) -> None:
@@ -85,13 +91,14 @@ class _Rows:
         self.numbers = array("q")
         self.largest, self.at = -1, 0
         self.long: dict[int, str] = {}
+        self.ended = True
 
     def read(self, size: int = -1) -> bytes:
         """What makes it a file for the parser, which does not call it."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[bytes]:
-        for number, row in _content(self._path):
+        for number, row, self.ended in _content(self._path):
             if _ROW.fullmatch(row) is None:
                 problem, cure = _line_problem(row.split(), self._first, self._n_features)
                 raise BadFileError(
@@ -125,18 +132,18 @@ class _Rows:
             )
 
 
-def _content(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text before a comment) of the lines that hold a row."""
+def _content(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """Yield (line number, text before a comment, whether it ends) of the lines that hold a row."""
     for number, line in lines(path, errors="replace"):
         row = line.partition("#")[0]
         if row.strip():
-            yield number, row
+            yield number, row, line.endswith(("\n", "\r"))
 
 
 def explain(path: Path, *, n_features: int | None, zero_based: bool) -> None:
     """Raise for the first line that is wrong; return where every line is right."""
     first = 0 if zero_based else 1
-    for number, row in _content(path):
+    for number, row, _ in _content(path):
         problem, cure = _line_problem(row.split(), first, n_features)
         if problem:
             raise BadFileError(path, problem, cure, line=number)

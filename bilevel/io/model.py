@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from .._replacing import replacing
 from ..backends import read_arrays, refuse_matrix_classes
@@ -68,7 +69,7 @@ class LinearClassifier:
         Raises
         ------
         ValueError
-            If X has other columns.
+            If X has other columns, or an entry that is not finite.
         TypeError
             If X is a masked array or a numpy.matrix.
         """
@@ -77,6 +78,9 @@ class LinearClassifier:
             X = self._in_order(X)
         if np.ndim(X) != 2 or np.shape(X)[1] != len(self.coef):
             raise ValueError(f"X must have the shape (n, {len(self.coef)}), got {np.shape(X)}.")
+        stored = X.data if sparse.issparse(X) else np.asarray(X)
+        if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+            raise ValueError("X holds NaN or infinite values: its rows would have no class.")
         return np.asarray(X @ self.coef) + self.intercept
 
     def _in_order(self, frame: HostMatrix) -> HostMatrix:

@@ -2,7 +2,8 @@
 
 from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
 from .cg import CGResult, cg
-from .preconditioners import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi
+from .claims import contradicted
+from .preconditioners import Nystrom, Preconditioner, Proven, QuasiNewton, Recorder, jacobi
 from .products import dot, dots, grams, norm
 from .two_loops import Pair, PairMemory, two_loops
 
@@ -15,10 +16,12 @@ __all__ = [
     "Pair",
     "PairMemory",
     "Preconditioner",
+    "Proven",
     "QuasiNewton",
     "Recorder",
     "Residual",
     "cg",
+    "contradicted",
     "dot",
     "dots",
     "grams",

@@ -14,6 +14,13 @@ The γ_k - α_k are the pivots of T_k - μ I, T_k being the matrix of the Lanczo
 positive as long as no Ritz value of M⁻¹A lies below μ. The first that is not refutes what is stated
 of μ, or of M, for no product more; without this look the bound would fall to nothing there.
 
+An M⁻¹ that is far too small along a direction hides it from all of these numbers: the steps don't
+go there, and rᵀz does not count what is left. The residual itself does. With A ⪯ L its error is
+
+    ‖x* - x_k‖²_A = rᵀA⁻¹r ≥ rᵀr / L,
+
+and a bound that has come to lie below that refutes the statement as well.
+
 Where no μ is known, or one so small that the bound is of no use, the error is estimated from below
 by the steps that came after (Hestenes and Stiefel 1952, theorem 6:1; Strakoš and Tichý 2002):
 
@@ -159,11 +166,14 @@ class Bounded(Progress):
     the bound has made a column go on, it shows how much. Where the bound is refuted the number is
     still what the error is taken for: a residual of rounding alone can refute anything.
 
-    ``steps`` are α_k and β_{k+1} of all steps.
+    ``steps`` are α_k and β_{k+1} of all steps, ``top`` is an upper bound of the spectrum of A
+    where one is stated, ``steepest`` the largest rᵀM⁻¹r / rᵀr until now.
     """
 
     estimated: Delayed = field(kw_only=True)
     steps: tuple[tuple[float, float], ...] = ()
+    top: float | None = None
+    steepest: float = 0.0
 
     @property
     def estimate(self) -> float | None:
@@ -185,7 +195,8 @@ class Bounded(Progress):
         return math.hypot(math.sqrt(max(self.energy - self.estimated.energy, 0.0)), error) / said
 
     def begin(self, rz: float, rr: float) -> Bounded:
-        return replace(self, rz=rz, rr=rr, estimated=replace(self.estimated, rz=rz, rr=rr))
+        known = replace(self.estimated, rz=rz, rr=rr)
+        return replace(self, rz=rz, rr=rr, estimated=known)._weighed()
 
     def again(self) -> Bounded:
         assert self.mu is not None
@@ -195,7 +206,7 @@ class Bounded(Progress):
         ahead, known = super().advance(alpha, rz, rr), self.estimated
         assert isinstance(ahead, Bounded)
         beta = rz / self.rz if self.rz > 0 else 0.0
-        ahead = ahead._lengthened((*self.steps, (alpha, beta)))
+        ahead = ahead._lengthened((*self.steps, (alpha, beta)))._weighed()
         return ahead if known.reached else replace(ahead, estimated=known.advance(alpha, rz, rr))
 
     def _lengthened(self, steps: tuple[tuple[float, float], ...]) -> Bounded:
@@ -216,6 +227,51 @@ class Bounded(Progress):
         left = self.rounding * self.gamma
         gamma = left / (mu * left + steps[-1][1])
         return replace(self, gamma=gamma, steps=steps, refuted=self.refuted or told)
+
+    def _weighed(self) -> Bounded:
+        """With the bound held against what the error is at least with such a residual.
+
+        M⁻¹r is rounded as a share of the most that M⁻¹ makes of a vector.
+        """
+        if not self.top or self.lost or not self.rr > 0:
+            return self
+        steepest = max(self.steepest, self.rz / self.rr)
+        most = self.gamma * (self.rz + self.rounding * steepest * self.rr)
+        hidden = most * self.top < (1 - _FORGIVEN) * self.rr
+        return replace(self, steepest=steepest, refuted=self.refuted or hidden)
+
+
+@dataclass(frozen=True)
+class Watched(Bounded):
+    """A column that stops by its residual, and whose μ is watched on the way."""
+
+    @property
+    def error(self) -> None:
+        return None
+
+    @property
+    def estimate(self) -> None:
+        return None
+
+    @property
+    def misjudged(self) -> float:
+        return 0.0
+
+    @property
+    def residual_goal(self) -> float:
+        return self.goal
+
+    @property
+    def reached(self) -> bool:
+        return math.sqrt(max(self.rr, 0.0)) <= self.goal
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Watched:
+        ahead = Progress.advance(self, alpha, rz, rr)
+        assert isinstance(ahead, Watched)
+        beta = rz / self.rz if self.rz > 0 else 0.0
+        watched = ahead._lengthened((*self.steps, (alpha, beta)))
+        assert isinstance(watched, Watched)
+        return watched
 
 
 def _pivot(mu: float, gamma: float, alpha: float, beta: float, rounding: float) -> float | None:
@@ -251,12 +307,25 @@ class Accuracy(Protocol):
 
 @dataclass(frozen=True)
 class Residual:
-    """Stop where ‖b - A x‖ ≤ goal, one goal a column."""
+    """Stop where ‖b - A x‖ ≤ goal, one goal a column.
+
+    Parameters
+    ----------
+    goals : tuple of float
+        One number a column.
+    mu : float, optional
+        A lower bound of the spectrum of M⁻¹A that is stated: it decides nothing, and is refuted
+        where the steps show that it is none.
+    """
 
     goals: tuple[float, ...]
+    mu: float | None = None
 
     def start(self, column: int) -> Progress:
-        return Progress(self.goals[column])
+        goal = self.goals[column]
+        if not self.mu:
+            return Progress(goal)
+        return Watched(goal, mu=self.mu, gamma=1 / self.mu, estimated=Delayed(goal))
 
 
 @dataclass(frozen=True)
@@ -269,11 +338,15 @@ class Energy:
         A positive lower bound of the spectrum of M⁻¹A.
     absolute, relative : tuple of float
         One number a column.
+    top : float, optional
+        An upper bound of the spectrum of A: with it an M that is too large along directions that
+        the steps leave out is seen.
     """
 
     mu: float
     absolute: tuple[float, ...]
     relative: tuple[float, ...]
+    top: float | None = None
 
     def __post_init__(self) -> None:
         if not self.mu > 0:
@@ -281,7 +354,8 @@ class Energy:
 
     def start(self, column: int) -> Progress:
         goals = self.absolute[column], self.relative[column]
-        return Bounded(*goals, mu=self.mu, gamma=1 / self.mu, estimated=Delayed(*goals))
+        known = Delayed(*goals)
+        return Bounded(*goals, mu=self.mu, gamma=1 / self.mu, estimated=known, top=self.top)
 
 
 @dataclass(frozen=True)

@@ -106,18 +106,25 @@ class PairMemory:
         self._block = block = backend.with_row(block, 2 * free + 1, y)
         return xp.matmul(block, y), xp.matmul(block, grad)
 
-    def take(self, numbers: Sequence[float], tiny: float) -> None:
-        """Keep the pair that was written, where sᵀy is above ``tiny``: below it 1/sᵀy overflows."""
+    def take(self, numbers: Sequence[float], tiny: float) -> float:
+        """Keep the pair that was written, where sᵀy is above ``tiny``: below it 1/sᵀy overflows.
+
+        Returns
+        -------
+        float
+            sᵀy.
+        """
         free, half = self._free, len(numbers) // 2
         by_y, self._along = numbers[:half], numbers[half:]
         sy, yy = by_y[2 * free : 2 * free + 2]
         if not sy > tiny:
-            return
+            return sy
         self._kept = [*self._kept[max(0, len(self._kept) - self._most + 1) :], free]
         for i in self._kept:
             self._sy[i, free] = by_y[2 * i]
             self._yy[i, free] = self._yy[free, i] = by_y[2 * i + 1]
         self._gamma = sy / yy
+        return sy
 
     def direction(self, grad: Array, square: float) -> tuple[Array, float]:
         """-H grad, and its product with grad; ``square`` is ‖grad‖²."""

@@ -14,7 +14,7 @@ from ..outer import OuterPoint, ValueRounded
 from ..problem import Problem
 from ..record import Record
 from ..solvers import InnerResult
-from ..status import Status
+from ..status import REFUTING, Status
 
 
 class State(Protocol):
@@ -49,7 +49,8 @@ class Method(Protocol):
     """An outer loop, one iteration at a time; it can be stepped by hand.
 
     A method that needs more of a problem than every problem has says so in ``needs``, a tuple of
-    names as ``"inner.rows"``; what is missing is refused where the run starts.
+    names as ``"inner.rows"``; what is missing is refused where the run starts. What changes
+    belongs into the state: one object may serve several runs, by turns.
     """
 
     def init(self, problem: Problem, lam0: Array, x0: Array | None, tol: float | None) -> State:
@@ -109,6 +110,11 @@ def recorded(inner: InnerResult, found: HypergradResult, **own: Any) -> Record:
         cg_status=found.status,
         **own,
     )
+
+
+def refuting(inner: InnerResult, found: HypergradResult) -> Status | None:
+    """How one of the two solves of an iteration has refuted what the problem states."""
+    return next((end for end in (inner.status, found.status) if end in REFUTING), None)
 
 
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:

@@ -34,7 +34,7 @@ from ..record import Record
 from ..schedules import Exponential, Schedule, schedule_of
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, point_error, solve
 from ..status import Status
-from ._protocol import bends_down, estimated, lost, optimality, recorded, too_rounded
+from ._protocol import bends_down, estimated, lost, optimality, recorded, refuting, too_rounded
 from .correction import sharpened
 
 
@@ -243,8 +243,11 @@ class HOAG:
         lam_next = domain.project(origin - direction / rule.lipschitz, backend)  # (iv)
         (moved,) = backend.scalars(norm(lam_next - origin, backend))
         status = Status.RUNNING
+        wrong = refuting(at.inner, at.found)
         if not at.finite:
-            status = Status.NON_FINITE
+            status = at.inner.status if at.inner.lost else Status.NON_FINITE
+        elif wrong is not None:
+            status = wrong
         elif converged:
             down = bends_down(problem, at.inner.point)
             end = Status.STALLED if at.rounded else Status.CONVERGED
@@ -363,7 +366,9 @@ class _Iterate:
             # By a q that is none yet: what it left unsolved is the share of g that is not known.
             share = (found.residual or 0.0) / norm_g if norm_g > 0 else 1.0
             estimate, error = value, abs(correction) + share * abs(value)
-        if error is not None:
+        if inner.lost:
+            estimate, error = value, math.inf
+        elif error is not None:
             walked = 0.0 if inner is given else _unsolved(problem, inner, found)
             error = known(error + rounding + walked)
         bound = found.value_error
@@ -375,7 +380,7 @@ class _Iterate:
     @property
     def finite(self) -> bool:
         numbers = math.isfinite(self.value) and math.isfinite(self.norm)
-        return numbers and self.inner.status is not Status.NON_FINITE
+        return numbers and not self.inner.lost
 
     @property
     def solved(self) -> bool:

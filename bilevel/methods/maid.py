@@ -31,7 +31,7 @@ from ..problem import Problem
 from ..record import Record
 from ..solvers import LBFGS, SOLVER, InnerResult, Solver, solve
 from ..status import Status
-from ._protocol import estimated, lost, optimality, recorded
+from ._protocol import estimated, lost, optimality, recorded, refuting
 from .correction import sharpened
 
 
@@ -165,7 +165,11 @@ class MAID:
             stuck = 0 if any(b < 0.5 * a for a, b in zip(known, now, strict=True)) else stuck + 1
             known = now
             if not at.finite:
-                status = Status.NON_FINITE
+                status = at.inner.status if at.inner.lost else Status.NON_FINITE
+                break
+            wrong = refuting(at.inner, at.found)
+            if wrong is not None:
+                status = wrong
                 break
             if state.tol > 0 and at.stationarity + at.error <= state.tol * abs(at.value):
                 status = Status.CONVERGED
@@ -290,7 +294,7 @@ class _Iterate:
             lost(problem, inner.point, found.outer, found.adjoint),
         )
         error = uncertain = math.inf
-        finite = math.isfinite(size + value) and inner.status is not Status.NON_FINITE
+        finite = math.isfinite(size + value) and not inner.lost
         if finite:
             error = _needed(found.error_bound, "the error of the hypergradient")
             uncertain = _needed(found.value_error, "the value of the criterion")
@@ -307,8 +311,10 @@ def _reached(asked: float, found: float | None) -> float:
 def _needed(bound: float | None, what: str) -> float:
     if bound is None:
         raise ValueError(
-            f"MAID needs a bound of {what}, but the problem does not state what it takes: use "
-            "method='path' or 'hoag', or give constants, cross_norm and rounding."
+            f"MAID needs a proven bound of {what}, and this problem states none: coefficients "
+            "without a penalty, such as an intercept, have no μ, and functions of your own need "
+            "constants, cross_norm and rounding. Use method='path' or 'hoag', or leave the "
+            "intercept out."
         )
     return bound
 

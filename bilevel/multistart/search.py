@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import COUNT, SEED, Array, Maybe, described, function, is_array, python_number
+from ..contracts import refuse_bare_parts
 from ..design import Design
 from ..domains import Unfolds
 from ..inner import inner_constants
 from ..inner.linear import LinearModel
 from ..loop import BUDGET, metered, minimize, pass_budget, started
 from ..meter import BudgetSpent
-from ..methods import Method
+from ..methods import Method, get_method
 from ..problem import Problem
 from ..problems.stacked import StackedInner
 from ..record import Costed, Costs, Record, Result, aligned
-from ..status import Status
+from ..status import REFUTING, Status
 from .lockstep import Ask, Task, stopping
 from .shared import Product, Shared, map_designs, serve
 
@@ -48,7 +49,8 @@ class MultistartResult(Costed):
         What all of them cost together: a pass that serves several searches counts once.
     best : Result
         That of the least f, whether the search had come to its end or not: by what f is at most,
-        as in a single search; between those of which that is not known, by what f is taken for.
+        as in a single search; between those of which that is not known, by what f is taken for. One
+        that has refuted what the problem states knows nothing of f, and comes after all others.
     passes, column_passes, outer_passes, seconds, evaluations, outer_evaluations
         Those of ``costs``.
     """
@@ -70,12 +72,13 @@ class MultistartResult(Costed):
         return "\n".join([aligned(rows), "best:", repr(self.best)])
 
 
-def _rank(result: Result) -> tuple[float, float]:
-    """What f is at most, then what it is taken for; what is no number comes last."""
+def _rank(result: Result) -> tuple[bool, float, float]:
+    """What f is at most, then what it is taken for; what is no number or refuted comes last."""
     best = result.best
     if best is None or result.fun != result.fun:
-        return math.inf, math.inf
-    return best.at_most, best.likely if best.likely == best.likely else math.inf
+        return True, math.inf, math.inf
+    likely = best.likely if best.likely == best.likely else math.inf
+    return result.status in REFUTING, best.at_most, likely
 
 
 def multistart(
@@ -87,9 +90,9 @@ def multistart(
     seed: int = 0,
     max_iter: int = 50,
     tol: float | None = None,
-    max_passes: int | None = None,
+    max_passes: float | None = None,
     max_seconds: float | None = None,
-    max_total_passes: int | None = None,
+    max_total_passes: float | None = None,
     max_total_seconds: float | None = None,
     callback: Callable[[int, Record], Any] | None = None,
 ) -> MultistartResult:
@@ -98,7 +101,8 @@ def multistart(
     The searches share passes where the inner objective has a design matrix (linear models, also
     stacked ones), as far as its products are cheaper with several columns: ``columns_per_pass``.
     Other problems (kernels, networks, user functions) have nothing to share: there the searches
-    run one after the other.
+    run one after the other. So they do with a method that samples rows: batches of different rows
+    are no columns of one product, and a search waits for the others at whole products alone.
 
     Parameters
     ----------
@@ -110,7 +114,7 @@ def multistart(
         domain, a box or a ball, by a Latin hypercube: along each hyperparameter the middles of as
         many equal intervals, each once. At most 2000 where the searches share passes.
     method : str or Method
-        The outer method.
+        The outer method: one object for all searches, which keeps nothing in itself.
     x0 : array, optional
         Where the first inner solve of each search starts; when omitted where h says, else at zero.
     seed : int
@@ -173,6 +177,7 @@ def multistart(
         "max_passes": pass_budget(problem, max_passes, "max_passes"),
         "max_seconds": max_seconds,
     }
+    refuse_bare_parts(problem, get_method(method), lams[0], start_x)
     meter = started(
         problem,
         max_passes=pass_budget(problem, max_total_passes, "max_total_passes"),

@@ -133,26 +133,26 @@ class Shared(Wrapper):
     passes: Passes = field(default_factory=Passes)
 
     def matmul(self, v: Array) -> Array:
-        self.passes.count_forward(v)
-        return self.ask(Product(self.base, "matmul", v))
+        with self.passes.counting(forward=v):
+            return self.ask(Product(self.base, "matmul", v))
 
     def rmatmul(self, r: Array) -> Array:
-        self.passes.count_backward(r)
-        return self.ask(Product(self.base, "rmatmul", r))
+        with self.passes.counting(backward=r):
+            return self.ask(Product(self.base, "rmatmul", r))
 
     def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
         """Centred it is not shared."""
-        self.passes.count_backward(d)
-        if centre is None:
-            return self.ask(Product(self.base, "gram_diag", d))
-        return self.base.gram_diag(d, centre)
+        with self.passes.counting(backward=d):
+            if centre is None:
+                return self.ask(Product(self.base, "gram_diag", d))
+            return self.base.gram_diag(d, centre)
 
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
         """Centred it is not shared."""
-        self.passes.count_forward(v)
-        if centre is None:
-            return self.ask(Product(self.base, "square_matmul", v))
-        return self.base.square_matmul(v, centre)
+        with self.passes.counting(forward=v):
+            if centre is None:
+                return self.ask(Product(self.base, "square_matmul", v))
+            return self.base.square_matmul(v, centre)
 
     def rows(self, index: HostIndex) -> Design:
         """Rows of the base, which are not shared."""

@@ -105,9 +105,13 @@ def _same_columns(inner: Any, outer: HeldOut) -> None:
     fits = widths <= {None} if not columns else columns[0] in widths and widths <= {1, *columns}
     if not fits:
         wanted = f"{columns[0]} column(s)" if columns else "no columns"
+        y = getattr(inner, "y", None)
+        given = "" if y is None else f", as y of shape {tuple(y.shape)} says"
         raise ValueError(
-            f"y_val or its sample_weight must have {wanted}, one for each problem of the inner "
-            f"model, got {[tuple(a.shape) for a in found]}."
+            f"y and y_val must have the same columns, one for each problem: the inner model has "
+            f"{wanted}{given}, and y_val or its sample_weight has "
+            f"{' and '.join(str(tuple(a.shape)) for a in found)}. For one problem give both the "
+            "shape (n,)."
         )
 
 

@@ -104,9 +104,12 @@ class FunctionOuter:
         """Those of several directions along the last axis of D; None where the function is not."""
         return self._calls.columns(name, getattr(self.second, name), shape, at.x, at.lam, D)
 
-    def bound(self, value: Any) -> Array:
-        """An upper bound that a function states."""
-        return self._calls.bound(value)
+    def roundings(self, *arguments: Array) -> tuple[Array, Array, Array]:
+        """What ``rounding`` states."""
+        assert self.declared_rounding is not None
+        return self._calls.bounds(
+            "rounding", self.declared_rounding(*lent(self.backend, *arguments))
+        )
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,7 @@ class FunctionOuterPoint:
         outer = self.outer
         if outer.declared_rounding is None:
             return None
-        found = outer.declared_rounding(*lent(outer.backend, self.x, self.lam))
-        value, grad_x, grad_lam = (outer.bound(a) for a in found)
+        value, grad_x, grad_lam = outer.roundings(self.x, self.lam)
         xp = outer.backend.xp
         most = 1.0 if scale is None else xp.max(xp.abs(scale))
         return OuterRounding(value, most * grad_x, grad_lam)
@@ -277,7 +279,7 @@ def from_autodiff(
     >>> g.at(np.ones(2), np.zeros(1)).grad_lam
     array([1.])
     """
-    by = products(function(fun, "fun"), engine, dense_backend_of(like=like))
+    by = products(function(fun, "fun"), engine, dense_backend_of(like=like), "g")
     found = from_functions(
         by.value_and_grad,
         like=like,

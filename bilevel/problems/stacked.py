@@ -26,7 +26,7 @@ from ..inner import (
     Rounding,
     Startable,
 )
-from ..linalg import Preconditioner
+from ..linalg import Preconditioner, Proven
 from ..linalg.rounding import gamma, unit_roundoff, upper_norm
 from ..meter import EVALUATIONS, PASSES, Unit, unit_of
 from ..outer import BendingOuter, Outer, OuterConstants, OuterPoint, OuterRounding, RoundedOuter
@@ -300,7 +300,7 @@ class StackedPoint:
             parts = zip(applies, self.layout.split(r), strict=True)
             return self.layout.join(apply_k(r_k) for apply_k, r_k in parts)
 
-        return apply
+        return Proven(apply) if all(isinstance(a, Proven) for a in applies) else apply
 
     def rounding(
         self, vectors: Array, pushed: Array | None = None, scale: Array | None = None

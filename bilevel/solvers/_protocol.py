@@ -8,19 +8,31 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
-from ..inner import Inner, InnerConstants, InnerPoint, constants_at, grad_rounding
-from ..linalg import norm
+from ..inner import (
+    Inner,
+    InnerConstants,
+    InnerPoint,
+    constants_at,
+    grad_rounding,
+)
+from ..linalg import contradicted, norm
 from ..meter import tick
 from ..status import Status
 from .distance import certain_slope, point_error
+from .linesearch import Unbounded
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where a solver stands after one of its iterations."""
+    """Where a solver stands after one of its iterations.
+
+    ``slant`` are sᵀy and sᵀs of the step s, y being the change of the gradient, where the solver
+    has them.
+    """
 
     point: InnerPoint
     grad_norm: float
+    slant: tuple[float, float] | None = None
 
 
 class Solver(Protocol):
@@ -48,7 +60,8 @@ class InnerResult:
     point : InnerPoint
         The last point; its margins and gradient are computed already.
     status : Status
-        CONVERGED, MAX_ITER, STALLED or NON_FINITE.
+        CONVERGED, MAX_ITER, STALLED, NON_FINITE, UNBOUNDED (h has no minimum), or REFUTED (μ is no
+        lower bound of the Hessian).
     n_iter : int
         Iterations of the solver.
     grad_norm : float
@@ -67,6 +80,11 @@ class InnerResult:
     @property
     def x(self) -> Array:
         return self.point.x
+
+    @property
+    def lost(self) -> bool:
+        """Whether the point is none near X(λ), nor on the way there."""
+        return self.status in (Status.NON_FINITE, Status.UNBOUNDED)
 
 
 @dataclass(frozen=True)
@@ -147,13 +165,16 @@ def solve(
     point = inner.at(x0, lam, carry)
     constants = constants_at(inner, point, lam)
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
-    status, n_iter, last = Status.RUNNING, 0, None
-    for n_iter, step in enumerate(solver.walk(point, inner.backend, goal.at(x0))):
+    status, n_iter, last, bent = Status.RUNNING, 0, None, False
+    for n_iter, step in enumerate(_steps(solver, point, inner.backend, goal.at(x0))):
+        if step is None:
+            status = Status.UNBOUNDED
+            break
         tick()
         if not math.isfinite(step.grad_norm):
             status, last = Status.NON_FINITE, last or step
             break
-        last = step
+        last, bent = step, bent or _bent(step, constants, inner.backend)
         enough = n_iter >= min_iter or step.grad_norm == 0
         if step.grad_norm <= goal.absolute:  # else no ‖x‖ makes it small enough
             target = goal.at(step.point.x)
@@ -169,8 +190,39 @@ def solve(
         status = Status.CONVERGED if near and n_iter >= min_iter else Status.STALLED
     if status is Status.STALLED and not math.isfinite(*inner.backend.scalars(last.point.value)):
         status = Status.NON_FINITE  # no search finds what is less than NaN
+    if bent and status is not Status.NON_FINITE:
+        status = _asked(last.point, constants, inner.backend) or status
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
+
+
+def _steps(
+    solver: Solver, point: InnerPoint, backend: Backend, target: float
+) -> Iterator[Step | None]:
+    """The steps of a walk, and None where it found that h has no minimum."""
+    try:
+        yield from solver.walk(point, backend, target)
+    except Unbounded:
+        yield None
+
+
+def _bent(step: Step, constants: InnerConstants, backend: Backend) -> bool:
+    """Whether h bends less along a step than its μ says, beyond the rounding of its slopes."""
+    if not constants.mu or step.slant is None or not step.slant[1] > 0:
+        return False
+    sy, ss = step.slant
+    least = _BENT * constants.mu * ss
+    return sy < least and sy + 4 * grad_rounding(step.point, backend) * math.sqrt(ss) < least
+
+
+def _asked(point: InnerPoint, constants: InnerConstants, backend: Backend) -> Status | None:
+    """How the μ that a step has spoken against fails, by products with the Hessian."""
+    assert constants.mu
+    return contradicted(point.hvp, point.x, backend, constants.mu, top=constants.smoothness)
+
+
+#: The share of μ down to which h may bend without a word.
+_BENT = 0.9
 
 
 def _judged(step: Step, target: float, certain: bool, enough: bool, backend: Backend) -> Status:

@@ -10,7 +10,7 @@ from ..backends import COUNT, Backend, check_fields, function
 from ..inner import InnerPoint
 from ..linalg import PairMemory, dot
 from ._protocol import Step
-from .linesearch import WolfeSearch
+from .linesearch import Unbounded, WolfeSearch
 from .progress import Progress
 
 
@@ -43,26 +43,35 @@ class LBFGS:
         value, square = backend.scalars(point.value, dot(point.grad, point.grad, backend))
         limits = backend.xp.finfo(point.x.dtype)
         progress, tiny = Progress(float(limits.eps)), float(limits.smallest_normal)
+        endless: Unbounded | None = None
         yield Step(point, math.sqrt(square))
         while square > 0 and not progress.ended(value, math.sqrt(square)):
             d, slope = pairs.direction(point.grad, square)
             t0 = 1.0 if pairs else min(1.0, 1 / math.sqrt(square))
-            found = None
+            found, before, endless = None, endless, None
             if slope < 0:
-                found = self.search(point.ray(d), value, slope, t0, backend, point.x.dtype)
+                try:
+                    found = self.search(point.ray(d), value, slope, t0, backend, point.x.dtype)
+                except Unbounded as end:
+                    if before is not None:
+                        raise
+                    # A first step knows no unit of x: the next one has that of this step.
+                    found = (endless := end).point
             if found is None:
                 if not pairs:
                     return  # not even the gradient descends: rounding is reached
                 pairs.clear()
                 continue
-            grad = found.grad
-            value, square, *products = backend.scalars(
+            s, grad = found.x - point.x, found.grad
+            value, square, ss, *products = backend.scalars(
                 found.value,
                 dot(grad, grad, backend),
-                *pairs.written(found.x - point.x, grad - point.grad, grad),
+                dot(s, s, backend),
+                *pairs.written(s, grad - point.grad, grad),
             )
-            pairs.take(products, tiny)
+            sy = pairs.take(products, tiny)
             point = found
-            yield Step(point, math.sqrt(square) if square >= 0 else math.nan)
+            size = math.sqrt(square) if square >= 0 else math.nan
+            yield Step(point, size, (sy, ss))
             if not math.isfinite(square):
                 return

@@ -12,6 +12,22 @@ from dataclasses import dataclass
 
 from ..backends import COUNT, NOT_NEGATIVE, Array, Backend, Number, check_fields
 from ..inner import InnerPoint, Ray
+from ..status import Status
+
+#: So many first trials away a function that has a minimum has turned: a Newton step and the way to
+#: the minimum differ by the condition number at most, which no precision holds beyond 10¹⁶.
+_ENDLESS = 2.0**62
+
+
+class Unbounded(ArithmeticError):
+    """A function falls as steeply as ever beyond any length that a search could have misjudged.
+
+    ``point`` is where the search had come to.
+    """
+
+    def __init__(self, point: InnerPoint) -> None:
+        super().__init__(Status.UNBOUNDED.message)
+        self.point = point
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,18 @@ class WolfeSearch:
     def __call__(
         self, ray: Ray, value: float, slope: float, t: float, backend: Backend, dtype: Array
     ) -> InnerPoint | None:
-        """Return the point found, or None where no step descends."""
+        """Return the point found, or None where no step descends.
+
+        Raises
+        ------
+        Unbounded
+            If the function falls without end.
+        """
         rounding = 10 * float(backend.xp.finfo(dtype).eps) * abs(value)
         noise = max(self.noise * abs(value), rounding)
         low, low_slope = 0.0, slope
         high, high_slope = math.inf, math.inf
-        fallback, fails = None, 0
+        fallback, fails, endless = None, 0, _ENDLESS * t
         for _ in range(self.max_trials):
             point = ray.at(t)
             value_t, slope_t = backend.scalars(point.value, ray.slope(point))
@@ -58,6 +80,8 @@ class WolfeSearch:
                 high, high_slope = t, slope_t if finite else math.inf
             elif slope_t < self.c2 * slope:
                 low, low_slope, fallback = t, slope_t, point
+                if low >= endless:
+                    raise Unbounded(point)
             elif slope_t > -self.c2 * slope:
                 high, high_slope, fallback = t, slope_t, point
             else:

@@ -68,21 +68,25 @@ def _design(X: Any, kind: str, backend: Any) -> Any:
     return CSRDesign(backend.csr(*parts, backend.xp.float64), backend)
 
 
+def problem(kind: str, backend: Any) -> bilevel.Problem:
+    """The problem with a design of this kind on a backend."""
+    X, y = _data()
+    halves = (slice(ROWS), slice(ROWS, None))
+    inner, outer = ((_design(X[rows], kind, backend), backend.asarray(y[rows])) for rows in halves)
+    return bilevel.Problem(linear_model(*inner, Logistic()), held_out(*outer, Logistic()))
+
+
 @cache
 def count(method: str, kind: str) -> Row:
     """Count what a search launches and reads; the stand-in must be on the path."""
     from cupy import _counts
 
     backend = bilevel.get_backend("cupy")
-    X, y = _data()
-    parts = [
-        (_design(X[rows], kind, backend), backend.asarray(y[rows]))
-        for rows in (slice(ROWS), slice(ROWS, None))
-    ]
-    problem = bilevel.Problem(linear_model(*parts[0], Logistic()), held_out(*parts[1], Logistic()))
+    searched = problem(kind, backend)
     with _counts.counting() as counts:
-        result = bilevel.minimize(problem, backend.asarray(np.zeros(1)), method=method)
-    design = ROWS * FEATURES * 8 if kind == "dense" else int(parts[0][0].kernel.nnz) * 8
+        result = bilevel.minimize(searched, backend.asarray(np.zeros(1)), method=method)
+    X = _data()[0][:ROWS]
+    design = 8 * (X.size if kind == "dense" else int(np.count_nonzero(X)))
     return Row(
         method,
         kind,

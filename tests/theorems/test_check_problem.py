@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import fields, replace
 from typing import Any
@@ -21,7 +22,7 @@ from bilevel.inner import InnerConstants, StraightRay
 from bilevel.outer.effective import RidgeSmoother
 from bilevel.problem import Problem
 from bilevel.problems import cross_validation
-from bilevel.status import Status
+from bilevel.status import REFUTING, Status
 from bilevel.testing import KnownProblem, linear, quadratic
 from bilevel.testing.check import check_problem
 from bilevel.testing.check.causes import likely_factor, likely_mu
@@ -653,9 +654,9 @@ def test_the_rounding_of_nothing_is_nothing() -> None:
 # -- a preconditioner from outside ---------------------------------------------------------------------
 
 
-def with_member(member: Any, p: int = 3) -> Problem:
+def with_member(member: Any, p: int = 3, known: Any = None) -> Problem:
     """A right problem, whose points have this ``preconditioner``."""
-    known = quadratic(1, p=p, m=3, lam=[1.5, -1.0, 0.5])
+    known = known or quadratic(1, p=p, m=3, lam=[1.5, -1.0, 0.5])
     spoilt = type("Spoilt", (QuadraticPoint,), {"preconditioner": member})
 
     class Inner(Quadratic):
@@ -667,14 +668,14 @@ def with_member(member: Any, p: int = 3) -> Problem:
     return replace(known.problem, inner=Inner(**parts))
 
 
-def sloping(apply: Any, p: int = 3) -> Problem:
+def sloping(apply: Any, p: int = 3, known: Any = None) -> Problem:
     """The same by a function of H and r."""
 
     def preconditioner(point: Any) -> Any:
         H = point.hvp(np.eye(p))
         return lambda r: apply(H, r)
 
-    return with_member(preconditioner, p)
+    return with_member(preconditioner, p, known)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.999, 1e-6])
@@ -725,6 +726,24 @@ def test_one_direction_that_a_preconditioner_takes_for_too_steep_is_found() -> N
     assert "quotient 0.909091" in str(finding)
 
 
+def hidden(H: Any, r: Any, share: float = 0.0) -> Any:
+    """H⁻¹ of which one direction is left out, or as good as."""
+    u = np.cos(np.arange(len(H)))
+    u /= np.linalg.norm(u)
+    Q = np.eye(len(H)) - (1 - share) * np.outer(u, u)
+    return Q @ np.linalg.solve(H, Q @ r)
+
+
+@pytest.mark.parametrize("p", [3, 20, 260])
+@pytest.mark.parametrize("share", [0.0, 1e-6])
+def test_a_direction_that_a_preconditioner_hides_is_found(share: float, p: int) -> None:
+    """M is far too large along it, where no residual that M⁻¹ has made goes."""
+    report = check_problem(sloping(functools.partial(hidden, share=share), p))
+    (finding,) = report.findings
+    assert finding.what == "inner.preconditioner"
+    assert "M⁻¹H ⪰ I is asked for" in str(finding)
+
+
 def skewed(H: Any, r: Any) -> Any:
     """H⁻¹ with as much that is not symmetric: positive all the same."""
     root = np.linalg.inv(np.linalg.cholesky(H))
@@ -750,13 +769,39 @@ def unrelated(H: Any, r: Any) -> Any:
         (lambda H, r: np.linalg.solve(50 * H, r), Status.REFUTED),
         (lambda H, r: (r.T / (50 * np.diag(H))).T, Status.REFUTED),
         (unrelated, Status.REFUTED),
+        (hidden, Status.REFUTED),
+        (functools.partial(hidden, share=1e-7), Status.REFUTED),
     ],
 )
 def test_no_run_converges_by_a_wrong_preconditioner(apply: Any, status: Status, p: int) -> None:
     result = bilevel.minimize(sloping(apply, p), max_iter=10)
     assert result.status is status
     assert "preconditioner" in result.message
-    assert result.history[-1].hypergrad_error is None
+    assert "none is stated" in result.message
+    for record in (result.best, *result.history):
+        assert record is not None
+        bounds = record.value_error, record.hypergrad_error, record.inner_error
+        assert bounds == (None, None, None)
+        assert (record.at_least, record.at_most) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("smooth", [True, False])
+def test_no_bound_rests_on_what_an_outside_preconditioner_hides(seed: int, smooth: bool) -> None:
+    """M⁻¹ is singular: rounding may show that first."""
+    u = np.random.default_rng(seed).standard_normal(30)
+    Q = np.eye(30) - np.outer(u, u) / (u @ u)
+    known = quadratic(seed, p=30, m=1)
+    problem = sloping(lambda H, r: Q @ np.linalg.solve(H, Q @ r), 30, known)
+    stated = problem.inner.constants
+    if not smooth:
+        object.__setattr__(
+            problem.inner, "constants", lambda lam: replace(stated(lam), smoothness=None)
+        )
+    result = bilevel.minimize(problem)
+    best = result.best
+    assert result.status in REFUTING
+    assert best is not None and best.value_error is None and best.hypergrad_error is None
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.9, 1e-3])
@@ -769,17 +814,21 @@ def test_a_preconditioner_that_is_too_small_costs_steps_alone(factor: float) -> 
     assert result.fun == pytest.approx(float(problem.outer.at(exact, result.lam).value), rel=1e-5)
 
 
-def test_no_run_converges_by_a_curvature_that_is_not_there() -> None:
-    """μ, where it is twenty times what H has."""
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+@pytest.mark.parametrize("factor", [20.0, 1e4])
+def test_no_run_converges_by_a_curvature_that_is_not_there(method: str, factor: float) -> None:
+    """μ, where it is many times what H has."""
     known = quadratic(1, p=20, m=3, lam=[1.5, -1.0, 0.5])
 
     class Inner(Quadratic):
         def constants(self, lam: Any) -> InnerConstants:
             least = np.linalg.eigvalsh(self.at(np.zeros(20), lam).hvp(np.eye(20)))[0]
-            return replace(super().constants(lam), mu=20 * float(least))
+            return replace(super().constants(lam), mu=factor * float(least))
 
     right = known.problem.inner
     parts = {part.name: getattr(right, part.name) for part in fields(Quadratic) if part.init}
-    result = bilevel.minimize(replace(known.problem, inner=Inner(**parts)), max_iter=10)
+    problem = replace(known.problem, inner=Inner(**parts))
+    result = bilevel.minimize(problem, method=method, max_iter=10)
     assert result.status is Status.REFUTED
     assert "constants" in result.message
+    assert all(record.value_error is None for record in result.history)

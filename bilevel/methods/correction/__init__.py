@@ -5,12 +5,12 @@ are as sharp as one more makes them.
 """
 
 from .certified import Proof, Wanted, provable_at, prove, proven
+from .claims import contradicted
 from .kept import (
     FORMED,
     Formed,
     Pairs,
     Sketch,
-    contradicted,
     plain,
     preconditioner,
     rounded_point,

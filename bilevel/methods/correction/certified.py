@@ -44,7 +44,10 @@ class Wanted:
 
 
 def provable_at(problem: Problem, look: Look) -> bool:
-    """Whether the constants for :func:`self_concordant_bounds` are stated, with tangents there."""
+    """Whether the constants for :func:`self_concordant_bounds` are stated, with tangents there.
+
+    And the errors of the solves are known: those by a preconditioner from outside are not.
+    """
     inner, outer = look.constants, problem.outer_constants
     stated = (
         inner.mu,
@@ -53,7 +56,8 @@ def provable_at(problem: Problem, look: Look) -> bool:
         outer.grad_lam_lipschitz,
     )
     bent = outer.grad_x_lipschitz is not None or outer.self_concordance is not None
-    return look.has_tangents and bent and all(constant is not None for constant in stated)
+    known = all(constant is not None for constant in stated) and not look.claimed
+    return look.has_tangents and bent and known
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from ...backends import Array, Backend
 from ...hypergrad import Metric
-from ...inner import InnerPoint, Preconditioned, Roundable, Rounded
-from ...linalg import Energy, Nystrom, Preconditioner, QuasiNewton, Recorder, cg, jacobi, norm
+from ...inner import InnerPoint, Roundable, Rounded
+from ...linalg import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi, norm
 from ...problem import Problem
-from ...status import REFUTING, Status
 from .certified import Wanted
 from .looks import Look
 
@@ -142,11 +141,11 @@ def preconditioner(
         assert mu
         lower = sketch.lower_bound(look, problem.backend)
         return sketch.nystrom.inverse(mu), lower or None, lower > 0
-    base, bottom = _base(problem, look)
+    plainest, bottom = base(problem, look)
     if sketch is None:
-        return base, bottom, True
-    gamma = sketch.known.gamma(base, bottom)
-    apply = sketch.known.inverse(base, gamma)
+        return plainest, bottom, True
+    gamma = sketch.known.gamma(plainest, bottom)
+    apply = sketch.known.inverse(plainest, gamma)
     if bottom is None:
         return apply, None, False
     alike = sketch.lower_bound(look, problem.backend)
@@ -155,14 +154,10 @@ def preconditioner(
 
 def plain(problem: Problem, look: Look) -> bool:
     """Whether H is A + μ I with one known μ, and no preconditioner of its own is known."""
-    return _own(look) is None and problem.inner.n_hyperparameters == 1 and bool(look.constants.mu)
+    return look.own is None and problem.inner.n_hyperparameters == 1 and bool(look.constants.mu)
 
 
-def _own(look: Look) -> Preconditioner | None:
-    return look.point.preconditioner() if isinstance(look.point, Preconditioned) else None
-
-
-def _base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | None]:
+def base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | None]:
     """Jacobi where the penalty itself is uneven, and μ of the system.
 
     Measured on text (20 Newsgroups, Reuters): with one λ the diagonal costs more iterations than
@@ -172,7 +167,7 @@ def _base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | 
     μ is what a proof rests on. Without tangents nothing is proven, and the smallest of many e^λ
     says little of the system: the bound from it would be met hundreds of products too late.
     """
-    own, mu = _own(look), look.constants.mu
+    own, mu = look.own, look.constants.mu
     if own is not None:
         return own, 1.0
     if plain(problem, look):
@@ -184,35 +179,6 @@ def _base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | 
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
-
-
-#: Steps in which what is stated of H is asked again.
-_STEPS = 100
-
-
-def contradicted(problem: Problem, look: Look) -> Status | None:
-    """How what is stated of H fails, its μ or its preconditioner, where a solve has seen it fail.
-
-    A residual that is of rounding alone may lie where H is singular, and shows anything. So the
-    question is put again with products of H, as far down as they are not rounding.
-    """
-    apply, bottom = _base(problem, look)
-    if bottom is None:
-        return None
-    backend, xp = problem.backend, problem.backend.xp
-    x = look.point.x
-    columns = backend.normal(0, (*x.shape, 2), x.dtype)
-    share = math.sqrt(float(xp.finfo(x.dtype).eps))
-    found = cg(
-        look.point.hvp,
-        look.point.hvp(columns),
-        tol=Energy(bottom, (0.0, 0.0), (share, share)),
-        preconditioner=apply,
-        columns=True,
-        verify=False,
-        max_iter=_STEPS,
-    )
-    return found.status if found.status in REFUTING else None
 
 
 def rounded_point(problem: Problem, look: Look, wanted: Wanted) -> tuple[InnerPoint, float]:

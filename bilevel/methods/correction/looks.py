@@ -9,9 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..._cached import cached_property
 from ...backends import Array, Backend, Pending, pending
-from ...inner import InnerConstants, InnerPoint, Pushable, Swinging, constants_at
-from ...linalg import CGResult, dot, dots, norm
+from ...inner import (
+    InnerConstants,
+    InnerPoint,
+    Preconditioned,
+    Pushable,
+    Swinging,
+    constants_at,
+)
+from ...linalg import CGResult, Preconditioner, Proven, dot, dots, norm
 from ...outer import OuterPoint
 from ...problem import Problem
 from ...solvers.linesearch import WolfeSearch
@@ -44,6 +52,19 @@ class Look:
     def ready(self) -> bool:
         """Whether q and every t_j have been solved for before."""
         return all(e > 0 for e in self.energies)
+
+    @cached_property
+    def own(self) -> Preconditioner | None:
+        """The preconditioner that the point itself has."""
+        return self.point.preconditioner() if isinstance(self.point, Preconditioned) else None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether that comes from outside: its M⁻¹H ⪰ I is a claim, and proves nothing.
+
+        Solves meet the contrary only in directions that M⁻¹ does not hide from them.
+        """
+        return not isinstance(self.own, Proven | None)
 
 
 def look_at(

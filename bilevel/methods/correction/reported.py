@@ -161,7 +161,7 @@ def _solve(problem: Problem, look: Look, rhs: Array, wanted: Wanted, steps: int)
     found = cg(
         look.point.hvp,
         rhs,
-        tol=Energy(bottom, absolute, relative),
+        tol=Energy(bottom, absolute, relative, look.constants.smoothness),
         preconditioner=apply,
         columns=True,
         verify=False,

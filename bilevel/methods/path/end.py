@@ -9,9 +9,9 @@ from ...hypergrad import whitened_bounds
 from ...problem import Problem
 from ...status import Status
 from .._protocol import bends_down, free
-from ..correction import Wanted
+from ..correction import Wanted, contradicted
 from .estimate import Estimate
-from .settled import Beside, Left, beside, confirmed, decrease_left
+from .settled import Beside, Left, beside, confirmed, decrease_left, let_go
 from .state import PathState, Work
 
 #: Ends of a solve that say its errors are not known, so that no run converges by them.
@@ -85,6 +85,10 @@ def _status(problem: Problem, work: Work) -> Status:
         return Status.STALLED
     if seen.cg_status in _BLIND:
         return seen.cg_status
+    # Directions that a preconditioner from outside hides are seen by no solve with it.
+    wrong = contradicted(problem, work.look) if work.look.claimed else None
+    if wrong is not None:
+        return wrong
     down = bends_down(problem, work.look.point)
     return Status.NEGATIVE_CURVATURE if down else Status.CONVERGED
 
@@ -93,11 +97,14 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
     """What is left to gain by the curvature at the iterate, and the looks that have shown it.
 
     Without tangents, and where D leaves no room to look, it is what the rule said, and no look.
+    Without them f may also be flat because coefficients are held at zero.
     """
     seen, gap, look = work.estimate, work.verdict.gap, work.look
     assert gap is not None
+    if not look.has_tangents:
+        return let_go(problem, look, seen.error, gap), []
     said = Left(gap, gap, gap)
-    if not look.has_tangents or (seen.free_norm == 0 and not seen.flat):
+    if seen.free_norm == 0 and not seen.flat:
         return said, []
     p, axes = _axes(problem, work)
     looks = _looks(problem, work, p, axes, gap)

@@ -200,3 +200,37 @@ def _solved(matrix: list[list[float]], right: list[float]) -> list[float] | None
     for k in reversed(range(n)):
         b[k] = (b[k] - sum(a[k][j] * b[j] for j in range(k + 1, n))) / a[k][k]
     return b
+
+
+def let_go(problem: Problem, look: Look, error: float, gap: float) -> Left:
+    """The decrease that is left by a rule, or by p where the coefficients held at zero are let go.
+
+    Where e^λ_j is nearly all of their curvature they are a / e^λ_j, and f - c and p_j grow by e for
+    each unit that λ_j falls, until the share 1 - s of the data has grown to that of the penalty: by
+    1 / (1 - s) in all, as far as D lets them. A step of 1 shows little of that. At least it is that
+    of the p_j beyond their error. Nothing is known of it where the diagonal of H is not.
+    """
+    backend, xp, lam = problem.backend, problem.backend.xp, look.point.lam
+    share = _held(problem, look)
+    if share is None:
+        return Left(gap, gap, gap)
+    eps = float(xp.finfo(lam.dtype).eps)
+    falls = xp.where(look.p > 0, look.p, xp.zeros_like(look.p))
+    way = -xp.log(xp.where(falls > 0, xp.clip(1 - share, eps, 1.0), xp.ones_like(share)))
+    moved = lam - problem.domain.project(lam - way, backend)
+    each = falls * xp.expm1(moved)
+    known = xp.where(falls > error, each, xp.zeros_like(each))
+    least, most = (max(gap, fall) for fall in backend.scalars(xp.sum(known), xp.sum(each)))
+    return Left(least, least, most)
+
+
+def _held(problem: Problem, look: Look) -> Array | None:
+    """What share of the curvature of its coefficients each e^λ_j has; 0 where there is none."""
+    point, xp = look.point, problem.backend.xp
+    diagonal = point.diag()
+    if diagonal is None:
+        return None
+    here = point.cross_vjp(point.cross_jvp(xp.ones_like(point.lam)))
+    whole = point.cross_vjp(diagonal * point.x)
+    known = (here > 0) & (whole > 0)
+    return xp.where(known, here / xp.where(known, whole, xp.ones_like(whole)), 0 * whole)

@@ -122,7 +122,7 @@ def _accuracy(look: Look, wanted: Wanted, bottom: float | None) -> Accuracy:
     relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
     if bottom is None:
         return EstimatedEnergy(absolute, relative)
-    return Energy(bottom, absolute, relative)
+    return Energy(bottom, absolute, relative, look.constants.smoothness)
 
 
 #: Elsewhere than where they were found a sketch and pairs have no proven bound, and the errors of

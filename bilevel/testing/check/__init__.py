@@ -140,7 +140,7 @@ class _Tour:
     book: Book
 
     def go(self, everywhere: bool) -> None:
-        rng, window = self.book.rng, self.window
+        book, rng, window = self.book, self.book.rng, self.window
         here = Probe(self.problem, self.x, window.inside(self.lam))
         away = 0.3 * rng.standard_normal(here.p) * (1 + length(self.x)) / here.p**0.5
         shifted = window.inside(self.lam + rng.uniform(0.25, 0.5, self.lam.shape))
@@ -152,6 +152,7 @@ class _Tour:
         if len(places) == 2:
             self._attempt("the given point", self._full, places, everywhere)
         self._attempt("a face of the domain", self._corners)
+        starts.carry(self.problem, book)
         if everywhere:
             self._passing()
 

@@ -54,6 +54,7 @@ class _Asked:
             ("rmatmul", self._adjoint),
             ("gram_diag", self._gram),
             ("square_matmul", self._squares),
+            ("centred_rounding", self._centred),
             ("rows", self._rows),
         ):
             with self.book.asking(f"{self.what}.{name}"):
@@ -127,6 +128,29 @@ class _Asked:
                 scale = length(truth) + float(np.sum(d)) * length(columns**2)
                 found, scale = found[self.columns], self._rest(scale)
                 self.same("gram_diag", found, truth, scale, "columns of X")
+
+    def _centred(self) -> None:
+        """The squares about the mean, where they are said to be centred before they are taken."""
+        n, _ = self.design.shape
+        stated = float(self.design.centred_rounding)
+        self.book.made(f"{self.what}.centred_rounding")
+        if stated >= self.eps:
+            return
+        columns, _ = self._taken()
+        weights = np.full(n, 1 / n)
+        mean = self.host(self.design.rmatmul(self.send(weights)))
+        found = self.host(self.design.gram_diag(self.send(weights), self.send(mean)))[self.columns]
+        wide = columns.astype(np.longdouble)
+        truth = np.mean((wide - mean[self.columns]) ** 2, axis=0)
+        squares = np.mean(wide**2, axis=0)
+        # An entry is known to one rounding, and the sums to some of them.
+        slack = 4 * self.eps * np.sqrt(truth * squares) + 2 * n**0.5 * self.eps * truth
+        excess = np.abs(found - truth) - slack - 10 * n * self.smallest
+        most = float(np.max(excess / np.maximum(squares, self.smallest)))
+        if most > 10 * stated:
+            message = f"{stated:.2g} is stated but gram_diag(d, mean) is off by {most:.2g}."
+            cause = "squares that are centred after they are taken cancel: say some eps"
+            self.book.add(f"{self.what}.centred_rounding", "", most, message, cause)
 
     def _squares(self) -> None:
         """(X_c∘X_c) v by rows."""

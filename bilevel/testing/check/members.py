@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...backends import described, is_array, is_sparse
 from .._probe import Probe, Vector, length
 from .report import Book
 
@@ -57,6 +58,12 @@ def finite(probe: Probe, book: Book) -> bool:
         point = probe.outer if member.outer else probe.point
         array = member.ask(point, direction_of(member, probe, v, d))
         book.made(f"{member.name} is finite, of shape {member.shape} and of the dtype")
+        if is_sparse(array) or not is_array(array):
+            message = f"got {described(array)}, expected an array of shape {member.shape}."
+            cause = f"{member.name} is a property" if callable(array) else None
+            book.add(member.name, "", math.inf, message, cause)
+            sound = False
+            continue
         found = tuple(array.shape)
         if found != member.shape:
             message = f"got the shape {found}, expected {member.shape}."

@@ -99,17 +99,41 @@ def _symmetric(place: Place, book: Book, apply: Callable[[Any], Any], u: Vector,
 
 
 def _above_one(place: Place, book: Book, apply: Callable[[Any], Any], start: Vector) -> None:
-    """No quotient zᵀHz / zᵀMz that Lanczos finds is below 1."""
+    """No quotient zᵀHz / zᵀMz is below 1: of all z where they are few, else that Lanczos finds."""
     probe = place.probe
 
     def inverse(r: Vector) -> Vector:
         return probe.host(apply(probe.send(r)))
 
-    values = _quotients(inverse, probe.hvp, start, place.eps)
-    lowest, top = float(values[0]), float(values[-1])
-    if lowest < 1 - 100 * _asked(place) - 1e3 * place.eps * top:
+    if probe.p <= _DENSE:
+        lowest, lost = _least(inverse, probe.hvp, probe.p, place.eps)
+    else:
+        lowest, lost = _quotients(inverse, probe.hvp, start, place.eps)
+    if lowest < 1 - 100 * _asked(place) - lost:
         message = f"M⁻¹H ⪰ I is asked for, but has the quotient {lowest:.6g}."
         book.add(_WHAT, "", 1 / lowest if lowest > 0 else math.inf, message, "M is too large")
+
+
+#: Coefficients up to which M⁻¹ and H are made whole.
+_DENSE = 256
+
+
+def _least(
+    inverse: Callable[[Vector], Vector],
+    product: Callable[[Vector], Vector],
+    p: int,
+    eps: float,
+) -> tuple[float, float]:
+    """The least eigenvalue of M⁻¹H on the range of H, and what rounding may have taken of it.
+
+    That of H^½ M⁻¹ H^½, both matrices made of their products with the unit vectors.
+    """
+    H, S = (np.stack([f(unit) for unit in np.eye(p)], axis=1) for f in (product, inverse))
+    values, vectors = np.linalg.eigh((H + H.T) / 2)
+    kept = values > 10 * p * eps * values[-1]
+    root = vectors[:, kept] * np.sqrt(values[kept])
+    lowest = float(np.linalg.eigvalsh(root.T @ ((S + S.T) / 2) @ root)[0])
+    return lowest, 10 * eps * float(np.linalg.norm(S, 2)) * float(values[-1])
 
 
 def _quotients(
@@ -117,14 +141,16 @@ def _quotients(
     product: Callable[[Vector], Vector],
     r: Vector,
     eps: float,
-) -> Vector:
-    """Ritz values of M⁻¹H: Lanczos in the metric of M, which is known by its inverse alone.
+) -> tuple[float, float]:
+    """The least Ritz value of M⁻¹H, or what the last r shows, and what rounding may have taken.
 
-    The basis z is kept with w = M z, so that zᵀw' is the inner product. It ends where ``share``, of
-    what the products are beside those before, leaves rounding: that may lie where H is 0.
+    Lanczos in the metric of M, which is known by its inverse alone: the basis z is kept with
+    w = M z, so that zᵀw' is the inner product. It ends where ``share``, of what the products are
+    beside those before, leaves rounding: that may lie where H is 0. Directions that M⁻¹ hides are
+    left in r, where rᵀM⁻¹r rᵀHr ≥ (rᵀr)² is asked.
     """
     basis: list[tuple[Vector, Vector, Vector]] = []
-    share = 1.0
+    share, steepest = 1.0, 0.0
     for _ in range(min(_STEPS, r.shape[0])):
         known = sum(float(z @ r) ** 2 for z, _, _ in basis)
         for _ in range(2):
@@ -132,6 +158,7 @@ def _quotients(
                 r = r - (z @ r) * w
         image = inverse(r)
         square = float(image @ r)
+        steepest = max(steepest, square / float(r @ r) if np.any(r) else 0.0)
         share *= square / (square + known) if square > 0 else 0.0
         if not share > 1e3 * eps:
             break
@@ -139,7 +166,14 @@ def _quotients(
         r = product(z)
         basis.append((z, w, r))
     core = np.array([[z @ hz for _, _, hz in basis] for z, _, _ in basis])
-    return np.asarray(np.linalg.eigvalsh((core + core.T) / 2))
+    values = np.linalg.eigvalsh((core + core.T) / 2)
+    lowest, lost = float(values[0]), 1e3 * eps * float(values[-1])
+    bent, rr = float(r @ product(r)), float(r @ r)
+    # A last r of rounding says nothing.
+    if rr > (1e3 * eps * float(np.linalg.norm(basis[-1][2]))) ** 2 and bent > 0:
+        hidden = (float(r @ inverse(r)) + 100 * eps * steepest * rr) * bent / rr**2
+        lowest = min(lowest, hidden)
+    return lowest, lost
 
 
 #: Products with H, and so many applications of M⁻¹.

@@ -1,4 +1,4 @@
-"""Where a solve begins, and what an objective remarks on λ."""
+"""Where a solve begins, what a point is handed of another, and what is remarked on λ."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ...answers import without_carry
 from ...backends import described
 from ...inner import Remarking, Startable
+from ...problem import Problem
 from .._probe import Probe, Vector, length
 from .places import Place
 from .report import Book
@@ -35,6 +37,15 @@ def start(place: Place, book: Book) -> None:
             message = f"asked twice it differs by {off:.2g} of its size, expected the same x."
             cause = "random numbers are drawn in each call: draw them once, from a seed"
             book.add(what, "", off, message, cause)
+
+
+def carry(problem: Problem, book: Book) -> None:
+    """``at`` takes what another point carries: every run hands it on."""
+    book.made("inner.at takes carry")
+    wrong = without_carry(problem.inner)
+    if wrong is not None:
+        cause = "carry is optional to use, not to take"
+        book.add("inner.at", "", math.inf, f"{wrong}.", cause)
 
 
 def remark(place: Place, lams: Iterable[Vector], book: Book) -> None:

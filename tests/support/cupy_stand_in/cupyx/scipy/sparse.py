@@ -12,10 +12,12 @@ from cupy._array import ndarray, operand, wrap
 from cupy._names import names, restrict, unimplemented
 
 __all__ = [
+    "coo_matrix",
     "csc_matrix",
     "csr_matrix",
     "issparse",
     "isspmatrix",
+    "isspmatrix_coo",
     "isspmatrix_csc",
     "isspmatrix_csr",
     "spmatrix",
@@ -26,6 +28,21 @@ class spmatrix:  # noqa: N801
     """What every format is."""
 
     __array_priority__ = 101
+    ndim = 2
+    format: ClassVar[str]
+
+    data: ndarray
+    _shape: tuple[int, int]
+
+    shape = property(lambda self: self._shape)
+    dtype = property(lambda self: self.data.dtype)
+    nnz = property(lambda self: self.data.size)
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"cupyx.scipy.sparse.{self.format}_matrix"
+        if name in names("classes", path):
+            raise NotImplementedError(f"The stand-in has no {path}.{name} yet.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __array__(self, *args: Any) -> NoReturn:
         raise TypeError("Implicit conversion to a host NumPy array via __array__ is not allowed.")
@@ -37,11 +54,8 @@ class spmatrix:  # noqa: N801
 class _Compressed(spmatrix):
     """Its three arrays, and what is noted about the order of the indices."""
 
-    format: ClassVar[str]
     _of_scipy: ClassVar[type]
-    ndim = 2
 
-    data: ndarray
     indices: ndarray
     indptr: ndarray
     _canonical: bool | None
@@ -51,17 +65,15 @@ class _Compressed(spmatrix):
         shape = found if shape is None else tuple(int(n) for n in shape)
         if shape is None:
             raise NotImplementedError("The stand-in wants the shape of a matrix of three arrays.")
-        dtype = np.dtype(data.dtype if dtype is None else dtype)
-        if dtype.char not in "?fdFD":
-            raise ValueError("Only bool, float32, float64, complex64 and complex128 are supported")
+        dtype = _data_dtype(data, dtype)
         if len(indptr) != (shape if self.format == "csr" else shape[::-1])[0] + 1:
             raise ValueError(f"index pointer size ({len(indptr)}) does not suit shape {shape}")
-        number = _index_dtype(indices, indptr, shape)
+        number = _index_dtype(indices, shape)
         indices, indptr = (part.astype(number, copy=copy) for part in (indices, indptr))
         self._set(data.astype(dtype, copy=copy), indices, indptr, shape)
 
     def _parts_of(self, arg1: Any) -> tuple[Any, Any, Any, Any]:
-        if isinstance(arg1, _Compressed):
+        if isinstance(arg1, spmatrix):
             same = arg1.tocsr() if self.format == "csr" else arg1.tocsc()
             return same.data, same.indices, same.indptr, same.shape
         if isinstance(arg1, tuple) and len(arg1) == 3:
@@ -97,18 +109,6 @@ class _Compressed(spmatrix):
         """SciPy's matrix of the same three arrays."""
         parts = tuple(operand(part) for part in (self.data, self.indices, self.indptr))
         return self._of_scipy(parts, shape=self.shape)
-
-    # -- what is known without a look ------------------------------------------------------------
-
-    shape = property(lambda self: self._shape)
-    dtype = property(lambda self: self.data.dtype)
-    nnz = property(lambda self: self.data.size)
-
-    def __getattr__(self, name: str) -> Any:
-        path = f"cupyx.scipy.sparse.{self.format}_matrix"
-        if name in names("classes", path):
-            raise NotImplementedError(f"The stand-in has no {path}.{name} yet.")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- order ---------------------------------------------------------------------------------
 
@@ -180,7 +180,15 @@ def _check_parts(data: Any, indices: Any, indptr: Any) -> None:
         raise ValueError(f"last index pointer ({last}) exceeds the size of data ({data.size})")
 
 
-def _index_dtype(indices: Any, indptr: Any, shape: tuple[int, ...]) -> Any:
+def _data_dtype(data: Any, dtype: Any) -> Any:
+    """What cuSPARSE multiplies."""
+    dtype = np.dtype(data.dtype if dtype is None else dtype)
+    if dtype.char not in "?fdFD":
+        raise ValueError("Only bool, float32, float64, complex64 and complex128 are supported")
+    return dtype
+
+
+def _index_dtype(indices: Any, shape: tuple[int, ...]) -> Any:
     """32 bits where the numbers fit: the oldest version goes no further."""
     largest = max(*shape, len(indices))
     if largest > np.iinfo(np.int32).max:
@@ -257,7 +265,11 @@ class csr_matrix(_Compressed):  # noqa: N801
         return self @ other
 
     def __getitem__(self, key: Any) -> csr_matrix:
-        """Rows by their numbers, which go round."""
+        """Rows by their numbers, which go round, or a slice of them; what is noted goes along."""
+        if isinstance(key, slice):
+            _counts.launched("slice", 4)
+            _counts.read("slice")
+            return csr_matrix._from(self._host()[key], self._canonical)
         if not isinstance(key, np.ndarray | ndarray | list):
             raise NotImplementedError("The stand-in takes rows by an array of numbers.")
         numbers = cupy.asarray(key)
@@ -269,9 +281,85 @@ class csr_matrix(_Compressed):  # noqa: N801
         return csr_matrix._from(self._host()[rows], self._canonical)
 
 
-for _class in (csc_matrix, csr_matrix):
+class coo_matrix(spmatrix):  # noqa: N801
+    """Entries by row and column, in any order, some of them repeated."""
+
+    format = "coo"
+
+    def __init__(self, arg1: Any, shape: Any = None, dtype: Any = None, copy: bool = False) -> None:
+        if isinstance(arg1, spmatrix) or scipy.sparse.issparse(arg1):
+            host = (arg1._host() if isinstance(arg1, spmatrix) else arg1).tocoo()
+            arg1 = tuple(map(cupy.array, (host.data, host.row, host.col)))
+            shape = host.shape if shape is None else shape
+            data, row, col = arg1
+        elif isinstance(arg1, tuple) and len(arg1) == 2:
+            data, (row, col) = arg1
+        else:
+            raise TypeError("invalid input format")
+        if not all(isinstance(part, ndarray) and part.ndim == 1 for part in (data, row, col)):
+            raise ValueError("row, column, and data arrays must be 1-D")
+        if not len(data) == len(row) == len(col):
+            raise ValueError("row, column, and data array must all be the same length")
+        if shape is None:
+            raise NotImplementedError("The stand-in wants the shape of a matrix.")
+        self._shape = tuple(int(n) for n in shape)
+        self.data = data.astype(_data_dtype(data, dtype), copy=copy)
+        number = _index_dtype(row, self._shape)
+        self.row, self.col = (part.astype(number, copy=copy) for part in (row, col))
+        _check_coordinates(self.row, self.col, self._shape)
+        self.has_canonical_format = False
+
+    def _host(self) -> Any:
+        data, row, col = (operand(part) for part in (self.data, self.row, self.col))
+        return scipy.sparse.coo_matrix((data, (row, col)), shape=self.shape)
+
+    def copy(self) -> coo_matrix:
+        parts = (part.copy() for part in (self.row, self.col))
+        return coo_matrix((self.data.copy(), tuple(parts)), shape=self.shape)
+
+    def tocoo(self, copy: bool = False) -> coo_matrix:
+        return self.copy() if copy else self
+
+    def tocsr(self, copy: bool = False) -> csr_matrix:
+        """Sorted, and summed where entries are repeated."""
+        _counts.launched("coo2csr", 10)
+        _counts.read("sum_duplicates")
+        return csr_matrix._from(self._host().tocsr(), canonical=True)
+
+    def tocsc(self, copy: bool = False) -> csc_matrix:
+        _counts.launched("coo2csc", 10)
+        _counts.read("sum_duplicates")
+        return csc_matrix._from(self._host().tocsc(), canonical=True)
+
+    def toarray(self, order: Any = None, out: Any = None) -> ndarray:
+        return self.tocsr().toarray(order, out)
+
+    def get(self, stream: Any = None) -> Any:
+        data, row, col = (part.get() for part in (self.data, self.row, self.col))
+        return scipy.sparse.coo_matrix((data, (row, col)), shape=self.shape)
+
+    def __matmul__(self, other: Any) -> ndarray:
+        return self.tocsr() @ other
+
+
+def _check_coordinates(row: Any, col: Any, shape: tuple[int, ...]) -> None:
+    """Refuse numbers out of range: one look at the bounds of both."""
+    if not row.size:
+        return
+    _counts.launched("coordinate bounds", 5)
+    _counts.read("coordinate bounds")
+    for name, numbers, length in (("row", row, shape[0]), ("column", col, shape[1])):
+        if operand(numbers).max() >= length:
+            raise ValueError(f"{name} index exceeds matrix dimensions")
+        if operand(numbers).min() < 0:
+            raise ValueError(f"negative {name} index found")
+
+
+for _class in (coo_matrix, csc_matrix, csr_matrix):
     _path = f"cupyx.scipy.sparse.{_class.__name__}"
-    restrict(_Compressed, _path)
+    restrict(spmatrix, _path)
+    if issubclass(_class, _Compressed):
+        restrict(_Compressed, _path)
     for _name in unimplemented(_path):
         setattr(_class, _name, _refused(_name))
     restrict(_class, _path)
@@ -283,6 +371,10 @@ def issparse(x: Any) -> bool:
 
 def isspmatrix(x: Any) -> bool:
     return isinstance(x, spmatrix)
+
+
+def isspmatrix_coo(x: Any) -> bool:
+    return isinstance(x, coo_matrix)
 
 
 def isspmatrix_csr(x: Any) -> bool:
