@@ -152,17 +152,26 @@ def postponed(make: Callable[[], Array], shape: tuple[int, ...]) -> Pending:
 
 def each(function: Callable[..., float], *values: Any) -> Pending:
     """The function of each number; one stands for as many as the others have."""
-    parts = tuple(map(pending, values))
-    shape = max((part.shape for part in parts), key=len)
+    parts = tuple([v if isinstance(v, Pending) else pending(v) for v in values])
+    shape: tuple[int, ...] = ()
+    for part in parts:
+        shape = part.shape or shape
+    rule = _single if shape == () else _several
+    return Pending(rule(function, shape), parts, shape)
+
+
+def _single(function: Callable[..., float], _: tuple[int, ...]) -> Callable[..., Numbers]:
+    return lambda *columns: (function(*[column[0] for column in columns]),)
+
+
+def _several(function: Callable[..., float], shape: tuple[int, ...]) -> Callable[..., Numbers]:
+    k = math.prod(shape)
 
     def rule(*columns: Numbers) -> Numbers:
-        if not shape:
-            return (function(*(column[0] for column in columns)),)
-        k = math.prod(shape)
         rows = zip(*(c if len(c) == k else c * k for c in columns), strict=True)
-        return tuple(function(*row) for row in rows)
+        return tuple([function(*row) for row in rows])
 
-    return Pending(rule, parts, shape)
+    return rule
 
 
 def larger(a: Any, b: Any) -> Pending:

@@ -30,8 +30,8 @@ by the steps that came after (Hestenes and Stiefel 1952, theorem 6:1; Strakoš a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,14 @@ class Progress:
         shown = math.isfinite(goal) and math.sqrt(max(self.rr, 0.0)) <= goal
         return self.rz <= 0 < self.rr and not shown
 
+    def _with(self, **changes: Any) -> Self:
+        """With other numbers; ``dataclasses.replace`` takes longer than the rest of a step."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **changes)
+        return other
+
     def begin(self, rz: float, rr: float) -> Progress:
-        return replace(self, rz=rz, rr=rr)
+        return self._with(rz=rz, rr=rr)
 
     def again(self) -> Progress:
         """The same where the recursion starts anew."""
@@ -116,7 +122,7 @@ class Progress:
 
     def advance(self, alpha: float, rz: float, rr: float) -> Progress:
         """The same after a step of length alpha."""
-        return replace(self, energy=self.energy + alpha * self.rz, rz=rz, rr=rr)
+        return self._with(energy=self.energy + alpha * self.rz, rz=rz, rr=rr)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class Delayed(Progress):
 
     def advance(self, alpha: float, rz: float, rr: float) -> Delayed:
         energy = self.energy + alpha * self.rz
-        return replace(self, energy=energy, rz=rz, rr=rr, energies=(*self.energies, energy))
+        return self._with(energy=energy, rz=rz, rr=rr, energies=(*self.energies, energy))
 
 
 @dataclass(frozen=True)
@@ -195,19 +201,19 @@ class Bounded(Progress):
         return math.hypot(math.sqrt(max(self.energy - self.estimated.energy, 0.0)), error) / said
 
     def begin(self, rz: float, rr: float) -> Bounded:
-        known = replace(self.estimated, rz=rz, rr=rr)
-        return replace(self, rz=rz, rr=rr, estimated=known)._weighed()
+        known = self.estimated._with(rz=rz, rr=rr)
+        return self._with(rz=rz, rr=rr, estimated=known)._weighed()
 
     def again(self) -> Bounded:
         assert self.mu is not None
-        return replace(self, gamma=1 / self.mu, steps=())
+        return self._with(gamma=1 / self.mu, steps=())
 
     def advance(self, alpha: float, rz: float, rr: float) -> Bounded:
         ahead, known = super().advance(alpha, rz, rr), self.estimated
         assert isinstance(ahead, Bounded)
         beta = rz / self.rz if self.rz > 0 else 0.0
         ahead = ahead._lengthened((*self.steps, (alpha, beta)))._weighed()
-        return ahead if known.reached else replace(ahead, estimated=known.advance(alpha, rz, rr))
+        return ahead if known.reached else ahead._with(estimated=known.advance(alpha, rz, rr))
 
     def _lengthened(self, steps: tuple[tuple[float, float], ...]) -> Bounded:
         """With one more step: γ by it, or by the largest bound below μ that all steps allow."""
@@ -215,18 +221,18 @@ class Bounded(Progress):
         assert mu is not None
         gamma = _pivot(mu, self.gamma, *steps[-1], self.rounding)
         if gamma is not None:
-            return replace(self, gamma=gamma, steps=steps)
+            return self._with(gamma=gamma, steps=steps)
         # A quotient is rounded as a share of the largest one.
         told = self.rounding * max(1 / alpha for alpha, _ in steps) < _FORGIVEN * mu
         share = self.rounding
         while told and not self.refuted and share < _FORGIVEN:
             less = _radau(mu * (1 - share), steps, self.rounding)
             if less is not None:
-                return replace(self, mu=mu * (1 - share), gamma=less, steps=steps)
+                return self._with(mu=mu * (1 - share), gamma=less, steps=steps)
             share *= 8
         left = self.rounding * self.gamma
         gamma = left / (mu * left + steps[-1][1])
-        return replace(self, gamma=gamma, steps=steps, refuted=self.refuted or told)
+        return self._with(gamma=gamma, steps=steps, refuted=self.refuted or told)
 
     def _weighed(self) -> Bounded:
         """With the bound held against what the error is at least with such a residual.
@@ -238,7 +244,7 @@ class Bounded(Progress):
         steepest = max(self.steepest, self.rz / self.rr)
         most = self.gamma * (self.rz + self.rounding * steepest * self.rr)
         hidden = most * self.top < (1 - _FORGIVEN) * self.rr
-        return replace(self, steepest=steepest, refuted=self.refuted or hidden)
+        return self._with(steepest=steepest, refuted=self.refuted or hidden)
 
 
 @dataclass(frozen=True)
