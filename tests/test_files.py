@@ -795,3 +795,12 @@ def test_a_link_is_written_through_where_its_maker_owns_the_file(
     assert link.is_symlink() is (kind == "own")
     if kind == "of another":
         assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("odd", ["\x1c", "\x1d", "\x1f", "\x85"])
+def test_a_control_character_in_place_of_a_digit_is_no_space(tmp_path, odd):
+    """Python's strip and float take it for one, so that 195484068 was read as 95484068."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"v0,v1,y\n0.5,{odd}95484068.2,1\n0.97,17077.7,1\n0.4,1.5,0\n", "utf-8")
+    with pytest.raises(io.BadFileError, match="a.csv"):
+        io.read(path)

@@ -96,6 +96,11 @@ def read_csv(path: Path, *, label: str | None = None, header: bool | None = None
     return _table(path, content, named=seen)
 
 
+#: What may stand around a cell. Control characters are none of it, which str.strip takes for
+#: spaces: one that has come into the place of a digit would leave another number.
+_BLANK = " \t\r\n\f\v\xa0"
+
+
 def _rows(path: Path) -> Iterator[_Row]:
     """Yield the rows that are not blank; one of separators alone is a row without values."""
     source = ((number, line) for number, line in lines(path) if line.strip(" \r\n"))
@@ -126,7 +131,7 @@ def _rows(path: Path) -> Iterator[_Row]:
                     "Close its quote, or leave out line breaks within cells.",
                     line=start,
                 )
-            cells = [cell.strip() for cell in cells]
+            cells = [cell.strip(_BLANK) for cell in cells]
             if any(cells) or len(cells) > 1:
                 yield _Row(start, cells)
     except csv.Error as error:
@@ -163,8 +168,8 @@ def _separator(head: Sequence[str]) -> str:
 
 
 def _number(text: str) -> float | None:
-    """Return a number as other programs read it, too: float() also takes 1_000 and ١."""
-    if "_" in text or not text.isascii():
+    """Return a number as others read it: float() takes 1_000, ١ and control characters too."""
+    if "_" in text or not text.isascii() or not text.isprintable():
         return None
     try:
         return float(text)
