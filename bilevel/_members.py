@@ -69,10 +69,24 @@ def is_compiled(value: Any) -> bool:
         callable(value)
         and not isinstance(value, (type, types.FunctionType, types.MethodType))
         and is_installed(type(value))
-        and isinstance(getattr(value, "__qualname__", None), str)
+        and compiled_name(value) is not None
         and not hasattr(value, "__wrapped__")
         and (owner is None or isinstance(owner, (type, types.ModuleType)))
     )
+
+
+#: Set in the flags of classes that are written in Python, or may be.
+_HEAP_TYPE = 1 << 9
+
+
+def compiled_name(value: Any) -> str | None:
+    """What a library calls its function; a ufunc of CuPy has a short name alone.
+
+    It notes in itself the kernels that it has made: what it holds says nothing of what it does.
+    """
+    static = not type(value).__flags__ & _HEAP_TYPE
+    name = getattr(value, "__qualname__", None) or (static and getattr(value, "__name__", None))
+    return name if isinstance(name, str) else None
 
 
 def members(value: Any) -> Members:

@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any
 
-from ._members import is_compiled, is_installed, members
+from ._members import compiled_name, is_compiled, is_installed, members
 from .backends import Backend, SparseKernel, dtype_name, get_backend, is_array, is_sparse
 from .design import Passes
 
@@ -175,8 +175,9 @@ def _plain(value: Any) -> str | None:
         return repr(float(value))
     if isinstance(value, Enum):
         return value.name
-    named = is_installed(value) if isinstance(value, type) else is_compiled(value)
-    return value.__qualname__ if named else None
+    if isinstance(value, type):
+        return value.__qualname__ if is_installed(value) else None
+    return compiled_name(value) if is_compiled(value) else None
 
 
 def _kind(value: Any) -> str:

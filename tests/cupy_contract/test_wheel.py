@@ -93,3 +93,11 @@ def test_singular_matrices_are_reported_where_cupy_is_told_to_raise():
     with cupyx.errstate(linalg="raise"):
         assert get_config_linalg() == "raise"
     assert get_config_linalg() == "ignore"
+
+
+def test_a_ufunc_is_known_by_its_name() -> None:
+    """It notes the kernels that it has made, so that what it holds changes with its first call."""
+    cupy = pytest.importorskip("cupy")
+    from bilevel.fingerprint import fingerprint
+
+    assert fingerprint(cupy.exp, "f") == {"f": "cupy_exp"}
