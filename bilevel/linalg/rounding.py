@@ -46,7 +46,8 @@ def upper_norm(a: Array, backend: Backend) -> Pending:
     >>> import numpy as np, bilevel
     >>> tiny = np.full(2, 1e-30, dtype=np.float32)  # squares of it are 0
     >>> backend = bilevel.get_backend("numpy")
-    >>> backend.scalars(upper_norm(tiny, backend)) >= (np.linalg.norm(tiny.astype(float)),)
+    >>> (above,) = backend.scalars(upper_norm(tiny, backend))
+    >>> bool(above >= np.linalg.norm(tiny.astype(float)))
     True
     """
     return above(norm(a, backend), a.dtype, math.prod(a.shape), backend)

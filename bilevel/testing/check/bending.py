@@ -87,7 +87,8 @@ class _Directions:
     def both(self, probe: Probe) -> Array:
         """U and v side by side."""
         shape = tuple(probe.problem.inner.x_shape)
-        return probe.problem.backend.xp.stack([probe.send(a) for a in (self.u, self.v)], len(shape))
+        columns = [probe.send(a) for a in (self.u, self.v)]
+        return probe.problem.backend.xp.stack(columns, axis=len(shape))
 
     def one(self, probe: Probe) -> Array:
         return probe.send(self.d, (probe.m, 1))
