@@ -195,7 +195,7 @@ def test_a_preconditioner_that_is_not_positive_is_no_convergence(apply, status, 
     assert single.status is status
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("factor", "refuted"), [(50.0, True), (2.0, True), (0.95, False)])
 def test_no_error_is_bounded_by_more_than_the_least_eigenvalue(backend, factor, refuted, seed):
     """A μ, or an M, that is too large: the bound fell to nothing as soon as a Ritz value was less."""
@@ -229,7 +229,7 @@ def hiding(A, share, seed):
     return Q @ (vectors / np.sqrt(values)) @ vectors.T @ Q
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.0, 1e-9, 1e-5])
 def test_a_direction_that_a_preconditioner_hides_is_seen_in_the_residual(backend, share, seed):
     """No step goes there, and no product with M⁻¹ counts what is left of it."""
@@ -254,7 +254,7 @@ def test_a_direction_that_a_preconditioner_hides_is_seen_in_the_residual(backend
     assert results[1].energy_errors == (math.inf, math.inf)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_no_right_preconditioner_hides_anything(backend, power, seed):
     """With the largest eigenvalue itself for the bound, and M between c I and A."""
@@ -394,7 +394,7 @@ def test_a_right_inverse_in_single_precision_is_not_contradicted(seed):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("share", [0.0, 1e-9, 1e-3])
 @pytest.mark.parametrize("stated", [True, False])
 def test_a_hidden_direction_is_contradicted(backend, dtype, seed, share, stated):

@@ -699,6 +699,7 @@ def test_a_curvature_of_which_not_even_the_sign_is_known_ends_no_search(m, blur,
     assert (left.most < 1e-3) == known
 
 
+@pytest.mark.slow_on("jax")
 def test_single_precision_ends_in_no_place_that_is_not_least(backend):
     """SURE of a kernel, ρ at its bound: the look along γ saw a curvature that was all error."""
     rng = np.random.default_rng(50023)

@@ -115,6 +115,7 @@ def test_each_search_is_that_search_alone(backend, csr, method):
         np.testing.assert_allclose(x, y, atol=1e-7)
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
 def test_float32_stays_float32(backend, csr):
     if csr and backend.name not in HAS_CSR:

@@ -172,6 +172,7 @@ def test_a_resumed_run_with_pairs_is_the_same_to_the_bit(tmp_path, m):
     assert [r.passes for r in whole.history] == [r.passes for r in resumed.history]
 
 
+@pytest.mark.slow_on("jax")
 def test_every_library_keeps_the_same_pairs(backend):
     parts = data(1, n=20)
     expected = bilevel.minimize(problem_of(parts, 3), method=PAIRS, max_iter=3)

@@ -142,6 +142,7 @@ def test_picture_is_the_same_each_time(result: bilevel.Result, tmp_path) -> None
     assert (tmp_path / "a.svg").read_text() == (tmp_path / "b.svg").read_text()
 
 
+@pytest.mark.slow_on("jax")
 def test_report_reads_records_of_any_library(backend, html: str) -> None:
     X = backend.asarray([[1.0], [2.0], [-1.0], [0.5]], dtype=backend.xp.float32)
     y = backend.asarray([1.0, -1.0, -1.0, 1.0], dtype=backend.xp.float32)

@@ -267,6 +267,7 @@ def test_a_model_without_a_constant_of_convexity() -> None:
     assert certificate["stationary"].mark is not Mark.PROVED
 
 
+@pytest.mark.slow_on("jax", "dpnp")
 def test_on_every_backend_in_float32(backend: Any) -> None:
     known = linear(1, n=20, p=4, m=1, backend=backend, dtype="float32")
     result = bilevel.minimize(known.problem, 0.5, tol=1e-5)

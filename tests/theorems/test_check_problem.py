@@ -119,6 +119,7 @@ def test_no_false_alarm(name: str, lam: float) -> None:
     assert len(report.checked) >= 20
 
 
+@pytest.mark.slow_on("jax", "dpnp")
 def test_no_false_alarm_on_any_backend(backend: Any) -> None:
     known = linear(1, n=8, p=3, m=3, backend=backend, dtype="float32")
     report = check_problem(known.problem, known.array(known.lam))

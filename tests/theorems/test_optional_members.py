@@ -147,6 +147,7 @@ def ridge(points: Any = RidgePoint, **members: Any) -> Problem:
     return Problem(changed(Ridge, **members)(), outers.held_out(B, Z, losses.Squared()))
 
 
+@pytest.mark.slow_on("jax", "dpnp")
 def test_all_that_is_optional_is_right(backend: Any) -> None:
     parts = [backend.asarray(a) for a in (A, Y, B, Z)]
     problem = Problem(Ridge(*parts[:2]), outers.held_out(*parts[2:], losses.Squared()))
