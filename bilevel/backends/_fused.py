@@ -46,9 +46,14 @@ class Fused:
         if not 0 < math.prod(a.shape) <= FEW:
             return xp.sqrt(self.dot(a, a))
         top = xp.max(xp.abs(a))
-        scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
+        scale = self._scale(top)
         scaled = a / scale
         return scale * xp.sqrt(self.dot(scaled, scaled))
+
+    def _scale(self, top: Array) -> Array:
+        """The largest entry, by which squares are in range; 1 where it is none to divide by."""
+        xp = self.xp
+        return xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
 
     def column_dot(self, u: Array, v: Array) -> Array:
         """Inner products of the columns of two blocks of one shape, (k,)."""
@@ -66,7 +71,7 @@ class Fused:
             return xp.sqrt(self.column_dot(a, a))
         flat = xp.reshape(a, (-1, a.shape[-1]))
         top = xp.max(xp.abs(flat), axis=0)
-        scale = xp.where((top > 0) & (top < math.inf), top, xp.ones_like(top))
+        scale = self._scale(top)
         scaled = flat / scale
         return scale * xp.sqrt(self.column_dot(scaled, scaled))
 

@@ -24,29 +24,25 @@ struct Lane {
   }
 };
 
-// The sum over the rows of threads of a block, of each column, in the threads of the first row.
 template <typename T>
+struct Sum {
+  __device__ static T of(T a, T b) { return a + b; }
+};
+
+template <typename T>
+struct Largest {
+  __device__ static T of(T a, T b) { return max(a, b); }
+};
+
+// What the rows of threads of a block hold, joined in each column, in the threads of the first row.
+template <template <typename> class Join, typename T>
 __device__ T over_rows(T own, const Lane<T>& lane, int k, T* shared) {
   __syncthreads();
   if (lane.active) shared[threadIdx.x] = own;
   __syncthreads();
   for (int half = 1; half < lane.rows; half *= 2) {
     if (lane.active && lane.row % (2 * half) == 0 && lane.row + half < lane.rows)
-      shared[threadIdx.x] += shared[threadIdx.x + half * k];
-    __syncthreads();
-  }
-  return lane.active ? shared[lane.column] : T(0);
-}
-
-// The largest of them.
-template <typename T>
-__device__ T largest(T own, const Lane<T>& lane, int k, T* shared) {
-  __syncthreads();
-  if (lane.active) shared[threadIdx.x] = own;
-  __syncthreads();
-  for (int half = 1; half < lane.rows; half *= 2) {
-    if (lane.active && lane.row % (2 * half) == 0 && lane.row + half < lane.rows)
-      shared[threadIdx.x] = max(shared[threadIdx.x], shared[threadIdx.x + half * k]);
+      shared[threadIdx.x] = Join<T>::of(shared[threadIdx.x], shared[threadIdx.x + half * k]);
     __syncthreads();
   }
   return lane.active ? shared[lane.column] : T(0);
@@ -57,7 +53,7 @@ template <typename T>
 __device__ bool over_blocks(T& sum, const Lane<T>& lane, int k, T* partial, unsigned* counter,
                             T* shared) {
   __shared__ bool last;
-  sum = over_rows(sum, lane, k, shared);
+  sum = over_rows<Sum>(sum, lane, k, shared);
   if (gridDim.x == 1) return true;
   if (threadIdx.x < k) partial[(long long)blockIdx.x * k + threadIdx.x] = sum;
   __threadfence();
@@ -70,7 +66,7 @@ __device__ bool over_blocks(T& sum, const Lane<T>& lane, int k, T* partial, unsi
   if (lane.active)
     for (int b = lane.row; b < gridDim.x; b += lane.rows)
       all += ((volatile T*)partial)[(long long)b * k + lane.column];
-  sum = over_rows(all, lane, k, shared);
+  sum = over_rows<Sum>(all, lane, k, shared);
   return true;
 }
 
@@ -110,7 +106,7 @@ __device__ void column_norm(const T* a, long long n, int k, T* partial, unsigned
     T top = 0;
     if (lane.active)
       for (long long i = lane.first; i < n; i += lane.step) top = max(top, abs(a[i]));
-    top = largest(top, lane, k, shared);
+    top = over_rows<Largest>(top, lane, k, shared);
     if (top > 0 && top - top == 0) scale = top;
   }
   if (lane.active)
