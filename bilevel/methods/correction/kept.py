@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from ...backends import Array, Backend
 from ...hypergrad import Metric
 from ...inner import InnerPoint, Roundable, Rounded
-from ...linalg import Nystrom, Preconditioner, QuasiNewton, Recorder, jacobi, norm
+from ...linalg import (
+    Accuracy,
+    Energy,
+    EstimatedEnergy,
+    Nystrom,
+    Preconditioner,
+    QuasiNewton,
+    Recorder,
+    jacobi,
+    norm,
+)
 from ...problem import Problem
 from .certified import Wanted
 from .looks import Look
@@ -179,6 +189,15 @@ def base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | N
         return jacobi(diagonal), None
     (top,) = problem.backend.scalars(problem.backend.xp.max(diagonal))
     return jacobi(diagonal), mu / top if top > 0 else None
+
+
+def accuracy(look: Look, wanted: Wanted, bottom: float | None) -> Accuracy:
+    """What is wanted of d, q and the t_j, by a bound where M⁻¹H has one below."""
+    absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
+    relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
+    if bottom is None:
+        return EstimatedEnergy(absolute, relative)
+    return Energy(bottom, absolute, relative, look.constants.smoothness)
 
 
 def rounded_point(problem: Problem, look: Look, wanted: Wanted) -> tuple[InnerPoint, float]:

@@ -18,14 +18,14 @@ from dataclasses import replace
 from ...backends import Array
 from ...hypergrad import Bounds, Whitened
 from ...inner import InnerPoint
-from ...linalg import CGResult, Energy, cg, dot
+from ...linalg import CGResult, cg, dot
 from ...linalg.rounding import known, upper_norm
 from ...problem import Problem
 from ...record import Record
 from ...status import REFUTING
 from .._protocol import estimated, lost
 from .certified import Wanted, provable_at, prove, proven
-from .kept import preconditioner
+from .kept import accuracy, preconditioner
 from .looks import Look, Solved, look_at, turned, walk
 
 #: Corrections at most, what they ask for first, and passes as a share of those of the run.
@@ -156,12 +156,10 @@ def _solve(problem: Problem, look: Look, rhs: Array, wanted: Wanted, steps: int)
     apply, bottom, _ = preconditioner(problem, look, None)
     if bottom is None or steps <= 0:
         return None
-    absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
-    relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
     found = cg(
         look.point.hvp,
         rhs,
-        tol=Energy(bottom, absolute, relative, look.constants.smoothness),
+        tol=accuracy(look, wanted, bottom),
         preconditioner=apply,
         columns=True,
         verify=False,

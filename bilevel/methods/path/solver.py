@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...backends import Array
-from ...linalg import Accuracy, CGResult, Energy, EstimatedEnergy, Recorder, cg
+from ...linalg import CGResult, Recorder, cg
 from ...problem import Problem
 from ..correction import (
     Formed,
@@ -14,6 +14,7 @@ from ..correction import (
     Pairs,
     Sketch,
     Wanted,
+    accuracy,
     plain,
     preconditioner,
     rounded_point,
@@ -72,7 +73,7 @@ class BlockSolver:
         found = cg(
             point.hvp if seen is None else seen,
             rhs,
-            tol=_accuracy(look, wanted, bottom),
+            tol=accuracy(look, wanted, bottom),
             preconditioner=apply,
             columns=True,
             verify=False,
@@ -114,15 +115,6 @@ class BlockSolver:
     def _sketches(self, problem: Problem, look: Look) -> bool:
         """Whether there is a plain H, as a sketch needs it, and it pays; pairs do without."""
         return plain(problem, look) and self.pays(problem, self.rank)
-
-
-def _accuracy(look: Look, wanted: Wanted, bottom: float | None) -> Accuracy:
-    """What is wanted of d, q and the t_j, by a bound where M⁻¹H has one below."""
-    absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
-    relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
-    if bottom is None:
-        return EstimatedEnergy(absolute, relative)
-    return Energy(bottom, absolute, relative, look.constants.smoothness)
 
 
 #: Elsewhere than where they were found a sketch and pairs have no proven bound, and the errors of
