@@ -632,22 +632,30 @@ _UNFOUNDED = (
 )
 
 
+def _chosen(
+    problem: Problem, snapshot: Snapshot, status: Status
+) -> tuple[Record | None, Array, Status, tuple[str, ...]]:
+    """The record that is the result, if any, its x, the status, and what is to be said of it."""
+    best, last = snapshot.best, snapshot.last
+    if best is None:  # nothing has run: the state is where it would have begun
+        note = "No iteration was completed, so no model has been fitted."
+        return None, snapshot.state.x, status, (note,)
+    if status is Status.CONVERGED and not _worse(problem, snapshot):
+        assert last is not None
+        return last, snapshot.state.x, status, ()
+    assert snapshot.best_x is not None
+    if status is not Status.CONVERGED:
+        return best, snapshot.best_x, status, ()
+    note = f"It ended in a minimum worse than iterate {best.k}, which is this."
+    return best, snapshot.best_x, Status.STALLED, (note,)
+
+
 def _result(
     problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
 ) -> Result:
-    best, x = snapshot.best, snapshot.state.x
+    best, x, status, found = _chosen(problem, snapshot, status)
     lam = snapshot.state.lam if best is None else best.lam
-    if best is None:  # nothing has run: the state is where it would have begun
-        notes = (*notes, "No iteration was completed, so no model has been fitted.")
-    elif status is Status.CONVERGED and not _worse(problem, snapshot):
-        assert snapshot.last is not None
-        best, lam = snapshot.last, snapshot.last.lam
-    else:
-        if status is Status.CONVERGED:
-            status = Status.STALLED
-            notes = (*notes, f"It ended in a minimum worse than iterate {best.k}, which is this.")
-        assert snapshot.best_x is not None
-        x = snapshot.best_x
+    notes = (*notes, *found)
     if best is not None:
         notes = (
             *notes,

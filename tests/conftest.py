@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # before JAX is first imported
 
@@ -83,6 +84,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("slow_on")
         if marker and item.callspec.params["backend"] in marker.args:  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a module's ``RNG`` draw the same for a test whatever ran before it, on any worker."""
+    module = getattr(item, "module", None)
+    if hasattr(module, "RNG"):
+        module.RNG = np.random.default_rng(zlib.crc32(item.nodeid.encode()))
 
 
 @pytest.hookimpl(wrapper=True)

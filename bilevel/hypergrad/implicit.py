@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backends import COUNT, Array, Maybe, check_fields, flag
-from ..inner import InnerConstants, InnerPoint, Pushable, constants_at
+from ..inner import InnerPoint, Pushable, constants_at
 from ..linalg import (
     Accuracy,
     CGResult,
@@ -58,18 +58,11 @@ class Implicit:
     ) -> HypergradResult:
         point = inner.point
         outer = problem.outer.at(point.x, point.lam)
-        diagonal = point.diag() if self.precondition else None
-        tops = [] if diagonal is None else [problem.backend.xp.max(diagonal)]
-        pull, *most = problem.backend.scalars(norm(outer.grad_x, problem.backend), *tops)
-        if self.relative:
-            tol = tol * min(1.0, pull)
-        apply = None if diagonal is None else jacobi(diagonal)
-        constants = constants_at(problem.inner, point)
-        bottom = (constants.mu or 0.0) / (most[0] if most and most[0] > 0 else 1.0)
-        solved = self._solve(point, outer.grad_x, Residual((tol,), bottom), apply, start)
+        tol, apply, asked = self._asked(problem, point, outer, tol)
+        solved = self._solve(point, outer.grad_x, asked, apply, start)
         q, n_iter, status = solved.x, solved.n_iter, solved.status
         if status is Status.REFUTED:
-            status = _asked(problem, point, constants, solved, tol)
+            status = _asked_again(problem, point, solved, tol)
         rest, pushed, size = self._rest(problem, point, outer, q)
         for _ in range(_CORRECTIONS if self.verify else 0):
             if status is not Status.CONVERGED or size <= tol:
@@ -91,6 +84,20 @@ class Implicit:
             rest=rest,
             pushed=pushed,
         )
+
+    def _asked(
+        self, problem: Problem, point: InnerPoint, outer: OuterPoint, tol: float
+    ) -> tuple[float, Preconditioner | None, Residual]:
+        """The residual asked for, the preconditioner, and both as CG is told them, with μ."""
+        diagonal = point.diag() if self.precondition else None
+        tops = [] if diagonal is None else [problem.backend.xp.max(diagonal)]
+        pull, *most = problem.backend.scalars(norm(outer.grad_x, problem.backend), *tops)
+        if self.relative:
+            tol = tol * min(1.0, pull)
+        apply = None if diagonal is None else jacobi(diagonal)
+        mu = constants_at(problem.inner, point).mu or 0.0
+        bottom = mu / (most[0] if most and most[0] > 0 else 1.0)
+        return tol, apply, Residual((tol,), bottom)
 
     def _solve(
         self,
@@ -126,10 +133,9 @@ class Implicit:
         return rest, pushed, size
 
 
-def _asked(
-    problem: Problem, point: InnerPoint, constants: InnerConstants, solved: CGResult, tol: float
-) -> Status:
+def _asked_again(problem: Problem, point: InnerPoint, solved: CGResult, tol: float) -> Status:
     """How a solve has ended that refutes μ: REFUTED where the question is answered so again."""
+    constants = constants_at(problem.inner, point)
     assert constants.mu
     wrong = contradicted(
         point.hvp, point.x, problem.backend, constants.mu, top=constants.smoothness

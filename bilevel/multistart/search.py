@@ -210,28 +210,32 @@ def _starts(problem: Problem, starts: Any, seed: int) -> list[Array]:
         n = COUNT(starts, "starts")
         _refuse_crowds(problem, n)
         return _drawn(problem, n, seed)
-    expected = f"(S, {m})" + (" or (S,)" if m == 1 else "")
-    shape = getattr(starts, "shape", None)
-    if isinstance(starts, (list, tuple)):
-        rows = list(starts)
-        if m > 1 and any(python_number(row) is not None for row in rows):
-            raise ValueError(
-                f"starts must have shape {expected}, got one axis: {described(starts)}."
-            )
-    elif not is_array(starts) or shape is None:
-        raise TypeError(
-            f"starts must be an integer or of shape {expected}, got {described(starts)}."
-        )
-    elif len(shape) == 2:
-        rows = [starts[s, :] for s in range(int(shape[0]))]
-    elif len(shape) == 1 and m == 1:
-        rows = [starts[s : s + 1] for s in range(int(shape[0]))]
-    else:
-        raise ValueError(f"starts must have shape {expected}, got {tuple(shape)}.")
+    rows = _rows_of(starts, m)
     if not rows:
         raise ValueError("starts must hold at least one start, got none.")
     _refuse_crowds(problem, len(rows))
     return [problem.start(row, f"starts[{s}]") for s, row in enumerate(rows)]
+
+
+def _rows_of(starts: Any, m: int) -> list[Any]:
+    """One start each of an array or a list."""
+    expected = f"(S, {m})" + (" or (S,)" if m == 1 else "")
+    if isinstance(starts, (list, tuple)):
+        if m > 1 and any(python_number(row) is not None for row in starts):
+            raise ValueError(
+                f"starts must have shape {expected}, got one axis: {described(starts)}."
+            )
+        return list(starts)
+    shape = getattr(starts, "shape", None)
+    if not is_array(starts) or shape is None:
+        raise TypeError(
+            f"starts must be an integer or of shape {expected}, got {described(starts)}."
+        )
+    if len(shape) == 2:
+        return [starts[s, :] for s in range(int(shape[0]))]
+    if len(shape) == 1 and m == 1:
+        return [starts[s : s + 1] for s in range(int(shape[0]))]
+    raise ValueError(f"starts must have shape {expected}, got {tuple(shape)}.")
 
 
 def _refuse_crowds(problem: Problem, n: int) -> None:

@@ -108,6 +108,41 @@ class _Goal:
         return min(self.absolute, self.share * self.backend.scalars(norm(x, self.backend))[0])
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a solve is asked for, and how it stands."""
+
+    goal: _Goal
+    constants: InnerConstants
+    min_iter: int
+    max_iter: int
+    backend: Backend
+
+    def after(self, step: Step, n_iter: int) -> Status:
+        """RUNNING while the walk should go on."""
+        status = Status.RUNNING
+        enough = n_iter >= self.min_iter or step.grad_norm == 0
+        if step.grad_norm <= self.goal.absolute:  # else no ‖x‖ makes it small enough
+            target = self.goal.at(step.point.x)
+            certain = self.constants.mu is not None
+            status = _judged(step, target, certain, enough, self.backend)
+        spent = status is Status.RUNNING and n_iter >= self.max_iter
+        return Status.MAX_ITER if spent else status
+
+    def at_last(self, last: Step, n_iter: int, status: Status, bent: bool) -> Status:
+        """How it ended; the walk knew no further step where the status is RUNNING."""
+        if status is Status.RUNNING:
+            lost = grad_rounding(last.point, self.backend)
+            near = last.grad_norm + lost <= self.goal.at(last.point.x)
+            # Its rounding is not within the target, as might have been.
+            status = Status.CONVERGED if near and n_iter >= self.min_iter else Status.STALLED
+        if status is Status.STALLED and not math.isfinite(*self.backend.scalars(last.point.value)):
+            status = Status.NON_FINITE  # no search finds what is less than NaN
+        if bent and status is not Status.NON_FINITE:
+            status = _asked(last.point, self.constants, self.backend) or status
+        return status
+
+
 def solve(
     inner: Inner,
     lam: Array,
@@ -165,6 +200,7 @@ def solve(
     point = inner.at(x0, lam, carry)
     constants = constants_at(inner, point, lam)
     mu, goal = constants.mu, _Goal.of(constants, tol, relative, inner.backend)
+    asked = _Asked(goal, constants, min_iter, max_iter, inner.backend)
     status, n_iter, last, bent = Status.RUNNING, 0, None, False
     for n_iter, step in enumerate(_steps(solver, point, inner.backend, goal.at(x0))):
         if step is None:
@@ -175,23 +211,11 @@ def solve(
             status, last = Status.NON_FINITE, last or step
             break
         last, bent = step, bent or _bent(step, constants, inner.backend)
-        enough = n_iter >= min_iter or step.grad_norm == 0
-        if step.grad_norm <= goal.absolute:  # else no ‖x‖ makes it small enough
-            target = goal.at(step.point.x)
-            status = _judged(step, target, mu is not None, enough, inner.backend)
-        if status is Status.RUNNING and n_iter >= max_iter:
-            status = Status.MAX_ITER
+        status = asked.after(step, n_iter)
         if status is not Status.RUNNING:
             break
     assert last is not None  # a walk yields its start
-    if status is Status.RUNNING:  # the walk knows no further step
-        near = last.grad_norm + grad_rounding(last.point, inner.backend) <= goal.at(last.point.x)
-        # Its rounding is not within the target, as might have been.
-        status = Status.CONVERGED if near and n_iter >= min_iter else Status.STALLED
-    if status is Status.STALLED and not math.isfinite(*inner.backend.scalars(last.point.value)):
-        status = Status.NON_FINITE  # no search finds what is less than NaN
-    if bent and status is not Status.NON_FINITE:
-        status = _asked(last.point, constants, inner.backend) or status
+    status = asked.at_last(last, n_iter, status, bent)
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
 

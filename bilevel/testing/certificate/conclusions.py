@@ -57,23 +57,34 @@ def gradient_errors(run: Run) -> Clause:
     wrong = _refuted(run)
     if wrong is not None:
         return Clause(name, statement, Mark.VIOLATED, wrong, figures)
-    if len(errors) < len(run.records):
-        reason = "not every iteration has a bound, or NaN, which proves nothing"
-        return Clause(name, statement, Mark.ASSUMED, reason, figures)
-    if not all(math.isfinite(e) for e, _ in errors):
-        reason = "the bound of an iteration is infinite"
-        return Clause(name, statement, Mark.ASSUMED, reason, figures)
-    loose = [r.k for r in run.records if not _telling(run, r)]
-    if loose:
-        figures["loose"] = float(len(loose))
-        reason = f"the bound of iteration {loose[-1]} is above both ‖p‖ and δ f: it says nothing"
-        return Clause(name, statement, Mark.ASSUMED, reason, figures)
-    finer = [record.k for record, tight in run.sampled if not _within(record, tight)]
-    if finer:
-        reason = f"the bound of iteration {finer[0]} is finer than any fit of our own can show"
-        return Clause(name, statement, Mark.ASSUMED, reason, figures)
+    doubt = _without_bound(run, [e for e, _ in errors])
+    if doubt is None:
+        loose = [record.k for record in run.records if not _telling(run, record)]
+        figures |= {"loose": float(len(loose))} if loose else {}
+        doubt = _beside_the_point(run, loose)
+    if doubt is not None:
+        return Clause(name, statement, Mark.ASSUMED, doubt, figures)
     reason = f"by the computed bound of each; {len(run.sampled)} agree with fits of our own"
     return Clause(name, statement, Mark.PROVED, reason, figures)
+
+
+def _without_bound(run: Run, errors: list[float]) -> str | None:
+    """Why the stated errors bound nothing."""
+    if len(errors) < len(run.records):
+        return "not every iteration has a bound, or NaN, which proves nothing"
+    if not all(map(math.isfinite, errors)):
+        return "the bound of an iteration is infinite"
+    return None
+
+
+def _beside_the_point(run: Run, loose: list[int]) -> str | None:
+    """Why bounds prove nothing all the same: too wide, or finer than can be shown."""
+    if loose:
+        return f"the bound of iteration {loose[-1]} is above both ‖p‖ and δ f: it says nothing"
+    finer = [record.k for record, tight in run.sampled if not _within(record, tight)]
+    if finer:
+        return f"the bound of iteration {finer[0]} is finer than any fit of our own can show"
+    return None
 
 
 def _telling(run: Run, record: Record) -> bool:
@@ -119,15 +130,8 @@ def finite_path(run: Run) -> Clause:
         "last quarter": late,
         "last step": float(steps[-1]) if steps.size else 0.0,
     }
-    rule = getattr(run.method, "step_rule", None)
-    errors = [record.hypergrad_error for record in run.records[:-1]]
-    values = [record.value for record in run.records]
-    known = [*values, *(e for e in errors if e is not None), *steps]
-    certain = all(e is not None for e in errors) and all(map(math.isfinite, known))
-    if isinstance(rule, FixedStep) and certain:
-        paid = sum((e or 0.0) * s for e, s in zip(errors, steps, strict=False))
-        noise = 2 * max((r.value_error or 0.0) for r in run.records)
-        bound = 2 / rule.lipschitz * (values[0] - min(values) + noise + paid)
+    bound = _paid_for(run, steps)
+    if bound is not None:
         figures["bound of the proof"] = bound
         if total > bound * (1 + 1e-9):
             reason = "the steps are longer than descent can pay for: L is too small"
@@ -140,6 +144,20 @@ def finite_path(run: Run) -> Clause:
         return Clause("convergence", statement, Mark.BOUNDED, reason, figures)
     reason = "the sum still grows: the run ended early"
     return Clause("convergence", statement, Mark.ASSUMED, reason, figures)
+
+
+def _paid_for(run: Run, steps: Vector) -> float | None:
+    """What the proof allows Σ ‖Δλ‖² to be at a fixed step; None where it is not known."""
+    rule = getattr(run.method, "step_rule", None)
+    errors = [record.hypergrad_error for record in run.records[:-1]]
+    stated = [e for e in errors if e is not None]
+    values = [record.value for record in run.records]
+    certain = len(stated) == len(errors) and all(map(math.isfinite, [*values, *stated, *steps]))
+    if not (isinstance(rule, FixedStep) and certain):
+        return None
+    paid = sum(e * s for e, s in zip(stated, steps, strict=False))
+    noise = 2 * max((record.value_error or 0.0) for record in run.records)
+    return 2 / rule.lipschitz * (values[0] - min(values) + noise + paid)
 
 
 def stationary(run: Run) -> Clause:

@@ -129,15 +129,7 @@ def _optimality(run: Run) -> Iterator[str]:
 def status(run: Run) -> Clause:
     """The status of the result is what the records say of the end."""
     result, last = run.result, run.records[-1]
-    faults = []
-    if result.status is Status.RUNNING:
-        faults.append("the result says that the run goes on")
-    if result.status is Status.CONVERGED and last.status is not Status.CONVERGED:
-        faults.append(f"the result says converged, its last record {last.status.value}")
-    if result.status is not Status.CONVERGED and last.status is Status.CONVERGED:
-        weaker = (Status.STALLED, Status.INTERRUPTED)  # a better iterate before; a callback
-        if result.status not in weaker:
-            faults.append(f"the result says {result.status.value}, its last record converged")
+    faults = [*_of_the_end(result.status, last.status)]
     raised = any("Error" in note for note in result.notes)
     if result.status is Status.NON_FINITE and last.status is Status.RUNNING and not raised:
         faults.append("the result says non_finite, but all records are finite and no note says why")
@@ -148,6 +140,17 @@ def status(run: Run) -> Clause:
         faults.append(f"converged with a value of {result.fun!r}")
     statement = "the status is that of the last record"
     return _clause("status", statement, faults, result.status.value, Mark.PROVED)
+
+
+def _of_the_end(said: Status, last: Status) -> Iterator[str]:
+    """What is wrong with the status of a result, given that of its last record."""
+    if said is Status.RUNNING:
+        yield "the result says that the run goes on"
+    if said is Status.CONVERGED and last is not Status.CONVERGED:
+        yield f"the result says converged, its last record {last.value}"
+    weaker = (Status.CONVERGED, Status.STALLED, Status.INTERRUPTED)  # better before; a callback
+    if last is Status.CONVERGED and said not in weaker:
+        yield f"the result says {said.value}, its last record converged"
 
 
 def model(run: Run) -> Clause:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -33,9 +34,7 @@ def curvature(place: Place, inner: InnerConstants, book: Book, *, thorough: bool
     book.made("extreme eigenvalues of the Hessian")
     if not thorough and inner.mu is None and inner.smoothness is None:
         return directions
-    for number, at in enumerate(points(place, book.rng)):
-        if not thorough and number > 1:
-            break
+    for number, at in enumerate(islice(points(place, book.rng), None if thorough else 2)):
         steps = 12 if not thorough else 40 if number == 0 else 20
         found = ritz(at.hvp, book.rng.standard_normal(at.p), steps)
         if found is None:
@@ -48,13 +47,20 @@ def curvature(place: Place, inner: InnerConstants, book: Book, *, thorough: bool
                 "needs it non-singular at X(λ)."
             )
         _extremes(place, inner, low, high, book)
-        if not thorough or number > 1:
-            continue
-        if inner.smoothness is not None:
-            _extremes(place, inner, math.inf, _climb(place, at, top, 1), book)
-        if inner.mu is not None:
-            _extremes(place, inner, _climb(place, at, bottom, -1), -math.inf, book)
+        if thorough and number <= 1:
+            _climbs(place, inner, at, (bottom, top), book)
     return directions
+
+
+def _climbs(
+    place: Place, inner: InnerConstants, at: Probe, ends: tuple[Vector, Vector], book: Book
+) -> None:
+    """The constants that are stated, against what is found by moving x to where h bends more."""
+    bottom, top = ends
+    if inner.smoothness is not None:
+        _extremes(place, inner, math.inf, _climb(place, at, top, 1), book)
+    if inner.mu is not None:
+        _extremes(place, inner, _climb(place, at, bottom, -1), -math.inf, book)
 
 
 def _extremes(place: Place, inner: InnerConstants, low: float, high: float, book: Book) -> None:
