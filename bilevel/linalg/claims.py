@@ -64,13 +64,14 @@ def contradicted(
         verify=False,
         max_iter=_STEPS,
     )
-    if found.status in REFUTING:
-        drowns = preconditioner is not None and _drowns(
-            operator, preconditioner, columns, images, backend
-        )
-        return Status.STALLED if drowns else found.status
-    hides = preconditioner is not None and _hides(operator, preconditioner, found, backend)
-    return Status.REFUTED if hides else None
+    wrong = found.status if found.status in REFUTING else None
+    if preconditioner is None:
+        return wrong
+    if wrong is None and _hides(operator, preconditioner, found, backend):
+        wrong = Status.REFUTED
+    if wrong is not None and _drowns(operator, preconditioner, columns, images, backend):
+        return Status.STALLED
+    return wrong
 
 
 def _drowns(
