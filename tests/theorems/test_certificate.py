@@ -592,8 +592,8 @@ def test_the_end_of_hoag_keeps_to_its_tolerance_in_single_precision() -> None:
     problem = Problem(inner, outers.held_out(A[40:], y[40:], losses.Squared()))
     method = HOAG(tolerances="cubic")
     result = bilevel.minimize(problem, 0.0, method=method, max_iter=60)
-    assert result.status in (Status.CONVERGED, Status.STALLED)  # rounding says which
     met = [r for r in result.history if r.cg_status is Status.CONVERGED]
+    assert met  # how the run ended is a matter of rounding
     assert all(record.cg_residual <= record.tol for record in met)
     assert mark(certify(result, problem, method=method), "adjoint solutions") != "VIOLATED"
 
