@@ -35,7 +35,7 @@ from .contracts import (
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
-from .meter import EVALUATIONS, BudgetSpent, Meter, unit_of
+from .meter import EVALUATIONS, BudgetSpent, Meter, slack, unit_of
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -422,6 +422,8 @@ class _Run:
         snapshot = _with_offered(self.problem, self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
             notes = (*notes, self.keeper.trouble)
+        if meter.missed:
+            notes = (*notes, _MISSED)
         found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
         return _bounded(self.method, self.problem, found, meter, theirs)
 
@@ -453,6 +455,13 @@ class _Run:
             if ended is not None:
                 return ended
         return Status.MAX_ITER
+
+
+#: What is said where products were made that no run has counted.
+_MISSED = (
+    "Products were made with its data outside the run, as in a thread that its method has started: "
+    "its passes do not hold them, and max_passes does not see them."
+)
 
 
 def _truth(answer: Any) -> bool:
@@ -558,7 +567,8 @@ class _Budgets:
             return record.status
         if record.k >= self.max_iter:
             return Status.MAX_ITER
-        if self.max_passes is not None and record.passes >= self.max_passes:
+        most = self.max_passes
+        if most is not None and record.passes >= most - slack(most):
             return Status.MAX_PASSES
         if self.max_seconds is not None and record.seconds >= self.max_seconds:
             return Status.MAX_SECONDS
