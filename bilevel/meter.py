@@ -344,7 +344,7 @@ class Meter:
 
     @property
     def missed(self) -> bool:
-        """Whether a counter of the run was at work for nobody meanwhile: at what cost is unknown."""
+        """Whether a counter of the run was at work for nobody meanwhile, at a cost not known."""
         strays = self._strays.keys()
         return bool(strays) and (not self._tallies or not strays.isdisjoint(self._tallies))
 
