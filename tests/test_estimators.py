@@ -6,10 +6,13 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_array_api_input, check_estimator
@@ -36,6 +39,7 @@ from bilevel.estimators import (
     BilevelRidge,
     HyperparameterSearchCV,
 )
+from bilevel.methods import PathFollowing
 
 ROOT = Path(__file__).parent.parent
 
@@ -698,3 +702,65 @@ def test_a_random_state_that_is_none_is_refused_where_nothing_is_drawn(name):
     X, y = make_regression(40, 5, noise=1.0, random_state=0)
     with pytest.raises(ValueError, match="seed"):
         make(cv=3, random_state="x").fit(X, target(y))
+
+
+# -- Ctrl-C --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pressed(PathFollowing):
+    """Ctrl-C in the n-th step of this process, or in what is said of the end."""
+
+    at: int | str = 0
+    steps: ClassVar[list[str]] = []
+
+    def step(self, problem, state):
+        if len(self.steps) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.steps.append("step")
+        return super().step(problem, state)
+
+    def reported(self, problem, record, x):
+        if self.at == "reported":
+            os.kill(os.getpid(), signal.SIGINT)
+        self.steps.append("reported")
+        return super().reported(problem, record, x)
+
+
+@pytest.fixture
+def ctrl_c():
+    """What it is by default: a shell's background job ignores it."""
+    Pressed.steps.clear()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+LOOPS = {
+    "cross_val_score": lambda model, X, y: cross_val_score(model, X, y, cv=3),
+    "GridSearchCV": lambda model, X, y: GridSearchCV(model, {"tol": [1e-3, 1e-4]}, cv=3).fit(X, y),
+    "fit": lambda model, X, y: model.fit(X, y),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("at", [0, 1, "reported"], ids=str)
+@pytest.mark.parametrize("name", ["logistic regression", "kernel ridge", "search"])
+def test_ctrl_c_ends_the_loop_that_a_fit_is_a_step_of(name, at, loop, ctrl_c):
+    """It ended the search of one fit, and the loop went on; in the first step with a score of nan."""
+    make, target = BEFORE[name]
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    model = make(cv=3).fit(X, target(y))
+    before = dict(vars(model))
+    with pytest.raises(KeyboardInterrupt):
+        LOOPS[loop](model.set_params(method=Pressed(at=at)), X, target(y))
+    assert "reported" not in Pressed.steps
+    assert at == "reported" or len(Pressed.steps) == at
+    assert vars(model) == before | {"method": model.method}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+def test_an_end_that_no_one_pressed_for_is_the_fits_own(ctrl_c):
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    assert BilevelRidge(cv=3, method=Pressed(at=-1)).fit(X, y).n_iter_ > 0

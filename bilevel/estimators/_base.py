@@ -105,6 +105,8 @@ class BilevelEstimator(BaseEstimator):
         result = bilevel.minimize(
             problem, lam0, method=self.method, max_iter=self.max_iter, tol=self.tol
         )
+        if result.broken_off:  # a fit is one step of a loop of others, which is to end too
+            raise KeyboardInterrupt
         if not math.isfinite(result.fun):
             raise ValueError(f"No model was found: {result.message}")
         if result.status not in _FINE:
