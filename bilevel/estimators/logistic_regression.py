@@ -54,7 +54,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
     tol : float, optional
         The search ends where the decrease that is left is below tol times the held-out loss.
     certify : bool
-        Whether to make ``certificate_``, which costs two to six thousand passes over the data
+        Whether to make ``certificate_``, which costs two to seven thousand passes over the data
         whatever the search cost: often several times as many.
     random_state : None, int or RandomState
         Of the draw of a fraction.
