@@ -404,10 +404,11 @@ class _Run:
         if not is_ours(self.method):
             meter.refuse = self._refuse
         notes: tuple[str, ...] = ()
+        broken = False
         try:
             status = self._drain(meter, _heard(callback, theirs))
         except KeyboardInterrupt:
-            status = Status.INTERRUPTED
+            status, broken = Status.INTERRUPTED, True
         except BudgetSpent as end:
             status = end.status
         except Unbounded:
@@ -424,7 +425,8 @@ class _Run:
             notes = (*notes, self.keeper.trouble)
         if meter.missed:
             notes = (*notes, _MISSED)
-        found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
+        found = _result(self.problem, snapshot, status, notes)
+        found = replace(found, every=self.every, broken_off=broken)
         return _bounded(self.method, self.problem, found, meter, theirs)
 
     def _refuse(self, iterate: tuple[Any, Any]) -> None:
@@ -486,21 +488,24 @@ def _bounded(
         refuse_outside(problem, result.best.lam)
     if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
         return result
-    best, before = result.best, metered(problem, meter)
+    best, before, broken = result.best, metered(problem, meter), False
     try:
         with meter.running():
             best = method.reported(problem, best, result.x)
             if not is_ours(method):
                 refuse_other_record(problem, best, "what method.reported returns")
                 refuse_other_bounds(best, result.best.value)
-    except (BudgetSpent, KeyboardInterrupt):
+    except BudgetSpent:
         pass  # all the rest is there
+    except KeyboardInterrupt:
+        broken = True
     except ArithmeticError as error:
         if any(error is one for one in theirs):
             raise
     kept = tuple(note for note in result.notes if note not in _loose(result.best))
     costs = result.costs + metered(problem, meter) - before
-    return replace(result, best=best, notes=(*kept, *_loose(best)), costs=costs)
+    notes = (*kept, *_loose(best))
+    return replace(result, best=best, notes=notes, costs=costs, broken_off=broken)
 
 
 def _heard(
