@@ -805,3 +805,64 @@ def test_a_product_that_the_budget_of_the_whole_refuses_is_counted_nowhere(metho
         assert sum(result.passes for result in found.results) == pytest.approx(found.passes)
     alone = bilevel.minimize(problem(), 0.0, method=method, max_passes=1.5)
     assert alone.passes <= 1.5
+
+
+# -- what is not known of a record -----------------------------------------------------------------
+
+
+LOGISTIC = bilevel.logistic_regression(X, np.sign(Y), X_VAL, np.sign(Y_VAL))
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Gradient steps of x at one λ, whose held-out loss is least long before x is X(λ)."""
+
+    last: int
+    known: Any = None
+
+    def init(self, problem, lam0, x0, tol):
+        return Fitted(lam0, problem.x(x0))
+
+    def step(self, problem, s):
+        x = s.x - problem.inner.at(s.x, s.lam).grad / problem.inner.constants(s.lam).smoothness
+        value, status = problem.outer.at(x, s.lam).value, bilevel.Status
+        record = bilevel.Record(
+            lam=s.lam, value=value, value_error=self.known, hypergrad=0 * s.lam, optimality=1.0
+        )
+        end = status.CONVERGED if s.k + 1 == self.last else status.RUNNING
+        return Fitted(s.lam, x, s.k + 1, record, end)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    lam: Any
+    x: Any
+    k: int = 0
+    record: Any = None
+    status: Any = bilevel.Status.RUNNING
+
+
+def test_an_error_that_is_left_out_is_unknown_and_not_zero():
+    """g of a half-fitted x lies below f: such an iterate was returned, and the converged one not."""
+    f = bilevel.minimize(LOGISTIC, -6.0, method="hoag", max_iter=1, tol=1e-9).history[0].likely
+    found = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(9000), max_iter=9000, every=50)
+    assert found.success
+    assert found.fun == pytest.approx(f, rel=1e-3)
+    assert min(record.value for record in found.history) < 0.99 * f
+    assert "how far it is from f is not known" in found.message
+    cut = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(9000), max_iter=99)
+    assert cut.best.k == 99
+    exact = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(9000, 0.0), max_iter=9000)
+    assert not exact.success  # who states that its values are exact is believed
+
+
+def test_a_value_that_is_no_number_is_not_the_last_of_the_unknown():
+    values = iter([3.0, 2.0, float("nan")])
+
+    class Losing(Steps):
+        def step(self, problem, state):
+            self.record = {"value": next(values)}
+            return super().step(problem, state)
+
+    found = bilevel.minimize(problem(), 1.0, method=Losing())
+    assert (found.status, found.fun) == (bilevel.Status.NON_FINITE, 2.0)

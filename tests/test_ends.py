@@ -279,7 +279,8 @@ def test_a_loose_fit_does_not_win_by_its_early_stop():
     assert (loose.likely, record(3, 2.0, np.nan, np.nan, bound=1.0).likely) == (3.0, 2.0)
     assert record(3, 2.0, 2.0, 1e-3, bound=1e9).at_most == pytest.approx(2.001)
     assert record(3, np.nan, 2.0, 1e-3).at_most == np.inf
-    assert record(3, 2.0, None, None).at_most == 2.0
+    assert record(3, 2.0, None, None).at_most == np.inf  # what is left out is not known
+    assert record(3, 2.0, None, None, bound=0.0).at_most == 2.0
     assert record(3, 2.0, 2.0, np.inf, bound=0.5).at_most == 2.5
 
     # A second look at the same λ has the last word, unless it knows less.
