@@ -304,7 +304,7 @@ def test_a_step_without_a_state_is_refused():
         bilevel.minimize(problem(), 1.0, method=Nothing())
 
 
-@pytest.mark.parametrize("needs", ["inner.rows", ("foo.rows",)])
+@pytest.mark.parametrize("needs", ["inner.rows", ("foo.rows",), None, ("inner.rows", 3), 3])
 def test_needs_are_a_tuple_of_names(needs):
     method = Steps()
     method.needs = needs
@@ -718,6 +718,9 @@ class Late(Steps):
         (Late(value_error=float("nan")), "record.value_error is a bound"),
         (Late(value_error="x"), "record.value_error must be a number or None"),
         (Late(optimality="x"), "record.optimality must be a number"),
+        (Late(tol=None), "record.tol must be a number, got None"),
+        (Late(n_cg="x"), "record.n_cg must be a number, got 'x'"),
+        (Late(cg_residual="x"), "record.cg_residual must be a number or None, got 'x'"),
         (Late({"x": np.zeros(9)}), "the x of the state"),
         (Late({"status": "converged"}), "must be a Status, got 'converged'"),
     ],
@@ -788,6 +791,10 @@ def test_what_can_not_be_returned_is_not_offered(offered, says):
         (lambda *_: None, "what method.reported returns must be a Record"),
         (lambda p, record, x: bilevel.Record(lam=np.ones(5), hypergrad=np.ones(5)), r"\(1,\)"),
         (3, "reported must be callable, got 3"),
+        (
+            lambda p, record, x: bilevel.Record(lam=record.lam + 0.5, value=1.0, hypergrad=x[:1]),
+            "a record of the λ that it is given, got one at a distance of 0.5",
+        ),
     ],
 )
 def test_a_report_that_is_none_is_refused(reported, says):
@@ -845,14 +852,14 @@ class Fitted:
 def test_an_error_that_is_left_out_is_unknown_and_not_zero():
     """g of a half-fitted x lies below f: such an iterate was returned, and the converged one not."""
     f = bilevel.minimize(LOGISTIC, -6.0, method="hoag", max_iter=1, tol=1e-9).history[0].likely
-    found = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(9000), max_iter=9000, every=50)
+    found = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(3000), max_iter=3000, every=50)
     assert found.success
     assert found.fun == pytest.approx(f, rel=1e-3)
     assert min(record.value for record in found.history) < 0.99 * f
     assert "how far it is from f is not known" in found.message
-    cut = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(9000), max_iter=99)
+    cut = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(3000), max_iter=99)
     assert cut.best.k == 99
-    exact = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(9000, 0.0), max_iter=9000)
+    exact = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(3000, 0.0), max_iter=3000)
     assert not exact.success  # who states that its values are exact is believed
 
 
@@ -866,3 +873,78 @@ def test_a_value_that_is_no_number_is_not_the_last_of_the_unknown():
 
     found = bilevel.minimize(problem(), 1.0, method=Losing())
     assert (found.status, found.fun) == (bilevel.Status.NON_FINITE, 2.0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Steps({"x": np.full(3, np.nan), "status": bilevel.Status.CONVERGED}),
+        Steps({"status": bilevel.Status.CONVERGED}, hypergrad=np.full(1, np.nan), optimality=0.0),
+        Steps({"status": bilevel.Status.CONVERGED}, lam=np.full(1, np.nan), optimality=0.0),
+    ],
+)
+def test_what_is_no_number_is_no_solution(method):
+    found = bilevel.minimize(problem(), 1.0, method=method)
+    assert (found.status, found.success) == (bilevel.Status.NON_FINITE, False)
+    assert np.isnan(found.fun) == np.isnan(found.x).any()
+    right = Steps({"status": bilevel.Status.CONVERGED}, optimality=0.0)
+    assert bilevel.minimize(problem(), 1.0, method=right).success
+
+
+class Writing(Steps):
+    """It writes into what it is given, in the step of this number."""
+
+    def __init__(self, name, step, **record):
+        super().__init__(**record)
+        self.name, self.when = name, step
+
+    def step(self, problem, state):
+        self.n = getattr(self, "n", 0) + 1
+        if self.n == self.when:
+            holder = state.record if self.name.startswith("record") else state
+            getattr(holder, self.name.rpartition(".")[2])[...] += 0.1
+        return Steps.step(self, problem, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("lam", 1), ("lam", 3), ("lam", 7), ("x", 1), ("record.hypergrad", 2)]
+)
+def test_a_step_that_writes_into_its_state_is_refused(name, step):
+    """Records hold these arrays: they were of another λ, without a word."""
+    with pytest.raises(ValueError, match=f"must not write into the {name} of the state"):
+        bilevel.minimize(
+            problem(), 1.0, method=Writing(name, step, hypergrad=np.ones(1)), max_iter=9
+        )
+    assert bilevel.minimize(problem(), 1.0, method=Writing(name, 99), max_iter=9).nit == 9
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ({"x": [0.0] * 3}, "the x of the state that method.init returns must be an array"),
+        ({"x": None}, "the x of the state that method.init returns must be an array"),
+        ({"x": np.full(3, np.nan)}, "the x of the state .* must be finite"),
+        ({"lam": np.ones(2)}, r"the lam of the state that method.init .* \(1,\)"),
+        ({"lam": np.ones(1, np.float32)}, "the lam of the state .* float64, got .*float32"),
+        ({"status": "running"}, "method.init returns must be Status.RUNNING, got 'running'"),
+        ({"status": bilevel.Status.CONVERGED}, "method.init returns must be Status.RUNNING"),
+        ({"record": 3}, "the record of the state that method.init returns must be None"),
+    ],
+)
+def test_a_start_of_wrong_content_is_refused(made, says):
+    class Begun(Steps):
+        def init(self, problem, lam0, x0, tol):
+            return State(**{"lam": lam0, "x": problem.x(x0)} | made)
+
+    for run in (bilevel.minimize, lambda *a, **b: next(bilevel.iterate(*a, **b))):
+        with pytest.raises((TypeError, ValueError), match=says):
+            run(problem(), 1.0, method=Begun())
+
+
+def test_an_iterator_that_runs_out_in_a_step_is_said_to():
+    class Out(Steps):
+        def step(self, problem, state):
+            return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="Out.step raised StopIteration: an iterator"):
+        bilevel.minimize(problem(), 1.0, method=Out())
