@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import InitVar, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -948,3 +948,109 @@ def test_an_iterator_that_runs_out_in_a_step_is_said_to():
 
     with pytest.raises(RuntimeError, match="Out.step raised StopIteration: an iterator"):
         bilevel.minimize(problem(), 1.0, method=Out())
+
+
+# -- states that no checkpoint can bring back ------------------------------------------------------
+
+
+class Named(NamedTuple):
+    lam: Any
+    x: Any
+    record: Any = None
+    status: Any = bilevel.Status.RUNNING
+
+
+@dataclass(frozen=True)
+class Holding(State):
+    """With something more."""
+
+    more: Any = None
+
+
+@dataclass(frozen=True)
+class Inside(State):
+    more: Any = field(init=False, default=0)
+
+
+@dataclass(frozen=True)
+class Needing(State):
+    more: InitVar[int] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Adding(State):
+    more: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "more", self.more + 1)
+
+
+def begun(make):
+    class Begun(Steps):
+        def init(self, problem, lam0, x0, tol):
+            return make(lam0, problem.x(x0))
+
+        def step(self, problem, state):
+            made = Steps.step(self, problem, state)
+            return make(made.lam, made.x, made.record, made.status)
+
+    return Begun()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (Named, "of the class .*Named"),
+        (Inside, "can't be made anew of its fields"),
+        (functools.partial(Needing, more=1), "can't be made anew of its fields"),
+        (Adding, "comes back another: state.more, 1, as 2"),
+        (functools.partial(Holding, more=np.array([1, None])), "an array of objects"),
+        (functools.partial(Holding, more=Named(1, 2)), "of the class .*Named"),
+    ],
+)
+def test_a_state_that_can_not_be_resumed_is_refused_at_the_start(tmp_path, make, says):
+    path = tmp_path / "run.npz"
+    with pytest.raises(TypeError, match=f"could not be resumed, since .*{says}"):
+        bilevel.minimize(problem(), 1.0, method=begun(make), max_iter=2, checkpoint=path)
+    assert not path.exists()
+    bilevel.minimize(problem(), 1.0, method=begun(make), max_iter=2)
+
+
+def test_what_a_state_comes_to_hold_is_asked_at_the_first_write(tmp_path):
+    def make(lam, x, record=None, status=bilevel.Status.RUNNING):
+        return Holding(lam, x, record, status, Adding(lam, x) if record else None)
+
+    path = tmp_path / "run.npz"
+    with pytest.warns(RuntimeWarning, match=r"comes back another: state\.more\.more, 1, as 2"):
+        bilevel.minimize(problem(), 1.0, method=begun(make), max_iter=2, checkpoint=path)
+
+
+def test_what_a_state_may_hold_comes_back_as_it_was(tmp_path):
+    more = ([1, (2.0, float("nan"))], np.arange(3, dtype=np.int32), "x", True, np.float64(0.1))
+    make = functools.partial(Holding, more=more)
+    options = {"method": begun(make), "checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(problem(), 1.0, max_iter=2, **options)
+    assert bilevel.minimize(problem(), 1.0, max_iter=4, resume=True, **options).nit == 4
+
+
+@dataclass
+class Drawing(Steps):
+    """A dataclass that keeps, beside its fields, what belongs into its state."""
+
+    seed: int = 0
+
+    def init(self, problem, lam0, x0, tol):
+        self.state, self.record = {}, {}
+        self.rng = np.random.default_rng(self.seed)
+        return super().init(problem, lam0, x0, tol)
+
+    def step(self, problem, state):
+        self.rng.random()
+        return super().step(problem, state)
+
+
+def test_what_a_dataclass_keeps_beside_its_fields_is_warned_of(tmp_path):
+    with pytest.warns(RuntimeWarning, match="The method changes itself .*rng"):
+        bilevel.minimize(
+            problem(), 1.0, method=Drawing(), max_iter=3, checkpoint=tmp_path / "run.npz"
+        )
