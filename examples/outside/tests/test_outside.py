@@ -83,6 +83,12 @@ def test_soba_has_all_that_belongs_to_a_run(tmp_path: Path) -> None:
     soba = SOBA(rho=2e-3, gamma=0.02, size=6)
     found = same_when_resumed(ridge(), tmp_path, method=soba, max_iter=30)
     assert found.best.k == 30  # no batch is taken for f: the last iterate, not the luckiest
+    whole = ridge()
+    exact = bilevel.minimize(whole, method=replace(soba, size=40), max_iter=3)
+    draw = np.random.default_rng((0, 2)).integers  # of the last step: the batch of its value
+    _, held_out = draw(60, size=40), draw(40, size=40)
+    batch = whole.outer.rows(held_out).at(exact.x, exact.lam)
+    assert exact.fun == float(batch.value)  # x and λ are those that the value is of
     a_budget_ends_it(ridge(), method=soba)
     several = bilevel.multistart(ridge(), 3, method=soba, max_iter=5)
     assert [r.nit for r in several.results] == [5, 5, 5]
