@@ -13,6 +13,7 @@ from .answers import (
     refuse_other_array,
     refuse_other_counters,
     refuse_other_criterion,
+    refuse_other_curvature,
     refuse_other_loss,
     refuse_other_point,
     refuse_other_sentence,
@@ -318,6 +319,8 @@ def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> No
     shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
     answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
     refuse_other_loss(answers, part.loss, part.y, shape)
+    if isinstance(part, LinearModel):
+        refuse_other_curvature(answers, part.loss, part.y, shape)
 
 
 def _refuse_bare_penalty(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:

@@ -11,11 +11,13 @@ import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 import bilevel
-from bilevel import inner, outer
+from bilevel import hypergrad, inner, outer
 from bilevel.backends import ArrayAPIBackend
 from bilevel.design import Passes, recounted
 from bilevel.fingerprint import fingerprint, unknown
 from bilevel.losses import Pointwise, Squared
+from bilevel.testing.check.domains import domain as check_domain
+from bilevel.testing.check.report import Book
 
 RNG = np.random.default_rng(2)
 X, X_VAL = RNG.standard_normal((30, 3)), RNG.standard_normal((20, 3))
@@ -1054,3 +1056,144 @@ def test_what_a_dataclass_keeps_beside_its_fields_is_warned_of(tmp_path):
         bilevel.minimize(
             problem(), 1.0, method=Drawing(), max_iter=3, checkpoint=tmp_path / "run.npz"
         )
+
+
+# -- domains, and what a problem is made of --------------------------------------------------------
+
+
+class Domain:
+    def __init__(self, project):
+        self.project = lambda lam, backend: project(lam)
+
+
+def clipped(lam, most=3.0):
+    return np.clip(lam, -most, most)
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        (lambda lam: lam.astype(np.float32), ".* float64, got .*float32"),
+        (lambda lam: lam if abs(lam) < 9 else clipped(lam).astype("f"), "float64, got .*float32"),
+        (lambda lam: np.zeros(2), r"of shape \(1,\)|shape \(1,\)"),
+        (lambda lam: [0.0], "an array of shape"),
+        (lambda lam: None, "an array of shape"),
+        (lambda lam: lam * np.nan, "finite"),
+        (lambda lam: np.where(lam > 9, np.inf, lam), "finite"),
+    ],
+)
+def test_a_domain_of_other_answers_is_refused(project, says):
+    h, g = problem().inner, problem().outer
+    with pytest.raises((TypeError, ValueError), match=rf"domain\.project\(lam\) must be .*{says}"):
+        bilevel.Problem(h, g, Domain(project))
+    with pytest.raises(ValueError, match="domain.project must not write into lam"):
+        bilevel.Problem(h, g, Domain(lambda lam: np.clip(lam, -1, 1, out=lam)))
+    assert bilevel.minimize(bilevel.Problem(h, g, Domain(clipped))).success
+
+
+def ring(lam):
+    """The nearest point of a set that is not convex."""
+    size = max(float(np.sqrt(lam @ lam)), 1e-9)
+    return lam * (min(max(size, 1.0), 2.0) / size)
+
+
+def several(domain):
+    """A problem of three λ."""
+    h = inner.linear_model(X, Y, Squared(), penalty=inner.GroupL2(np.arange(3), 3))
+    return bilevel.Problem(h, outer.held_out(X_VAL, Y_VAL, Squared()), domain)
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        (clipped, None),
+        (lambda lam: lam / max(1.0, np.sqrt(lam @ lam) / 3), None),
+        (lambda lam: lam - np.mean(lam), None),
+        (lambda lam: lam / 2, "it moves"),
+        (ring, "points that are nearer"),
+        (lambda lam: np.round(lam), "points that are nearer"),
+        (lambda lam: lam / max(1.0, np.max(abs(lam)) / 3), "points that are nearer"),
+        (lambda lam: np.where(abs(lam) > 30, np.inf, clipped(lam)), "not finite"),
+    ],
+)
+def test_a_projection_is_checked(project, says):
+    one = several(Domain(clipped))
+    vars(one)["domain"] = Domain(project)  # past the door, which sees the worst of them
+    book = Book(np.random.default_rng(0))
+    check_domain(one, np.zeros(3), book)
+    assert [finding.what for finding in book.findings] == ["domain.project"] * (says is not None)
+    assert says is None or says in book.findings[0].message
+
+
+def test_the_check_of_a_problem_asks_its_domain():
+    def skewed(lam):
+        """Into the box, but not to the nearest point."""
+        return lam * min(1.0, 3 / max(float(np.max(abs(lam))), 1e-9))
+
+    for domain, right in ((bilevel.Ball(0.0, 3.0), True), (Domain(skewed), False)):
+        report = bilevel.testing.check_problem(several(domain))
+        assert "domain.project" in report.checked
+        assert report.ok == right, str(report)
+        assert right or [f.what for f in report.findings] == ["domain.project"]
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"backend": "numpy"}, "inner.backend must be a backend .*, got 'numpy'"),
+        ({"x_shape": 4}, "inner.x_shape must be a tuple of integers, got 4"),
+        ({"x_shape": (2.0,)}, r"inner.x_shape\[0\] must be an integer, got 2.0"),
+        ({"start": lambda: None}, r"the start that h states must be an array .*, got None"),
+    ],
+)
+def test_what_a_model_states_of_itself_is_asked(members, says):
+    with pytest.raises(TypeError, match=says):
+        bilevel.minimize(bilevel.Problem(Bowls(**members), near()), method="hoag")
+
+
+def test_a_criterion_on_the_name_of_a_backend_is_refused():
+    with pytest.raises(TypeError, match="outer.backend must be a backend .*, got 'numpy'"):
+        bilevel.Problem(Bowls(), near(backend="numpy"))
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"rounding": lambda self, y, t, backend: None}, r"rounding\(y, t\) must be .* got None"),
+        ({"rounding": lambda self, y, t, backend: (t, t[:1])}, r"of the derivative must .*\(30,\)"),
+        (
+            {"curvature": lambda self, y, t, backend: 0 * t - 1},
+            "must be convex, got a curvature of -1",
+        ),
+    ],
+)
+def test_a_loss_that_bends_down_or_has_no_bounds_is_refused(members, says):
+    loss = type("Loss", (Bounded,), members)()
+    with pytest.raises((TypeError, ValueError), match=rf"problem\.inner\.loss.*{says}"):
+        bilevel.minimize(problem(inner.linear_model(X, Y, loss)))
+
+
+def test_nothing_follows_from_a_criterion_that_bends_down():
+    """Its curvature refutes what it states: a bound by it was too small, or a domain error."""
+    members = {"curvature": lambda self, y, t, backend: 0 * t - 1, "curvature_bound": 1.0}
+    exact = {"rounding": lambda self, y, t, backend: (0 * t, 0 * t), "self_concordance": 1.0}
+    loss = type("Loss", (Bounded,), members | exact | {"third_bound": 1.0})()
+    for A in (X, X[:, :1]):
+        h = inner.linear_model(A, Y, Squared())
+        g = outer.held_out(X_VAL[:, : A.shape[1]], Y_VAL, loss)
+        assert bilevel.minimize(problem(h, g), max_iter=5).best is not None
+    states = inner.InnerConstants(1.0, 2.0, 0.0, 0.0, self_concordance=0.0)
+    ridge, of_g = {"inner": states, "decrement": 0.1}, outer.OuterConstants(4.0, 0.0, 0.0)
+    q = hypergrad.Inexact(1.0, 0.8, 0.0)
+    for top, right in ((4.0, True), (-1e-9, False), (np.nan, False)):
+        bend = hypergrad.Bend(2.0, 1.5, top)
+        found = (
+            hypergrad.self_concordant_bound(outer=of_g, adjoint=q, tangent=q, bend=bend, **ridge),
+            hypergrad.self_concordant_adjoint_bound(
+                outer=of_g, adjoint=q, cross_norm=2.0, top=top, **ridge
+            ),
+            hypergrad.self_concordant_value_bound(
+                outer=of_g, adjoint=q, correction=1.0, top=top, **ridge
+            ),
+        )
+        assert np.isfinite(found).tolist() == [right] * 3

@@ -12,6 +12,7 @@ from outside import arrays
 from outside.backend import OutsideBackend
 from outside.criterion import WrongPairs
 from outside.design import Sharded
+from outside.domain import HalfSpace
 from outside.loss import LogCosh
 from outside.method import SOBA
 from outside.model import Curve, curve
@@ -297,6 +298,31 @@ def test_nothing_is_proven_of_a_design_that_does_not_say_how_it_sums() -> None:
 
     assert bilevel.minimize(sharded()).best.hypergrad_error is not None
     assert bilevel.minimize(sharded(silent)).best.hypergrad_error is None
+
+
+# -- the domain ----------------------------------------------------------------------------------
+
+
+def test_the_domain_holds_a_sum_of_hyperparameters() -> None:
+    h = inner.linear_model(X, y, Squared(), penalty=inner.GroupL2(np.array([0, 0, 1, 1]), 2))
+    g = outer.held_out(X_val, y_val, Squared())
+    free = bilevel.minimize(bilevel.Problem(h, g), 0.0, tol=1e-9)
+    level = float(np.sum(free.lam)) - 1
+    held = bilevel.Problem(h, g, HalfSpace((1.0, 1.0), level))
+    check_problem(held).raise_for_findings()
+
+    def f(first: float) -> float:  # along the line on which the sum is the level
+        return bilevel.minimize(
+            bilevel.Problem(h, g), [first, level - first], method="hoag", max_iter=1, tol=1e-9
+        ).fun
+
+    found = bilevel.minimize(held, [-9.0, -9.0], tol=1e-9)
+    assert float(np.sum(found.lam)) == pytest.approx(level)
+    best = optimize.minimize_scalar(
+        f, bounds=(found.lam[0] - 1, found.lam[0] + 1), method="bounded"
+    )
+    assert found.fun == pytest.approx(best.fun, rel=1e-4)
+    assert found.fun > free.fun
 
 
 # -- the backend ---------------------------------------------------------------------------------
