@@ -19,11 +19,11 @@ from .answers import (
     without_carry,
 )
 from .backends import Array, Maybe, described, function
-from .inner import MLP, TERM_MEMBERS, LinearModel, inner_constants, lacking
+from .inner import MLP, TERM_MEMBERS, FunctionInner, LinearModel, inner_constants, lacking
 from .inner.penalties import FreeLast
 from .meter import uncounted
 from .methods import Method
-from .outer import HeldOutLoss
+from .outer import FunctionOuter, HeldOutLoss
 from .problem import Problem
 from .record import Record
 from .status import Status
@@ -257,6 +257,23 @@ def _refuse_bare(where: str, point: Any, missing: Sequence[str], remedy: str) ->
 
 def _derive(base: str) -> str:
     return f": derive its class from bilevel.inner.{base}, which has what is no mathematics"
+
+
+def foreign(problem: Problem) -> Iterator[tuple[str, Any]]:
+    """The parts of a problem that are not of this package, and those that functions state."""
+    named = (("problem.inner", problem.inner), ("problem.outer", problem.outer))
+    for name, part in (*named, ("problem.domain", problem.domain)):
+        if not is_ours(part) or isinstance(part, (FunctionInner, FunctionOuter)):
+            yield name, part
+            continue
+        for member in ("loss", "penalty"):
+            found = getattr(part, member, None)
+            found = found.base if isinstance(found, FreeLast) else found
+            if found is not None and not is_ours(found):
+                yield f"{name}.{member}", found
+        for k, below in enumerate(getattr(part, "parts", ())):
+            if not is_ours(below) or isinstance(below, (FunctionInner, FunctionOuter)):
+                yield f"{name}.parts[{k}]", below
 
 
 def is_ours(value: Any) -> bool:

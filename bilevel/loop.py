@@ -635,6 +635,11 @@ def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
     return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
 
 
+def due(problem: Problem, best: Record) -> tuple[str, ...]:
+    """What is to be said of an iterate that is returned, whatever the run was."""
+    return (*_loose(best), *_touched(problem, best.lam))
+
+
 #: What is left of the errors of a run that has refuted what they rest on.
 _UNFOUNDED = (
     "The errors of its iterates rested on what is refuted here: none is stated, and which iterate "
@@ -670,8 +675,7 @@ def _result(
         notes = (
             *notes,
             *_unranked(problem, snapshot, best),
-            *_loose(best),
-            *_touched(problem, lam),
+            *due(problem, best),
         )
     history = tuple(snapshot.closed().history)
     if status in REFUTING and best is not None:
