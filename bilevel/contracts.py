@@ -276,6 +276,22 @@ def foreign(problem: Problem) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.parts[{k}]", below
 
 
+def blame(error: Exception, problem: Problem, method: Method) -> None:
+    """Note on an error that comes out of a run which of its parts are from outside, if some are.
+
+    They were asked where it started. What they answer later is looked at by nobody, and an array of
+    another shape, class or dtype breaks wherever it is used.
+    """
+    parts = [f"{name} (a {type(part).__name__})" for name, part in foreign(problem)]
+    parts += [] if is_ours(method) else [f"method (a {type(method).__name__})"]
+    if parts:
+        error.add_note(
+            f"Parts of this run that are not of bilevel: {', '.join(parts)}. If one of them answers "
+            "with another shape, class or dtype than where the run started, it ends like this: "
+            "bilevel.testing.check_problem(problem) asks them everywhere."
+        )
+
+
 def is_ours(value: Any) -> bool:
     """Whether the class of a value is one of this package."""
     return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]

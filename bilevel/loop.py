@@ -25,6 +25,7 @@ from .backends import (
     lent,
 )
 from .contracts import (
+    blame,
     is_ours,
     refuse_bare_parts,
     refuse_misfits,
@@ -159,7 +160,7 @@ def _snapshots(
     before, status, asked = snapshot.costs, snapshot.state.status, not is_ours(method)
     while status is Status.RUNNING:
         with meter.running():
-            state = method.step(problem, snapshot.state)
+            state = _blamed(method, method.step, problem, snapshot.state)
             if asked or snapshot.last is None:
                 first = snapshot.last is None
                 refuse_misfits(problem, state, None if first else snapshot.state)
@@ -173,6 +174,17 @@ def _snapshots(
         snapshot = snapshot.followed(problem.backend, state, record, state.x, every=every)
         status = record.status
         yield snapshot
+
+
+def _blamed(method: Method, ask: Callable[..., Any], problem: Problem, *arguments: Any) -> Any:
+    """What a method answers; what goes wrong in it may be the doing of a part from outside."""
+    try:
+        return ask(problem, *arguments)
+    except (BudgetSpent, Unbounded):
+        raise
+    except Exception as error:
+        blame(error, problem, method)
+        raise
 
 
 @dataclass(frozen=True)
@@ -489,7 +501,7 @@ def _bounded(
     best, before = result.best, metered(problem, meter)
     try:
         with meter.running():
-            best = method.reported(problem, best, result.x)
+            best = _blamed(method, method.reported, problem, best, result.x)
             if not is_ours(method):
                 refuse_other_record(problem, best, "what method.reported returns")
                 refuse_other_bounds(best, result.best.value)
