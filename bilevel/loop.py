@@ -40,6 +40,7 @@ from .meter import EVALUATIONS, BudgetSpent, Meter, slack, unit_of
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
+from .scale import far_out
 from .snapshot import Snapshot, supersedes
 from .solvers.linesearch import Unbounded
 from .status import REFUTING, Status
@@ -437,6 +438,9 @@ class _Run:
         if meter.missed:
             notes = (*notes, _MISSED)
         found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
+        if found.status in _UNFINISHED and found.best is not None:
+            far = _blamed(self.method, far_out, self.problem, found.lam, found.x)
+            found = replace(found, notes=(*found.notes, *far))
         return _bounded(self.method, self.problem, found, meter, theirs)
 
     def _refuse(self, iterate: tuple[Any, Any]) -> None:
@@ -485,6 +489,9 @@ def _truth(answer: Any) -> bool:
             f"callback must return something true or false, or nothing; got {described(answer)}."
         ) from error
 
+
+#: Ends at which it may be that there was nothing to find.
+_UNFINISHED = (Status.MAX_ITER, Status.MAX_SECONDS, Status.MAX_PASSES, Status.STALLED)
 
 #: Ends at which there is time to say more of what is returned.
 _QUIET = (Status.CONVERGED, Status.STALLED, Status.MAX_ITER)

@@ -103,3 +103,11 @@ def test_residuals_of_huge_targets_fall_for_long_and_turn() -> None:
     criterion = outers.held_out(X, y, losses.Huber(1.0), fit_intercept=True)
     report = check_problem(bilevel.Problem(inner, criterion))
     assert not [f for f in report.findings if "no minimum" in f.message], str(report)
+
+
+def test_a_run_that_was_led_beyond_all_scale_says_that_h_may_have_no_minimum() -> None:
+    found = bilevel.minimize(problem(*ENDLESS["a slope"]), max_iter=6, max_seconds=20.0)
+    assert not found.success
+    assert "h may have no minimum at this λ" in found.message
+    right = bilevel.minimize(problem(*RIGHT["a far minimum"]), max_iter=2)
+    assert "no minimum" not in right.message
