@@ -286,9 +286,9 @@ def blame(error: Exception, problem: Problem, method: Method) -> None:
     parts += [] if is_ours(method) else [f"method (a {type(method).__name__})"]
     if parts:
         error.add_note(
-            f"Parts of this run that are not of bilevel: {', '.join(parts)}. If one of them answers "
-            "with another shape, class or dtype than where the run started, it ends like this: "
-            "bilevel.testing.check_problem(problem) asks them everywhere."
+            f"Parts of this run that are not of bilevel: {', '.join(parts)}. If one of them "
+            "answers with another shape, class or dtype than where the run started, it ends like "
+            "this: bilevel.testing.check_problem(problem) asks them everywhere."
         )
 
 

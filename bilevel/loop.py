@@ -438,9 +438,6 @@ class _Run:
         if meter.missed:
             notes = (*notes, _MISSED)
         found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
-        if found.status in _UNFINISHED and found.best is not None:
-            far = _blamed(self.method, far_out, self.problem, found.lam, found.x)
-            found = replace(found, notes=(*found.notes, *far))
         return _bounded(self.method, self.problem, found, meter, theirs)
 
     def _refuse(self, iterate: tuple[Any, Any]) -> None:
@@ -491,7 +488,19 @@ def _truth(answer: Any) -> bool:
 
 
 #: Ends at which it may be that there was nothing to find.
-_UNFINISHED = (Status.MAX_ITER, Status.MAX_SECONDS, Status.MAX_PASSES, Status.STALLED)
+_UNFINISHED = (Status.MAX_ITER, Status.MAX_SECONDS, Status.STALLED)
+
+
+def _far(method: Method, problem: Problem, result: Result) -> Result:
+    """The result with a note where its x is longer than can be: three calls of h, which count."""
+    if result.best is None or result.status not in _UNFINISHED:
+        return result
+    meter = started(problem)
+    with contextlib.suppress(KeyboardInterrupt, ArithmeticError), meter.running():
+        far = _blamed(method, far_out, problem, result.lam, result.x)
+        result = replace(result, notes=(*result.notes, *far))
+    return replace(result, costs=result.costs + metered(problem, meter))
+
 
 #: Ends at which there is time to say more of what is returned.
 _QUIET = (Status.CONVERGED, Status.STALLED, Status.MAX_ITER)
@@ -503,6 +512,7 @@ def _bounded(
     """The result with what its method has to say of the iterate that is returned."""
     if result.best is not None and not is_ours(method):
         refuse_outside(problem, result.best.lam)
+    result = _far(method, problem, result)
     if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
         return result
     best, before = result.best, metered(problem, meter)

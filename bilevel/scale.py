@@ -5,7 +5,6 @@ from __future__ import annotations
 from .backends import Array
 from .inner import inner_constants
 from .linalg import norm
-from .meter import uncounted
 from .problem import Problem
 
 #: The power of 1/ε that a condition number may have before nothing is told by H: 10¹⁰ in double
@@ -35,18 +34,18 @@ def far_out(problem: Problem, lam: Array, x: Array) -> tuple[str, ...]:
     [0, 1]
     """
     inner, backend, xp = problem.inner, problem.backend, problem.backend.xp
-    with uncounted():  # the run is over
-        if inner_constants(inner, lam).mu is not None:
-            return ()
-        origin = inner.at(xp.zeros_like(x), lam)
-        slope = origin.grad
-        long, steep, bent = backend.scalars(
-            norm(x, backend), norm(slope, backend), norm(origin.hvp(slope), backend)
-        )
+    if inner_constants(inner, lam).mu is not None:
+        return ()
+    origin = inner.at(xp.zeros_like(x), lam)
+    slope = origin.grad
+    long, steep, bent = backend.scalars(
+        norm(x, backend), norm(slope, backend), norm(origin.hvp(slope), backend)
+    )
     eps = float(xp.finfo(x.dtype).eps)
     if not long * bent * eps**_TOLD > steep * steep > 0:
         return ()
-    return (
-        f"x is {long:.2g} long, {long * bent / steep**2:.1g} times what h at 0 would lead to: h may "
-        "have no minimum at this λ. bilevel.testing.check_problem looks for that.",
+    note = (
+        f"x is {long:.2g} long, {long * bent / steep**2:.1g} times what h at 0 would lead to: h "
+        "may have no minimum at this λ. bilevel.testing.check_problem looks for that."
     )
+    return (note,)

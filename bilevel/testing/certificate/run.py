@@ -140,7 +140,7 @@ class Run:
 
     @cached_property
     def sampled(self) -> tuple[tuple[Record, Tight], ...]:
-        """Some records, spread over the run, with fits of our own; the last and the result's too."""
+        """Some records, spread over the run, with fits of our own; the last and the end too."""
         n = len(self.records)
         chosen = {int(i) for i in np.linspace(0, n - 1, n if n <= _SHORT else _SAMPLED)}
         finite = [self.records[i] for i in sorted(chosen) if np.all(np.isfinite(self.lams[i]))]
