@@ -26,6 +26,7 @@ from .backends import (
 )
 from .contracts import (
     blame,
+    foreign,
     is_ours,
     refuse_bare_parts,
     refuse_misfits,
@@ -492,8 +493,13 @@ _UNFINISHED = (Status.MAX_ITER, Status.MAX_SECONDS, Status.STALLED)
 
 
 def _far(method: Method, problem: Problem, result: Result) -> Result:
-    """The result with a note where its x is longer than can be: three calls of h, which count."""
-    if result.best is None or result.status not in _UNFINISHED:
+    """The result with a note where its x is longer than can be: three calls of h, which count.
+
+    The models of this package have a minimum, and a method from outside need not ask h at all.
+    """
+    if result.best is None or result.status not in _UNFINISHED or not is_ours(method):
+        return result
+    if not any(name.startswith("problem.inner") for name, _ in foreign(problem)):
         return result
     meter = started(problem)
     with contextlib.suppress(KeyboardInterrupt, ArithmeticError), meter.running():
