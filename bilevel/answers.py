@@ -161,7 +161,10 @@ def refuse_other_term(answers: Answers, term: Any, x: Array, lam: Array) -> None
     answers.spread("diag()", lambda: term.diag(), shape)
     if isinstance(term, Rounded):
         wanted: dict[str, Shape] = {"grad": (), "products": (2,), "cross": ()}
+        _refuse_other_signature(answers, term.rounding, "rounding", _ROUNDING, (1, 2, 3))
         answers.bounds("rounding(V)", lambda: term.rounding(give.several), Rounding, **wanted)
+        name = "rounding(V, None, scale)"
+        answers.bounds(name, lambda: term.rounding(give.several, None, give.v), Rounding, **wanted)
 
 
 def refuse_other_point(answers: Answers, point: Any, x: Array, lam: Array) -> None:
@@ -176,6 +179,10 @@ def refuse_other_point(answers: Answers, point: Any, x: Array, lam: Array) -> No
             name = "preconditioner()"
             function(inverse, f"{answers.where}.{name}")
             answers.array(f"{name}(r)", lambda: inverse(v), tuple(x.shape))
+            # So many columns as x has no entries: else it may be the other axis that is broadcast.
+            xp, k = answers.backend.xp, 3 if x.shape[-1] == 2 else 2
+            several = xp.ones((*x.shape, k), dtype=x.dtype, device=answers.backend.device)
+            answers.array(f"{name}(R)", lambda: inverse(several), (*x.shape, k))
 
 
 def refuse_other_criterion(answers: Answers, point: Any, x: Array, lam: Array) -> None:
@@ -190,7 +197,11 @@ def refuse_other_criterion(answers: Answers, point: Any, x: Array, lam: Array) -
         answers.maybe("top()", lambda: point.top(), ())
     if isinstance(point, RoundedOuter):
         wanted: dict[str, Shape] = {"value": (), "grad_x": (), "grad_lam": ()}
+        _refuse_other_signature(answers, point.rounding, "rounding", "(scale=None)", (0, 1))
         answers.bounds("rounding()", lambda: point.rounding(), OuterRounding, **wanted)
+        scale = answers.backend.xp.ones_like(x)
+        name = "rounding(scale)"
+        answers.bounds(name, lambda: point.rounding(scale), OuterRounding, **wanted)
 
 
 def refuse_other_loss(answers: Answers, loss: Any, y: Array, shape: Shape) -> None:
@@ -270,16 +281,35 @@ def without_carry(inner: Any) -> str | None:
     >>> without_carry(Short())
     'at must take (x, lam, carry=None), got at(x, lam)'
     """
+    other = _other_signature(inner.at, (2, 3))
+    return None if other is None else f"at must take (x, lam, carry=None), got at{other}"
+
+
+def _other_signature(asked: Callable[..., Any], counts: tuple[int, ...]) -> str | None:
+    """The arguments of a function that can't be called with so many, None where it can."""
     try:
-        signature = inspect.signature(inner.at)
+        signature = inspect.signature(asked)
     except (TypeError, ValueError):  # not written in Python
         return None
-    for arguments in ((None, None), (None, None, None)):
+    for count in counts:
         try:
-            signature.bind(*arguments)
+            signature.bind(*[None] * count)
         except TypeError:
-            return f"at must take (x, lam, carry=None), got at{signature}"
+            return str(signature)
     return None
+
+
+#: What runs call the rounding of a point of h with, or some of it.
+_ROUNDING = "(vectors, pushed=None, scale=None)"
+
+
+def _refuse_other_signature(
+    answers: Answers, asked: Callable[..., Any], name: str, right: str, counts: tuple[int, ...]
+) -> None:
+    """Refuse a member that does not take all the arguments that runs call it with."""
+    other = _other_signature(asked, counts)
+    if other is not None:
+        raise TypeError(f"{answers.where}.{name} must take {right}, got {name}{other}.")
 
 
 def is_number(value: Any) -> bool:

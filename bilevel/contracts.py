@@ -21,12 +21,12 @@ from .answers import (
     without_carry,
 )
 from .backends import Array, Maybe, described, function, lent
-from .inner import MLP, TERM_MEMBERS, LinearModel, inner_constants, lacking
+from .inner import MLP, TERM_MEMBERS, FunctionInner, LinearModel, inner_constants, lacking
 from .inner.penalties import FreeLast
 from .linalg import norm
 from .meter import uncounted
 from .methods import Method
-from .outer import HeldOutLoss
+from .outer import FunctionOuter, HeldOutLoss
 from .problem import Problem
 from .record import Record
 from .status import Status
@@ -367,6 +367,39 @@ def _refuse_bare(where: str, point: Any, missing: Sequence[str], remedy: str) ->
 
 def _derive(base: str) -> str:
     return f": derive its class from bilevel.inner.{base}, which has what is no mathematics"
+
+
+def foreign(problem: Problem) -> Iterator[tuple[str, Any]]:
+    """The parts of a problem that are not of this package, and those that functions state."""
+    named = (("problem.inner", problem.inner), ("problem.outer", problem.outer))
+    for name, part in (*named, ("problem.domain", problem.domain)):
+        if not is_ours(part) or isinstance(part, (FunctionInner, FunctionOuter)):
+            yield name, part
+            continue
+        for member in ("loss", "penalty"):
+            found = getattr(part, member, None)
+            found = found.base if isinstance(found, FreeLast) else found
+            if found is not None and not is_ours(found):
+                yield f"{name}.{member}", found
+        for k, below in enumerate(getattr(part, "parts", ())):
+            if not is_ours(below) or isinstance(below, (FunctionInner, FunctionOuter)):
+                yield f"{name}.parts[{k}]", below
+
+
+def blame(error: Exception, problem: Problem, method: Method) -> None:
+    """Note on an error that comes out of a run which of its parts are from outside, if some are.
+
+    They were asked where it started. What they answer later is looked at by nobody, and an array of
+    another shape, class or dtype breaks wherever it is used.
+    """
+    parts = [f"{name} (a {type(part).__name__})" for name, part in foreign(problem)]
+    parts += [] if is_ours(method) else [f"method (a {type(method).__name__})"]
+    if parts:
+        error.add_note(
+            f"Parts of this run that are not of bilevel: {', '.join(parts)}. If one of them "
+            "answers with another shape, class or dtype than where the run started, it ends like "
+            "this: bilevel.testing.check_problem(problem) asks them everywhere."
+        )
 
 
 def is_ours(value: Any) -> bool:

@@ -26,6 +26,8 @@ from .backends import (
 )
 from .contracts import (
     Given,
+    blame,
+    foreign,
     is_ours,
     refuse_another_lam,
     refuse_bare_parts,
@@ -42,6 +44,7 @@ from .meter import EVALUATIONS, BudgetSpent, Meter, slack, unit_of
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
+from .scale import far_out
 from .snapshot import Snapshot, supersedes
 from .solvers.linesearch import Unbounded
 from .status import REFUTING, Status
@@ -166,7 +169,7 @@ def _snapshots(
     while status is Status.RUNNING:
         given = Given.of(problem, snapshot.state, snapshot.n_iter + 1) if asked else None
         with meter.running():
-            state = _stepped(problem, method, snapshot.state)
+            state = _blamed(method, method.step, problem, snapshot.state)
             if asked or snapshot.last is None:
                 first = snapshot.last is None
                 refuse_misfits(problem, state, None if first else snapshot.state)
@@ -182,16 +185,22 @@ def _snapshots(
         yield snapshot
 
 
-def _stepped(problem: Problem, method: Method, state: State) -> State:
-    """The next state; an iterator that has run out inside is an error like any other.
+def _blamed(method: Method, ask: Callable[..., Any], problem: Problem, *arguments: Any) -> Any:
+    """What a method answers; what goes wrong in it may be the doing of a part from outside.
 
-    The generator of the run would tell it as one of its own.
+    An iterator that has run out inside is an error like any other: the generator of the run would
+    tell it as one of its own.
     """
     try:
-        return method.step(problem, state)
+        return ask(problem, *arguments)
+    except (BudgetSpent, Unbounded):
+        raise
     except StopIteration as error:
         name = type(method).__name__
         raise RuntimeError(f"{name}.step raised StopIteration: an iterator has run out.") from error
+    except Exception as error:
+        blame(error, problem, method)
+        raise
 
 
 @dataclass(frozen=True)
@@ -515,6 +524,26 @@ def _truth(answer: Any) -> bool:
         ) from error
 
 
+#: Ends at which it may be that there was nothing to find.
+_UNFINISHED = (Status.MAX_ITER, Status.MAX_SECONDS, Status.STALLED)
+
+
+def _far(method: Method, problem: Problem, result: Result) -> Result:
+    """The result with a note where its x is longer than can be: three calls of h, which count.
+
+    The models of this package have a minimum, and a method from outside need not ask h at all.
+    """
+    if result.best is None or result.status not in _UNFINISHED or not is_ours(method):
+        return result
+    if not any(name.startswith("problem.inner") for name, _ in foreign(problem)):
+        return result
+    meter = started(problem)
+    with contextlib.suppress(KeyboardInterrupt, ArithmeticError), meter.running():
+        far = _blamed(method, far_out, problem, result.lam, result.x)
+        result = replace(result, notes=(*result.notes, *far))
+    return replace(result, costs=result.costs + metered(problem, meter))
+
+
 #: Ends at which there is time to say more of what is returned.
 _QUIET = (Status.CONVERGED, Status.STALLED, Status.MAX_ITER)
 
@@ -525,12 +554,13 @@ def _bounded(
     """The result with what its method has to say of the iterate that is returned."""
     if result.best is not None and not is_ours(method):
         refuse_outside(problem, result.best.lam)
+    result = _far(method, problem, result)
     if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
         return result
     best, before, broken = result.best, metered(problem, meter), False
     try:
         with meter.running():
-            best = method.reported(problem, best, result.x)
+            best = _blamed(method, method.reported, problem, best, result.x)
             if not is_ours(method):
                 refuse_other_record(problem, best, "what method.reported returns")
                 refuse_other_bounds(best, result.best.value)
@@ -680,6 +710,11 @@ def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
     return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
 
 
+def due(problem: Problem, best: Record) -> tuple[str, ...]:
+    """What is to be said of an iterate that is returned, whatever the run was."""
+    return (*_loose(best), *_touched(problem, best.lam))
+
+
 #: What is left of the errors of a run that has refuted what they rest on.
 _UNFOUNDED = (
     "The errors of its iterates rested on what is refuted here: none is stated, and which iterate "
@@ -715,8 +750,7 @@ def _result(
         notes = (
             *notes,
             *_unranked(problem, snapshot, best),
-            *_loose(best),
-            *_touched(problem, lam),
+            *due(problem, best),
         )
     history = tuple(snapshot.closed().history)
     if status in REFUTING and best is not None:

@@ -514,6 +514,32 @@ def test_a_model_that_answers_rightly_runs():
             r"preconditioner\(\)\(r\) .*\(2,\)",
         ),
         (Bowls({"preconditioner": lambda self: 3}), r"preconditioner\(\) must be callable"),
+        (
+            Bowls({"preconditioner": lambda self: lambda r: r if r.ndim == 1 else r[:, :1]}),
+            r"preconditioner\(\)\(R\) .*\(2, 3\)",
+        ),
+        (
+            Bowls({"preconditioner": lambda self: lambda r: r / np.ones(2)}),
+            "could not be broadcast",
+        ),
+        (
+            Bowls({"rounding": lambda self, vectors: None}),
+            r"rounding must take \(vectors, pushed=None, scale=None\), got rounding\(vectors\)",
+        ),
+        (
+            Bowls({"rounding": lambda self, vectors, pushed: None}),
+            r"rounding must take .*, got rounding\(vectors, pushed\)",
+        ),
+        (
+            Bowls(
+                {
+                    "rounding": lambda self, vectors, pushed=None, scale=None: (
+                        None if scale is None else 3
+                    )
+                }
+            ),
+            r"rounding\(V, None, scale\) must be a Rounding or None, got 3",
+        ),
         (Bowls(passes=print), "inner.passes must be a number"),
         (Bowls(entries=None), "inner.entries must be a number, got None"),
         (Bowls(unit="calls"), "inner.unit must be 'passes' or 'evaluations'"),
@@ -553,6 +579,11 @@ def test_a_penalty_without_constants_is_refused():
         ({"value": 1.0}, "value must be an array"),
         ({"hvp": lambda self, v: v[:, 0], "top": lambda self: self.x[0]}, r"hvp\(V\) .*\(2, 2\)"),
         ({"rounding": lambda self, scale=None: 3}, "must be a OuterRounding or None, got 3"),
+        ({"rounding": lambda self: None}, r"must take \(scale=None\), got rounding\(\)"),
+        (
+            {"rounding": lambda self, scale=None: None if scale is None else 3},
+            r"rounding\(scale\) must be a OuterRounding or None, got 3",
+        ),
     ],
 )
 def test_a_criterion_of_other_answers_is_refused_at_the_start(members, says):
@@ -608,6 +639,32 @@ def test_the_losses_of_networks_and_of_held_out_rows_are_asked(where):
     h = inner.mlp(X, Y, Bounded(), [2])
     network = bilevel.Problem(h, outer.held_out_mlp(h, X_VAL, Y_VAL, Bounded()))
     assert bilevel.minimize(network, method=Steps(), max_iter=1).nit == 1
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("wrong", [lambda a: a[:1], lambda a: a + 0j, lambda a: a[..., None]])
+def test_an_error_of_a_later_answer_names_the_parts_that_are_not_ours(method, wrong):
+    calls = []
+
+    def grad_x(self):
+        calls.append(None)
+        return self.x - 0.5 if len(calls) < 4 else wrong(self.x - 0.5)
+
+    pair = bilevel.Problem(Bowls(), near({"grad_x": property(grad_x)}))
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - it is NumPy's, as it comes
+        bilevel.minimize(pair, 1.0, method=method, tol=0.0)
+    (note,) = caught.value.__notes__
+    assert "problem.inner (a Bowls), problem.outer (a Distance)" in note
+    assert "method" not in note
+
+
+def test_an_error_of_parts_that_are_ours_names_none():
+    method = Steps()
+    method.step = lambda problem, state: 1 // 0
+    with pytest.raises(ZeroDivisionError) as caught:
+        bilevel.minimize(problem(inner.linear_model(X, Y, Squared())), method=method)
+    (note,) = caught.value.__notes__
+    assert "not of bilevel: method (a Steps). " in note
 
 
 def test_asking_costs_a_run_nothing_and_a_second_run_is_not_asked():

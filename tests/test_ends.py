@@ -1,5 +1,6 @@
 """Where a search starts, which iterate it returns, and what CONVERGED claims."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -729,3 +730,50 @@ def test_single_precision_ends_in_no_place_that_is_not_least(backend):
         f(np.clip(end + np.array([d, 0.0]), lower, upper)) for d in np.linspace(-0.5, 0.5, 21)
     )
     assert not result.success or f(end) - beside <= 5e-5 * f(end)
+
+
+class Spoilt:
+    """A part whose members are another's, but for one that goes wrong from its nth call on."""
+
+    def __init__(self, part, member, wrong, after):
+        self.part, self.member, self.wrong, self.left = part, member, wrong, after
+
+    def __getattr__(self, name):
+        return getattr(self.part, name)
+
+    def at(self, *arguments):
+        """A point of a class that is derived from theirs, so that it has all else that it may."""
+        point, name = self.part.at(*arguments), self.member
+        kind = type(point)
+
+        def read(here):
+            found = getattr(kind, name).__get__(here, kind)
+            self.left -= 1
+            if self.left >= 0:
+                return found
+            return (lambda v: self.wrong(found(v))) if callable(found) else self.wrong(found)
+
+        spoilt = copy.copy(point)
+        object.__setattr__(spoilt, "__class__", type("Point", (kind,), {name: property(read)}))
+        return spoilt
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+@pytest.mark.parametrize("after", [3, 4, 9, 12])
+def test_a_slope_that_becomes_nan_ends_the_run_with_the_best_iterate(method, after):
+    """HOAG went on with the old q, and MAID said that the problem states no bounds."""
+    right = problem_of(draw(1))
+    criterion = Spoilt(right.outer, "grad_x", lambda v: v * np.nan, after)
+    problem = bilevel.Problem(right.inner, criterion, right.domain)
+    found = bilevel.minimize(problem, method=method, max_iter=25)
+    assert found.status is Status.NON_FINITE
+    assert np.isfinite(found.fun)
+    assert np.all(np.isfinite(found.x))
+
+
+def test_maid_says_that_a_hessian_of_the_wrong_sign_bends_down():
+    right = problem_of(draw(1))
+    spoilt = Spoilt(right.inner, "hvp", lambda v: -v, 0)
+    problem = bilevel.Problem(spoilt, right.outer, right.domain)
+    found = bilevel.minimize(problem, method="maid", max_iter=25)
+    assert found.status in (Status.NEGATIVE_CURVATURE, Status.REFUTED)

@@ -380,7 +380,8 @@ class _Iterate:
     @property
     def finite(self) -> bool:
         numbers = math.isfinite(self.value) and math.isfinite(self.norm)
-        return numbers and not self.inner.lost
+        # Of a ∂_x g that is NaN no q is found, and the old one makes a p of numbers.
+        return numbers and not self.inner.lost and self.found.status is not Status.NON_FINITE
 
     @property
     def solved(self) -> bool:

@@ -164,12 +164,9 @@ class MAID:
             # Tighter solves that tell nothing more: rounding has the last word, not a tolerance.
             stuck = 0 if any(b < 0.5 * a for a, b in zip(known, now, strict=True)) else stuck + 1
             known = now
-            if not at.finite:
-                status = at.inner.status if at.inner.lost else Status.NON_FINITE
-                break
-            wrong = refuting(at.inner, at.found)
-            if wrong is not None:
-                status = wrong
+            failed = at.failed
+            if failed is not None:
+                status = failed
                 break
             if state.tol > 0 and at.stationarity + at.error <= state.tol * abs(at.value):
                 status = Status.CONVERGED
@@ -273,7 +270,7 @@ class _Iterate:
 
     inner: InnerResult
     found: HypergradResult
-    finite: bool
+    failed: Status | None  # how one of the two has failed, so that nothing is known of the rest
     value: float
     norm: float  # of z
     stationarity: float
@@ -294,14 +291,25 @@ class _Iterate:
             lost(problem, inner.point, found.outer, found.adjoint),
         )
         error = uncertain = math.inf
-        finite = math.isfinite(size + value) and not inner.lost
-        if finite:
+        failed = _failed(inner, found, size + value)
+        if failed is None:
             error = _needed(found.error_bound, "the error of the hypergradient")
             uncertain = _needed(found.value_error, "the value of the criterion")
         estimate, estimate_error = estimated(problem, value, correction)
         estimate_error = known(estimate_error + rounding)
         numbers = (value, size, stationarity, error, uncertain, estimate, estimate_error)
-        return cls(inner, found, finite, *numbers)
+        return cls(inner, found, failed, *numbers)
+
+
+def _failed(inner: InnerResult, found: HypergradResult, size: float) -> Status | None:
+    """How one of the two solves has failed, if it has: then no bound can be asked for."""
+    if inner.lost:
+        return inner.status
+    if not math.isfinite(size) or found.status is Status.NON_FINITE:
+        return Status.NON_FINITE
+    if found.status is Status.NEGATIVE_CURVATURE and found.error_bound is None:
+        return found.status
+    return refuting(inner, found)
 
 
 def _reached(asked: float, found: float | None) -> float:

@@ -140,6 +140,22 @@ TAMPERINGS: dict[str, Tampering] = {
     "said to go on": Tampering(lambda r: replace(r, status=Status.RUNNING), ("status",)),
     "said to be not finite": Tampering(lambda r: replace(r, status=Status.NON_FINITE), ("status",)),
     "ended before its end": Tampering(lambda r: one(r, 0, status=Status.CONVERGED), ("status",)),
+    "a best without errors": Tampering(
+        lambda r: replace(
+            r, best=replace(r.best, value_error=0.0, hypergrad_error=0.0, inner_error=0.0)
+        ),
+        ("errors", "hypergradients"),
+        hidden=("hypergradients",),
+    ),
+    "a best of another tolerance": Tampering(
+        lambda r: replace(r, best=replace(r.best, tol=2 * r.best.tol)), HISTORY
+    ),
+    "one value without an error": Tampering(
+        lambda r: one(r, 1, value_error=0.0), ("errors", "hypergradients")
+    ),
+    "an estimate far from the value": Tampering(
+        lambda r: one(r, 1, estimate=0.0, estimate_error=0.0), ("errors",)
+    ),
     "errors of p NaN": Tampering(
         each(lambda q: replace(q, hypergrad_error=NAN)), unknown=("hypergradients",)
     ),

@@ -45,6 +45,7 @@ def test_a_sound_run_is_certified() -> None:
         "history": "BOUNDED",
         "status": "PROVED",
         "model": "PROVED",
+        "errors": "BOUNDED",
         "steps": "PROVED",
         "summable": "PROVED",
         "inner solutions": "PROVED",
@@ -81,7 +82,7 @@ def test_it_prints_and_serialises() -> None:
     content = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
     assert content["ok"] is True
     assert len(content["assumptions"]) == 10
-    assert len(content["consistency"]) == 4
+    assert len(content["consistency"]) == 5
     assert "The run itself" in text
     with pytest.raises(KeyError):
         certificate["nothing"]
@@ -292,6 +293,68 @@ def test_a_history_of_another_run() -> None:
     certificate = certify(replace(RESULT, history=other.history), KNOWN.problem, method=METHOD)
     assert mark(certificate, "history") == "VIOLATED"
     assert mark(certificate, "hypergradients") == "ASSUMED"
+
+
+@pytest.mark.parametrize("method", ["hoag", "maid"])
+def test_a_limit_that_is_called_convergence_in_result_and_record(method: str) -> None:
+    """Nothing of the records says what was asked: the rule of the method does, with its tol."""
+    early = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=4)
+    assert early.status is Status.MAX_ITER
+    last = replace(early.history[-1], status=Status.CONVERGED)
+    said = replace(early, status=Status.CONVERGED, history=(*early.history[:-1], last))
+    assert mark(certify(said, KNOWN.problem, method=method), "status") == "ASSUMED"
+    assert mark(certify(said, KNOWN.problem, method=method, tol=1e-4), "status") == "VIOLATED"
+    right = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=200, tol=1e-3)
+    assert right.success
+    assert mark(certify(right, KNOWN.problem, method=method, tol=1e-3), "status") == "PROVED"
+
+
+def test_a_warning_that_was_left_out() -> None:
+    problem = replace(KNOWN.problem, domain=Box(-0.1, 0.1))
+    result = bilevel.minimize(problem, 0.0, method="hoag")
+    assert result.notes
+    assert certify(result, problem, method="hoag").ok
+    silent = certify(replace(result, notes=("All is proven.",)), problem, method="hoag")
+    assert mark(silent, "status") == "VIOLATED"
+
+
+MIDDLE: dict[str, Any] = {
+    "its value halved": lambda q: {"value": q.value / 2},
+    "its p negated": lambda q: {"hypergrad": -q.hypergrad},
+    "no error of its value": lambda q: {"value_error": 0.0},
+    "no error of its p": lambda q: {"hypergrad_error": 0.0},
+    "no error of its x": lambda q: {"inner_error": 0.0},
+    "an estimate of nothing": lambda q: {"estimate": 0.0, "estimate_error": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", MIDDLE)
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_a_record_in_the_middle_is_held_against_a_fit(name: str, method: str) -> None:
+    result = bilevel.minimize(KNOWN.problem, 2.0, method=method, max_iter=10)
+    assert certify(result, KNOWN.problem, method=method).ok
+    changed = replace(result.history[2], **MIDDLE[name](result.history[2]))
+    history = (*result.history[:2], changed, *result.history[3:])
+    assert not certify(replace(result, history=history), KNOWN.problem, method=method).ok
+
+
+def test_what_rests_on_a_declared_mu_is_no_proof() -> None:
+    """The same problem with its functions stated by a user: nothing of it is proved by us."""
+    inner, outer = KNOWN.problem.inner, KNOWN.problem.outer
+
+    class Theirs:
+        def __init__(self, part: Any) -> None:
+            self.part = part
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.part, name)
+
+    problem = Problem(Theirs(inner), outer, KNOWN.problem.domain)  # type: ignore[arg-type]
+    result = bilevel.minimize(problem, 0.5, method=METHOD, max_iter=60, tol=1e-6)
+    certificate = certify(result, problem, method=METHOD)
+    for name in ("model", "inner solutions", "hypergradients", "stationary", "value"):
+        assert mark(certificate, name) == "BOUNDED"
+        assert "problem.inner declare" in certificate[name].reason
 
 
 def test_an_early_end_that_says_converged() -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 
-from ...backends import POSITIVE, SEED
+from ...backends import NOT_NEGATIVE, POSITIVE, SEED, Maybe
+from ...contracts import foreign
 from ...methods import Method, get_method
 from ...problem import Problem
 from ...record import Result, refuse_no_result
 from ..check import CheckReport, examine, refuse_no_problem
 from . import assumptions, conclusions, consistency
+from .errors import errors
 from .model import Certificate, Clause, Mark
 from .run import Run
 
@@ -27,6 +29,7 @@ def certify(
     problem: Problem,
     *,
     method: str | Method | None = None,
+    tol: float | None = None,
     delta: float = 1e-2,
     seed: int = 0,
 ) -> Certificate:
@@ -47,6 +50,9 @@ def certify(
     method : str or Method, optional
         How it was solved: only a method knows whether its tolerances are summable and its step
         length is fixed. Without it these clauses are at best assumed.
+    tol : float, optional
+        What ``minimize`` was given, for the stopping rule of HOAG and MAID: an end that says
+        converged is held to it. Without it one that the default does not explain is assumed.
     delta : float
         The end counts as stationary where a change of λ* by at most 1 within D lowers f, to first
         order, by at most delta times abs(f(λ*)).
@@ -82,10 +88,11 @@ def certify(
             "minimize without every."
         )
     delta, seed = POSITIVE(delta, "delta"), SEED(seed, "seed")
+    tol = Maybe(NOT_NEGATIVE)(tol, "tol")
     if not delta < math.inf:
         raise ValueError(f"delta must be finite, got {delta!r}.")
     problem.lam(result.lam, "result.lam")
-    run = Run(result, problem, None if method is None else get_method(method), delta, seed)
+    run = Run(result, problem, None if method is None else get_method(method), delta, seed, tol)
     report = examine(problem, run.host(result.lam), run.host(run.tight.inner.x).reshape(-1), seed)
     return _clauses(run, report)
 
@@ -93,7 +100,13 @@ def certify(
 def _clauses(run: Run, report: CheckReport) -> Certificate:
     """All clauses; those on the run itself first, since the others rest on them."""
     model = consistency.model(run)
-    ours = (consistency.history(run), consistency.status(run), model, consistency.steps(run))
+    ours: tuple[Clause, ...] = (
+        consistency.history(run),
+        consistency.status(run),
+        model,
+        errors(run),
+        consistency.steps(run),
+    )
     supposed: tuple[Clause, ...] = (
         assumptions.summable(run),
         assumptions.inner_condition(run, model),
@@ -114,7 +127,19 @@ def _clauses(run: Run, report: CheckReport) -> Certificate:
     )
     if ours[0].mark is Mark.VIOLATED:
         supposed, concluded = _doubted(supposed), _doubted(concluded)
+    parts = tuple(name for name, _ in foreign(run.problem))
+    if parts:
+        ours, supposed, concluded = (_given(c, parts) for c in (ours, supposed, concluded))
     return Certificate(supposed, concluded, ours)
+
+
+#: What is proved by constants: by those of parts from outside it is as true as they are.
+_BY_CONSTANTS = frozenset({"model", "inner solutions", "hypergradients", "stationary", "value"})
+
+
+def _given(clauses: tuple[Clause, ...], parts: tuple[str, ...]) -> tuple[Clause, ...]:
+    reason = f"given the μ and the other constants that {' and '.join(parts)} declare"
+    return tuple(c.given(reason) if c.name in _BY_CONSTANTS else c for c in clauses)
 
 
 #: What rests on the records: nothing follows from a history that is not whole.

@@ -94,13 +94,17 @@ def _telling(run: Run, record: Record) -> bool:
 
 
 def _within(record: Record, tight: Tight) -> bool:
-    """Whether a stated error is no less than a tenth of the one that a tight fit proves for p."""
-    return not tight.proven or (record.hypergrad_error or 0.0) >= 0.1 * tight.error_p
+    """Whether a stated error is no less than a tenth of the one that a tight fit proves for p.
+
+    Where that proves nothing at all, nobody else can see what the stated one rests on.
+    """
+    return tight.proven and (record.hypergrad_error or 0.0) >= 0.1 * tight.error_p
 
 
 def _refuted(run: Run) -> str | None:
     """The first record whose p or value is further from the truth than it states."""
-    for record, tight in run.sampled:
+    best = () if run.result.best is None else ((run.result.best, run.tight),)
+    for record, tight in (*run.sampled, *best):
         if not tight.inner.status.success and not tight.proven:
             continue
         p, e = run.host(record.hypergrad), record.hypergrad_error

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...linalg import norm
-from ...methods import HOAG
+from ...loop import due
+from ...methods import HOAG, MAID
 from ...methods._protocol import optimality
 from ...methods.hoag import FixedStep, StepState
 from ...outer import RoundedOuter
@@ -77,6 +78,28 @@ def _result(run: Run) -> Iterator[str]:
         yield "the result names no best record"
     elif best.k != end.k or not (best.value == end.value or (nothing and math.isnan(best.value))):
         yield f"best is record {best.k} but the result is record {end.k}"
+    else:
+        yield from _best(run, best, end)
+
+
+#: What is the same of the best and of its record: the best knows its errors better, and f.
+_SAME = ("tol", "cg_residual", "optimality", "step", "n_inner", "n_cg", "inner_status", "cg_status")
+
+
+def _best(run: Run, best: Record, end: Record) -> Iterator[str]:
+    """Where the best is not its record with smaller errors."""
+    for name in ("lam", "hypergrad"):
+        there, here = (run.host(getattr(record, name)) for record in (best, end))
+        if not np.array_equal(there, here, equal_nan=True):
+            yield f"the {name} of the best is not that of record {end.k}"
+    for name in _SAME:
+        there, here = getattr(best, name), getattr(end, name)
+        if there != here and there == there:
+            yield f"the best states a {name} of {there!r}, its record {here!r}"
+    for name in ("value_error", "hypergrad_error", "inner_error"):
+        there, here = getattr(best, name), getattr(end, name)
+        if there is not None and here is not None and there > here:
+            yield f"{name} of the best is {there:.3g}, and that of its record {here:.3g}"
 
 
 def _numbers(record: Record) -> Iterator[str]:
@@ -127,7 +150,7 @@ def _optimality(run: Run) -> Iterator[str]:
 
 
 def status(run: Run) -> Clause:
-    """The status of the result is what the records say of the end."""
+    """The status of the result is what the records say of the end, and of the method's rule."""
     result, last = run.result, run.records[-1]
     faults = [*_of_the_end(result.status, last.status)]
     raised = any("Error" in note for note in result.notes)
@@ -138,8 +161,31 @@ def status(run: Run) -> Clause:
         faults.append(f"record {early[0].k} says {early[0].status.value}, and the run went on")
     if result.success and not math.isfinite(result.fun):
         faults.append(f"converged with a value of {result.fun!r}")
-    statement = "the status is that of the last record"
-    return _clause("status", statement, faults, result.status.value, Mark.PROVED)
+    if result.best is not None:
+        missing = [note for note in due(run.problem, result.best) if note not in result.notes]
+        faults += [f"no note says: {note}" for note in missing]
+    ruled = _ruled(run) if result.success else None
+    statement = "the status is that of the last record, by the rule of the method"
+    if ruled is not None and run.tol is not None:
+        faults.append(ruled)
+    best = Mark.PROVED if ruled is None else Mark.ASSUMED
+    reason = result.status.value + ("" if ruled is None else f", but {ruled}")
+    return _clause("status", statement, faults, reason, best)
+
+
+def _ruled(run: Run) -> str | None:
+    """What speaks against an end that says converged: it has to be as stationary as was asked."""
+    method, last = run.method, run.records[-1]
+    if not isinstance(method, (HOAG, MAID)):
+        return "by what rule its method ends is not known" if run.method else "pass method="
+    tol = method.default_tol if run.tol is None else run.tol
+    error = last.hypergrad_error or 0.0 if isinstance(method, MAID) else 0.0
+    if last.optimality + error <= tol * abs(last.value) * (1 + run.share):
+        return None
+    return (
+        f"its last optimality is {last.optimality + error:.3g}, and tol abs(f) "
+        f"{tol * abs(last.value):.3g}" + (": pass the tol of the run" if run.tol is None else "")
+    )
 
 
 def _of_the_end(said: Status, last: Status) -> Iterator[str]:

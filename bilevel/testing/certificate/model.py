@@ -53,6 +53,12 @@ class Clause:
             return self
         return replace(self, mark=Mark.ASSUMED, reason=reason)
 
+    def given(self, what: str) -> Clause:
+        """The same where its proof rests on what somebody declares: no sample refutes that."""
+        if self.mark is not Mark.PROVED:
+            return self
+        return replace(self, mark=Mark.BOUNDED, reason=f"{self.reason}, {what}")
+
 
 @dataclass(frozen=True)
 class Certificate:

@@ -22,8 +22,8 @@ from ...solvers.distance import certain_slope, point_error
 from ...status import Status
 from .._probe import Vector, length
 
-#: So many records at most are held against solves of our own.
-_SAMPLED = 5
+#: So many records are held against solves of our own, and all of a history that is short.
+_SAMPLED, _SHORT = 5, 12
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Run:
     method: Method | None
     delta: float
     seed: int
+    tol: float | None = None
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -139,9 +140,9 @@ class Run:
 
     @cached_property
     def sampled(self) -> tuple[tuple[Record, Tight], ...]:
-        """Some records, spread over the run, with fits of our own."""
+        """Some records, spread over the run, with fits of our own; the last and the end too."""
         n = len(self.records)
-        chosen = {int(i) for i in np.linspace(0, n - 1, min(n, _SAMPLED))}
+        chosen = {int(i) for i in np.linspace(0, n - 1, n if n <= _SHORT else _SAMPLED)}
         finite = [self.records[i] for i in sorted(chosen) if np.all(np.isfinite(self.lams[i]))]
         pairs = [(record, fit(self, record.lam)) for record in finite]
         if self.end is not None and all(record is not self.end for record, _ in pairs):

@@ -24,6 +24,7 @@ from . import (
     curved,
     designs,
     domains,
+    falling,
     gradients,
     hessian,
     losses,
@@ -65,6 +66,10 @@ def check_problem(
     against differences of these. The same derivatives but these, along one random direction each,
     at λ drawn over all of D and x from tiny to far beyond the solution; and that no declared
     constant is refuted by a search for the worst point and direction there.
+
+    Where no μ is stated, h is followed far along the directions in which it bends least: where it
+    falls as steeply as ever it has no minimum, and that is found; where it is flat there, still
+    falls by a little, or bends down, as that of a network does, it is noted.
 
     Besides, where they are offered: the mean over disjoint ``rows`` is the whole, at their share of
     the cost; ``start`` is an x of the problem, the same each time; ``remark`` is a sentence or
@@ -183,6 +188,8 @@ class _Tour:
             self._attempt(at.name, self._all, at, noise, everywhere or at is places[0])
         if everywhere:
             self._attempt(places[0].name, self._beside, places[0])
+            if not book.blames("inner.grad", "inner.value", "inner.hvp"):
+                self._attempt(places[0].name, falling.falling, places[0], book)
         for at, noise in zip(places, found, strict=True):  # of what both places found right
             self._attempt(at.name, bending.bending, at, book, noise)
 
