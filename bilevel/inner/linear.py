@@ -44,7 +44,7 @@ from ..design import (
 )
 from ..linalg import Preconditioner, dot, grams, norm
 from ..linalg.rounding import gamma, known, upper_norm
-from ..losses import LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
+from ..losses import ELEMENTARY, LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
 from ..losses._protocol import proportions
 from ._checks import check_weights, refuse_other_rows
 from ._protocol import (
@@ -549,6 +549,28 @@ class LinearPoint:
         widest, lost = self._rows.bent(drift[1:], sizes[1:])
         return c * most, c * (1.01 * both + most[0] * lost + drift[0] * widest)
 
+    def turning(self, pushed: Array, shares: tuple[float, ...]) -> Array | None:
+        """By the rows; ℓ'' holds what rounding may have taken of it."""
+        model, backend = self.model, self.model.backend
+        xp, c = backend.xp, model.loss.self_concordance
+        if c is None or constants_at(model, self).self_concordance is None:
+            return None  # of the loss, and of the penalty
+        own = tuple(range(1, 1 + len(model.loss.output_shape)))
+        rows = pushed[:-1, ...]
+        d, others = rows[..., 0], rows[..., 1:]
+        bent = model.loss.curvature_product(self.curvature, others, backend)
+        lost = ELEMENTARY * model.reach.unit * (model.loss.curvature_bound or 0.0)
+        bent, sizes = model.weigh((bent + lost * others) * others), d * d
+        if own:
+            bent, sizes = xp.sum(bent, axis=own), xp.sum(sizes, axis=own)
+        phi = _beyond(c * xp.reshape(xp.sqrt(sizes), (-1,)), shares, backend)
+        bent = xp.reshape(bent, (-1, bent.shape[-1]))
+        root = xp.sqrt(xp.maximum(bent, xp.zeros_like(bent)))
+        first = root[:, :1]
+        both = xp.matmul(phi, first * root[:, 1:])
+        alone = xp.sqrt(xp.matmul(phi * phi, first * first))
+        return xp.concat([xp.max(phi, axis=1, keepdims=True), alone, both], axis=-1)
+
     def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
         """Σ_i s_i ℓ'''_i[X q, X t, X t], and that of the penalty: no pass where ℓ''' is zero."""
         model, backend = self.model, self.model.backend
@@ -593,6 +615,19 @@ class LinearPoint:
             rows, drift = pushed[:-1, ...], model.backend.stepped(pushed[-1, ...], units, reach(d))
         return LinearRay(self, d, rows, here, drift)
 
+
+def _beyond(sizes: Array, shares: tuple[float, ...], backend: Backend) -> Array:
+    """φ(σ s) = e^{σs} - 1 - σs, a row for each share; by its series where it would cancel."""
+    xp = backend.xp
+    most = math.log(float(xp.finfo(sizes.dtype).max)) / 2 - 8  # its square is a number still
+    s = backend.asarray(shares, dtype=sizes.dtype)[:, None] * sizes
+    s = xp.where(s < most, s, most * xp.ones_like(s))
+    near = 0.5 * s * s * (1 + s)
+    return xp.where(s < _SMALL, near, xp.expm1(s) - s)
+
+
+#: Where the series is right to a hundredth, and more than φ.
+_SMALL = 1e-2
 
 #: Predictions a row whose coupling with a free intercept is kept: c times the memory of x, and
 #: c² columns of a product, where each application without it takes 2 c.

@@ -16,11 +16,12 @@ from .kept import (
     preconditioner,
     rounded_point,
 )
-from .looks import Look, Solved, Turn, ahead, corrected, look_at, turned, walk
+from .looks import SHARES, Look, Solved, Turn, ahead, corrected, look_at, turned, walk
 from .reported import sharpened
 
 __all__ = [
     "FORMED",
+    "SHARES",
     "Formed",
     "Look",
     "Pairs",
