@@ -1,6 +1,7 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
 from ._protocol import (
+    Averaging,
     Bending,
     Inner,
     InnerConstants,
@@ -47,6 +48,7 @@ __all__ = [
     "MLP",
     "RBF",
     "TERM_MEMBERS",
+    "Averaging",
     "Bending",
     "Curvature",
     "Derivatives",

@@ -217,6 +217,18 @@ class Preconditioned(Protocol):
 
 
 @runtime_checkable
+class Averaging(Protocol):
+    """A point that may know a matrix M near its Hessian H, of which a crude bound alone is known.
+
+    Solves with it take few steps. What is left of them is estimated, until a proof is wanted.
+    """
+
+    def averaged(self) -> tuple[Preconditioner, float] | None:
+        """The function r ↦ M⁻¹ r, and b ≥ 0 with M⁻¹H ⪰ b; None where there is none, or no use."""
+        ...
+
+
+@runtime_checkable
 class Pushable(Protocol):
     """A point of an objective that sees x only through a linear map X x, its ``carry``.
 

@@ -56,11 +56,13 @@ from ._protocol import (
     same_constants,
 )
 from ._rows import RowRounding
+from .averaged import Averaged, Spectrum
 from .intercept import Coupling, KeptColumns, free_intercept
 from .penalties import (
     FreeLast,
     Penalty,
     PenaltyPoint,
+    SingleL2,
     WeightedL2,
     l2_penalty,
     penalty_constants,
@@ -156,6 +158,21 @@ class LinearModel:
     def reach(self) -> Reach:
         """What rounding does to products with X."""
         return Reach.of(self.design)
+
+    @cached_property
+    def spectrum(self) -> Spectrum | None:
+        """That of XᵀSX, for :meth:`LinearPoint.averaged`; None where that is of no use."""
+        penalty, weights = self.penalty, self.sample_weight
+        free = isinstance(penalty, FreeLast)
+        plain = penalty.base if isinstance(penalty, FreeLast) else penalty
+        if not isinstance(plain, SingleL2) or self.tail != self.loss.output_shape:
+            return None
+        n, xp = self.n_rows, self.backend.xp
+        if weights is not None:
+            if math.prod(weights.shape) != n:
+                return None
+            weights = xp.reshape(weights, (n,))
+        return Spectrum.of(self.design, weights, free)
 
     def rows(self, index: HostIndex, *, factor: float | None = None) -> LinearModel:
         """The model of these rows, to stand for all; its passes count as their share.
@@ -392,6 +409,29 @@ class LinearPoint:
             coupled = KeptColumns.of(self._interceptcolumns(c), c, backend)
         weights = penalty.base.spread(backend.xp.exp(self.lam), self.x.ndim, backend)
         return free_intercept(*coupled, weights, model.tail, backend, loss.shift_invariant)
+
+    def averaged(self) -> tuple[Preconditioner, float] | None:
+        """The mean curvature in the place of that of every row: see :mod:`bilevel.inner.averaged`.
+
+        For one ℓ2 constant and no independent problems; the first call takes a pass of p columns.
+        """
+        model, loss, backend = self.model, self.model.loss, self.model.backend
+        if model.tail != loss.output_shape or model.spectrum is None:
+            return None
+        bends = self.curvature
+        if loss.output_shape:
+            if not isinstance(loss, Totals):
+                return None
+            total = loss.curvature_total(bends, model.sample_weight, backend)
+        else:
+            total = backend.xp.reshape(backend.xp.sum(model.weigh(bends)), (1, 1))
+        mu = backend.xp.exp(self.lam[0])
+        found = Averaged.of(model.spectrum, total / model.spectrum.total, mu, backend)
+        if found is None:
+            return None
+        (bottom,) = backend.scalars(found.bottom)
+        # The coupling of a free intercept is that of the means, and has no bound.
+        return found, 0.0 if isinstance(model.penalty, FreeLast) else bottom
 
     def _interceptcolumns(self, c: int) -> Array:
         """H without its penalty times the c unit intercepts, in one pass where memory allows."""

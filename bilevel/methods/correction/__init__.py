@@ -8,7 +8,9 @@ from .certified import Proof, Wanted, provable_at, prove, proven
 from .claims import contradicted
 from .kept import (
     FORMED,
+    Averages,
     Formed,
+    Kept,
     Pairs,
     Sketch,
     accuracy,
@@ -22,7 +24,9 @@ from .reported import sharpened
 __all__ = [
     "FORMED",
     "SHARES",
+    "Averages",
     "Formed",
+    "Kept",
     "Look",
     "Pairs",
     "Proof",
