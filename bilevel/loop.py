@@ -35,7 +35,7 @@ from .contracts import (
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
-from .meter import EVALUATIONS, BudgetSpent, Meter, unit_of
+from .meter import EVALUATIONS, BudgetSpent, Meter, slack, unit_of
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -404,10 +404,11 @@ class _Run:
         if not is_ours(self.method):
             meter.refuse = self._refuse
         notes: tuple[str, ...] = ()
+        broken = False
         try:
             status = self._drain(meter, _heard(callback, theirs))
         except KeyboardInterrupt:
-            status = Status.INTERRUPTED
+            status, broken = Status.INTERRUPTED, True
         except BudgetSpent as end:
             status = end.status
         except Unbounded:
@@ -422,7 +423,10 @@ class _Run:
         snapshot = _with_offered(self.problem, self.snapshot, meter, costs, status)
         if self.keeper is not None and self.keeper.trouble:
             notes = (*notes, self.keeper.trouble)
-        found = replace(_result(self.problem, snapshot, status, notes), every=self.every)
+        if meter.missed:
+            notes = (*notes, _MISSED)
+        found = _result(self.problem, snapshot, status, notes)
+        found = replace(found, every=self.every, broken_off=broken)
         return _bounded(self.method, self.problem, found, meter, theirs)
 
     def _refuse(self, iterate: tuple[Any, Any]) -> None:
@@ -455,6 +459,13 @@ class _Run:
         return Status.MAX_ITER
 
 
+#: What is said where products were made that no run has counted.
+_MISSED = (
+    "Products were made with its data outside the run, as in a thread that its method has started: "
+    "its passes do not hold them, and max_passes does not see them."
+)
+
+
 def _truth(answer: Any) -> bool:
     """Whether a callback asks for the end."""
     try:
@@ -477,21 +488,24 @@ def _bounded(
         refuse_outside(problem, result.best.lam)
     if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
         return result
-    best, before = result.best, metered(problem, meter)
+    best, before, broken = result.best, metered(problem, meter), False
     try:
         with meter.running():
             best = method.reported(problem, best, result.x)
             if not is_ours(method):
                 refuse_other_record(problem, best, "what method.reported returns")
                 refuse_other_bounds(best, result.best.value)
-    except (BudgetSpent, KeyboardInterrupt):
+    except BudgetSpent:
         pass  # all the rest is there
+    except KeyboardInterrupt:
+        broken = True
     except ArithmeticError as error:
         if any(error is one for one in theirs):
             raise
     kept = tuple(note for note in result.notes if note not in _loose(result.best))
     costs = result.costs + metered(problem, meter) - before
-    return replace(result, best=best, notes=(*kept, *_loose(best)), costs=costs)
+    notes = (*kept, *_loose(best))
+    return replace(result, best=best, notes=notes, costs=costs, broken_off=broken)
 
 
 def _heard(
@@ -558,7 +572,8 @@ class _Budgets:
             return record.status
         if record.k >= self.max_iter:
             return Status.MAX_ITER
-        if self.max_passes is not None and record.passes >= self.max_passes:
+        most = self.max_passes
+        if most is not None and record.passes >= most - slack(most):
             return Status.MAX_PASSES
         if self.max_seconds is not None and record.seconds >= self.max_seconds:
             return Status.MAX_SECONDS

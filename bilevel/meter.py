@@ -33,6 +33,12 @@ def unit_of(part: Any) -> Unit:
 #: The run whose work is being done.
 _RUNNING: ContextVar[Meter | None] = ContextVar("bilevel_running", default=None)
 
+#: The meters whose runs are at work now, in any thread.
+_AT_WORK: set[Meter] = set()
+
+#: Whether work is being done that is of no run, on purpose.
+_APART: ContextVar[bool] = ContextVar("bilevel_apart", default=False)
+
 #: The run whose own numbers the counters tell, instead of their totals.
 _READING: ContextVar[Meter | None] = ContextVar("bilevel_reading", default=None)
 
@@ -63,6 +69,14 @@ def tidy(number: float) -> float:
     """An integer where it is one but for the rounding of shares."""
     nearest = round(number)
     return nearest if abs(number - nearest) <= 1e-9 * max(1.0, abs(number)) else round(number, 9)
+
+
+def slack(budget: float) -> float:
+    """What shares, rounded one by one, may lack or exceed: no part of a pass that was asked for.
+
+    A run that was broken off adds them in another order than one that was not.
+    """
+    return 1e-6 * max(1.0, abs(budget))
 
 
 class Passes:
@@ -128,6 +142,9 @@ class Passes:
         meter = _RUNNING.get()
         if meter is not None:
             meter.enter(self, one)
+        elif _AT_WORK and not _APART.get():
+            for busy in tuple(_AT_WORK):
+                busy.notice(self)
         self._totals.add(one)
 
     @contextmanager
@@ -221,10 +238,11 @@ def tick() -> None:
 @contextmanager
 def uncounted() -> Iterator[None]:
     """Work done inside is of no run: no budget ends it, and no costs hold it."""
-    token = _RUNNING.set(None)
+    token, apart = _RUNNING.set(None), _APART.set(True)
     try:
         yield
     finally:
+        _APART.reset(apart)
         _RUNNING.reset(token)
 
 
@@ -292,6 +310,7 @@ class Meter:
         self._before, self._started = 0.0, None  # type: tuple[float, float | None]
         self._parent: Meter | None = None
         self.offered: Any = None
+        self._strays: dict[int, Passes] = {}
         self.refuse: Callable[[Any], None] | None = None
         self.origin: tuple[float, float, float] = (0, 0, 0)
 
@@ -319,6 +338,16 @@ class Meter:
             tally.add(one, -1)  # it is not made
             raise
 
+    def notice(self, counter: Passes) -> None:
+        """Note a product that is no run's: by threads, which do not inherit the run."""
+        self._strays[id(counter)] = counter
+
+    @property
+    def missed(self) -> bool:
+        """Whether a counter of the run was at work for nobody meanwhile, at a cost not known."""
+        strays = self._strays.keys()
+        return bool(strays) and (not self._tallies or not strays.isdisjoint(self._tallies))
+
     def take(self, iterate: Any) -> None:
         """Keep what the run may return should it end within this iteration."""
         if self.refuse is not None:
@@ -336,7 +365,7 @@ class Meter:
             return
         with self.reading():
             spent = self._passes()
-        if spent > self._max_passes:
+        if spent > self._max_passes + slack(self._max_passes):
             raise BudgetSpent(Status.MAX_PASSES)
 
     def tick(self) -> None:
@@ -360,10 +389,12 @@ class Meter:
         """Work done inside is this run's."""
         self._parent, self.offered = _RUNNING.get(), None
         token = _RUNNING.set(self)
+        _AT_WORK.add(self)
         self._started = time.perf_counter()
         try:
             yield
         finally:
+            _AT_WORK.discard(self)
             self._before, self._started = self.seconds, None
             _RUNNING.reset(token)
             self._parent = None

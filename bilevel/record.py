@@ -242,6 +242,11 @@ class Result(Costed):
     notes : tuple of str
         Sentences about the end: λ at a bound of the domain, nothing fitted, a checkpoint that could
         not be written, and the like.
+    broken_off : bool
+        Whether Ctrl-C broke into the run (a KeyboardInterrupt, wherever it came from): into its
+        iterations, which ends it as INTERRUPTED, or into what was to be said of the end, which is
+        as it was. A callback that asks for the end breaks nothing off. Where a run is one step of
+        a loop of yours, raise KeyboardInterrupt here, lest the loop go on.
     """
 
     lam: Array
@@ -255,6 +260,7 @@ class Result(Costed):
     best: Record | None = None
     notes: tuple[str, ...] = ()
     every: int = 1
+    broken_off: bool = False
 
     @property
     def success(self) -> bool:

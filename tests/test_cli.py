@@ -582,8 +582,8 @@ def test_a_log_that_cannot_be_written_is_said_on_stderr_and_not_called_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("tune", data(Path("t.csv")), "--log", "/dev/full", "--save", "m.npz", *words)
-    assert result.exit_code == 0, result.output
-    assert result.stderr.count("the log /dev/full could not be written: No space left") == 1
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("Error: the log /dev/full could not be written: No space left") == 1
     assert load_model(tmp_path / "m.npz").coef.shape == (1,)
     if "-q" not in words:
         assert "written: m.npz\n" in result.stdout
@@ -823,3 +823,46 @@ def test_maid_says_what_an_intercept_lacks(csv: Path, words: tuple[str, ...]) ->
     assert result.exit_code == (2 if words else 0)
     if words:
         assert "an intercept" in result.output and "'path' or 'hoag'" in result.output
+
+
+@pytest.mark.parametrize("bounds", ["3 -3", "nan 1", "inf inf"])
+def test_bounds_that_are_none_name_the_option(tmp_path: Path, bounds: str) -> None:
+    low, high = bounds.split()
+    result = run("tune", data(tmp_path / "t.csv"), "--bounds", low, high)
+    assert result.exit_code == 2
+    assert f"Error: --bounds {bounds}: " in result.output
+
+
+LIMITED = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+runpy.run_module("bilevel", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits are set as on POSIX")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--log", "l.jsonl"], 1, "Error: the log l.jsonl could not be written: File too large."),
+        (["--checkpoint", "c"], 0, "note: The checkpoint c could not be written: File too large."),
+    ],
+)
+def test_files_that_may_hold_nothing_cost_a_sentence(
+    tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
+    data(tmp_path / "t.csv")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "tune", "t.csv", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(bilevel.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("OMP: ")]  # of MKL
+    assert done.returncode == code
+    assert [line.replace(f"{tmp_path}{os.sep}", "") for line in lines] == [
+        f"{said} The run goes on."
+    ]

@@ -6,10 +6,13 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,8 +27,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_array_api_input, check_estimator
 
@@ -36,6 +46,7 @@ from bilevel.estimators import (
     BilevelRidge,
     HyperparameterSearchCV,
 )
+from bilevel.methods import PathFollowing
 
 ROOT = Path(__file__).parent.parent
 
@@ -698,3 +709,263 @@ def test_a_random_state_that_is_none_is_refused_where_nothing_is_drawn(name):
     X, y = make_regression(40, 5, noise=1.0, random_state=0)
     with pytest.raises(ValueError, match="seed"):
         make(cv=3, random_state="x").fit(X, target(y))
+
+
+# -- Ctrl-C --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pressed(PathFollowing):
+    """Ctrl-C in the n-th step of this process, or in what is said of the end."""
+
+    at: int | str = 0
+    steps: ClassVar[list[str]] = []
+
+    def step(self, problem, state):
+        if len(self.steps) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.steps.append("step")
+        return super().step(problem, state)
+
+    def reported(self, problem, record, x):
+        if self.at == "reported":
+            os.kill(os.getpid(), signal.SIGINT)
+        self.steps.append("reported")
+        return super().reported(problem, record, x)
+
+
+@pytest.fixture
+def ctrl_c():
+    """What it is by default: a shell's background job ignores it."""
+    Pressed.steps.clear()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+LOOPS = {
+    "cross_val_score": lambda model, X, y: cross_val_score(model, X, y, cv=3),
+    "GridSearchCV": lambda model, X, y: GridSearchCV(model, {"tol": [1e-3, 1e-4]}, cv=3).fit(X, y),
+    "fit": lambda model, X, y: model.fit(X, y),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("at", [0, 1, "reported"], ids=str)
+@pytest.mark.parametrize("name", ["logistic regression", "kernel ridge", "search"])
+def test_ctrl_c_ends_the_loop_that_a_fit_is_a_step_of(name, at, loop, ctrl_c):
+    """It ended the search of one fit, and the loop went on; in the first step with a score of nan."""
+    make, target = BEFORE[name]
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    model = make(cv=3).fit(X, target(y))
+    before = dict(vars(model))
+    with pytest.raises(KeyboardInterrupt):
+        LOOPS[loop](model.set_params(method=Pressed(at=at)), X, target(y))
+    assert "reported" not in Pressed.steps
+    assert at == "reported" or len(Pressed.steps) == at
+    assert vars(model) == before | {"method": model.method}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
+def test_an_end_that_no_one_pressed_for_is_the_fits_own(ctrl_c):
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    assert BilevelRidge(cv=3, method=Pressed(at=-1)).fit(X, y).n_iter_ > 0
+
+
+# -- what fit is given ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_search(monkeypatch):
+    """A search that must not come to pass."""
+
+    def searched(*_, **__):
+        raise AssertionError("it searched")
+
+    monkeypatch.setattr(bilevel, "minimize", searched)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (Ridge(), "nonsense"),
+        (make_pipeline(StandardScaler(), Ridge()), "sample_weight"),
+        (make_pipeline(StandardScaler(), Ridge()), "pca__sample_weight"),
+        (make_pipeline(StandardScaler(), Ridge()), "standardscaler__nonsense"),
+        (make_pipeline("passthrough", Ridge()), "passthrough__sample_weight"),
+        (make_pipeline(make_pipeline(StandardScaler()), Ridge()), "pipeline__sample_weight"),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_no_fit_takes_is_refused_before_the_search(estimator, name, no_search):
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    with pytest.raises(TypeError, match=rf"^HyperparameterSearchCV\.fit got {name}, which"):
+        HyperparameterSearchCV(estimator, cv=3).fit(X, y, **{name: np.ones(40)})
+
+
+def test_parameters_reach_the_steps_before_the_last_in_each_split():
+    """They reached the last fit alone: the search tuned another pipeline."""
+    X, y = make_regression(60, 5, noise=5.0, random_state=0)
+    weights = np.linspace(0.1, 5.0, 60)
+    scaler, key = StandardScaler(), "inner__scaler__sample_weight"
+    pipeline = Pipeline([("inner", Pipeline([("scaler", scaler)])), ("ridge", Ridge())])
+    found = HyperparameterSearchCV(pipeline, cv=3).fit(X, y, **{key: weights})
+    plain = HyperparameterSearchCV(pipeline, cv=3).fit(X, y)
+    with config_context(enable_metadata_routing=True):
+        scaler.set_fit_request(sample_weight=True)
+        pipeline = make_pipeline(scaler, Ridge().set_fit_request(sample_weight=False))
+        routed = HyperparameterSearchCV(pipeline, cv=3).fit(X, y, sample_weight=weights)
+    assert found.best_score_ == routed.best_score_ != plain.best_score_
+
+
+def test_masks_are_refused_where_a_search_predicts():
+    X, y = iris()
+    search = HyperparameterSearchCV(LogisticRegression(), cv=3).fit(X, y)
+    masked = np.ma.array(X, mask=X > 1)
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function", "score"):
+        given = (masked, y) if method == "score" else (masked,)
+        with pytest.raises(TypeError, match="^X must be a plain array, got a MaskedArray"):
+            getattr(search, method)(*given)
+    with pytest.raises(TypeError, match="^y must be a plain array"):
+        search.score(X, np.ma.array(y))
+    with pytest.raises(TypeError, match="^sample_weight must be a plain array"):
+        search.score(X, y, sample_weight=np.ma.ones(len(y)))
+
+
+HALVES = {
+    "y_val none": (lambda X, y: (X, None), "y_val"),
+    "y_val a number": (lambda X, y: (X, 3), "y_val"),
+    "y_val of other classes, or infinite": (lambda X, y: (X, y + np.inf), "y_val"),
+    "y_val NaN": (lambda X, y: (X, y * np.nan), "y_val"),
+    "y_val words": (lambda X, y: (X, np.where(y > 0, "u", "v")), "y_val"),
+    "y_val of columns": (lambda X, y: (X, np.stack([y, y], axis=1)), "y_val"),
+    "y_val ragged": (lambda X, y: (X, [[1]] * 39 + [[1, 2]]), "y_val"),
+    "X_val none": (lambda X, y: (None, y), "X_val"),
+    "X_val of fewer columns": (lambda X, y: (X[:, :2], y), "X_val"),
+    "X_val NaN": (lambda X, y: (X * np.nan, y), "X_val"),
+    "X_val of one axis": (lambda X, y: (X[:, 0], y), "X_val"),
+    "X_val words": (lambda X, y: (np.full(X.shape, "w"), y), "X_val"),
+    "X_val of fewer rows": (lambda X, y: (X[:9], y), "X_val has 9 rows but y_val has 40"),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("fault", HALVES)
+def test_a_bad_half_of_a_validation_set_is_named(name, fault):
+    make, target = BEFORE[name]
+    halves, said = HALVES[fault]
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    y = target(y).astype(float)
+    with pytest.raises((TypeError, ValueError), match=said):
+        make(cv=halves(X, y)).fit(X, y)
+    assert make(cv=(X, y)).fit(X, y).n_iter_ > 0
+
+
+def test_rows_of_training_are_not_blamed_on_the_validation_set():
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    lost = FunctionTransformer(lambda X: X * np.where(len(X) == 40, np.nan, 1.0))
+    with pytest.raises(ValueError, match="^Input X contains NaN"):
+        HyperparameterSearchCV(make_pipeline(lost, Ridge()), cv=(X[:9], y[:9])).fit(X, y)
+
+
+def test_a_pipeline_without_steps_is_a_sentence():
+    X, y = iris()
+    with pytest.raises(ValueError, match=r"estimator must be .* got a Pipeline without steps\."):
+        HyperparameterSearchCV(Pipeline([])).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_dtypes_that_no_product_has_are_named(kind):
+    torch = pytest.importorskip("torch")
+    X, y = torch.eye(12, dtype=torch.float64), torch.arange(12.0)
+    half = X.to(getattr(torch, kind))
+    said = "must be of dtype float32 or float64, got torch." + kind
+    for name in ("ridge", "logistic regression", "kernel ridge"):
+        with pytest.raises(TypeError, match="^X " + said):
+            BEFORE[name][0](cv=2).fit(half, y % 2)
+    with pytest.raises(TypeError, match="^X_val of cv is refused: X " + said):
+        BilevelRidge(cv=(half, y)).fit(X, y)
+    if kind == "bfloat16":  # NumPy has the other
+        with pytest.raises(TypeError, match="^X " + said):
+            HyperparameterSearchCV(Ridge(), cv=2).fit(half, y)
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_mask_of_integers_is_refused(name):
+    """It was taken for rows 0 and 1, many times each."""
+    make, target = BEFORE[name]
+    X, y = make_regression(40, 5, noise=1.0, random_state=0)
+    mask = np.arange(40) < 30
+    with pytest.raises(
+        ValueError, match="Split 0 of cv holds rows 0 and 1 alone, 40 times: a mask"
+    ):
+        make(cv=[(mask.astype(int), 1 - mask)]).fit(X, target(y))
+    drawn = np.random.default_rng(0).integers(0, 30, 40)  # with replacement, as it may be
+    for split in [(mask, ~mask), (mask.tolist(), (~mask).tolist()), (drawn, np.arange(30, 40))]:
+        make(cv=[split]).fit(X, target(y))
+
+
+# -- groups of rows ------------------------------------------------------------------------------
+
+
+def grouped():
+    X, y = make_regression(60, 5, noise=5.0, random_state=0)
+    return X, y, np.random.default_rng(0).integers(0, 9, 60)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("name", BEFORE)
+def test_groups_reach_the_splitter(name, routing):
+    make, target = BEFORE[name]
+    X, y, groups = grouped()
+    y = target(y)
+    splitter = StratifiedGroupKFold(3) if name == "logistic regression" else GroupKFold(3)
+    with config_context(enable_metadata_routing=routing):
+        found = make(cv=splitter).fit(X, y, groups=groups)
+    given = make(cv=list(splitter.split(X, y, groups))).fit(X, y)
+    assert found.best_score_ == given.best_score_
+    with pytest.raises(ValueError, match="groups"):
+        make(cv=splitter).fit(X, y)  # scikit-learn's sentence
+    assert found.best_score_ != make(cv=3).fit(X, y).best_score_
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_groups_are_routed_to_the_splitter_of_an_estimator_in_a_loop(name):
+    """As to that of LogisticRegressionCV: the splitter requests them, no one need say it."""
+    make, target = BEFORE[name]
+    X, y, groups = grouped()
+    y = target(y)
+    splitter = GroupKFold(3)
+    with config_context(enable_metadata_routing=True):
+        model = make(cv=GroupKFold(2))
+        scores = cross_val_score(model, X, y, cv=splitter, params={"groups": groups})
+    by_hand = [
+        make(cv=GroupKFold(2)).fit(X[a], y[a], groups=groups[a]).score(X[b], y[b])
+        for a, b in splitter.split(X, y, groups)
+    ]
+    np.testing.assert_allclose(scores, by_hand)
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_groups_that_no_splitter_looks_at_are_refused(name):
+    make, target = BEFORE[name]
+    X, y, groups = grouped()
+    for cv in (3, 0.3, (X, target(y)), [(np.arange(30), np.arange(30, 60))]):
+        with pytest.raises(ValueError, match="^groups are for a splitter that keeps them together"):
+            make(cv=cv).fit(X, target(y), groups=groups)
+    for bad in (groups[:-1], 3, groups[:, None]):
+        with pytest.raises(ValueError, match=r"^groups must have shape \(60,\)"):
+            make(cv=GroupKFold(3)).fit(X, target(y), groups=bad)
+    with pytest.raises(TypeError, match="^groups must be a plain array"):
+        make(cv=GroupKFold(3)).fit(X, target(y), groups=np.ma.array(groups))
+
+
+def test_groups_follow_x_from_a_device():
+    torch = pytest.importorskip("torch")
+    X, y, groups = grouped()
+    there = BilevelRidge(cv=GroupKFold(3)).fit(
+        *map(torch.asarray, (X, y)), groups=torch.asarray(groups)
+    )
+    here = BilevelRidge(cv=GroupKFold(3)).fit(X, y, groups=groups)
+    assert float(there.alpha_) == pytest.approx(here.alpha_, rel=1e-6)

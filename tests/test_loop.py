@@ -10,7 +10,7 @@ from scipy import sparse
 
 import bilevel
 from bilevel import Ball, Box, Status, iterate, logistic_regression, minimize
-from bilevel.methods import HOAG, FixedStep
+from bilevel.methods import HOAG, FixedStep, PathFollowing
 from bilevel.record import Record
 
 
@@ -166,7 +166,23 @@ def test_ctrl_c_in_a_callback_returns_the_best(problem):
 
     result = minimize(problem, 5.0, tol=0.0, callback=callback, method="hoag")
     assert (result.status, result.nit) == (Status.INTERRUPTED, 4)
+    assert result.broken_off
     assert result.fun == min(result.history, key=lambda r: r.value + r.value_error).value
+
+
+def test_a_callback_that_asks_for_the_end_breaks_nothing_off(problem):
+    result = minimize(problem, 5.0, tol=0.0, callback=lambda record: record.k == 4)
+    assert (result.status, result.nit, result.broken_off) == (Status.INTERRUPTED, 4, False)
+
+
+def test_ctrl_c_in_what_is_said_of_the_end_leaves_the_end(problem):
+    class Pressed(PathFollowing):
+        def reported(self, *_):
+            raise KeyboardInterrupt
+
+    result, plain = (minimize(problem, 5.0, method=m) for m in (Pressed(), PathFollowing()))
+    assert (result.status, result.fun) == (plain.status, plain.fun)
+    assert (result.broken_off, plain.broken_off) == (True, False)
 
 
 class Interrupted:

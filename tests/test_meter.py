@@ -3,7 +3,9 @@
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -163,3 +165,60 @@ def test_an_arithmetic_error_in_mid_run_returns_the_best():
     assert result.nit >= 1
     with pytest.raises(ZeroDivisionError):
         bilevel.minimize(problem, method="hoag")  # nothing has been found that could be returned
+
+
+@dataclass(frozen=True)
+class Batched:
+    """Steps of λ by the rows of a seventh of the data, in this thread or in one of its own."""
+
+    apart: bool = False
+
+    def init(self, problem, lam0, x0, tol):
+        return Stepping(lam0, problem.x(x0), 0, None)
+
+    def step(self, problem, state):
+        if not self.apart:
+            return self._ahead(problem, state)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self._ahead, problem, state).result()
+
+    def _ahead(self, problem, state):
+        index = (np.arange(4) + 5 * state.k) % problem.inner.n_rows
+        point = problem.inner.rows(index).at(state.x, state.lam)
+        value = problem.outer.at(state.x, state.lam).value
+        record = bilevel.Record(lam=state.lam, value=value, hypergrad=0 * state.lam)
+        lam = state.lam + 1e-3 * point.grad[:1]
+        return Stepping(lam, state.x - 1e-3 * point.grad, state.k + 1, record)
+
+
+@dataclass(frozen=True)
+class Stepping:
+    lam: np.ndarray
+    x: np.ndarray
+    k: int
+    record: bilevel.Record | None
+    status: Status = Status.RUNNING
+
+
+def test_shares_of_a_pass_spend_a_budget_alike_wherever_a_run_was_broken_off(tmp_path):
+    """2/15 and 1 a step: their sums differ by rounding with the order in which they are added."""
+    budget = {"max_iter": 1000, "max_passes": 20}
+    whole = bilevel.minimize(easy(), -2.0, method=Batched(), **budget)
+    assert whole.status is Status.MAX_PASSES and whole.passes <= 20
+    for cut in range(1, whole.nit):
+        path = tmp_path / f"{cut}.npz"
+        bilevel.minimize(easy(), -2.0, method=Batched(), max_iter=cut, checkpoint=path)
+        found = bilevel.minimize(
+            easy(), -2.0, method=Batched(), **budget, checkpoint=path, resume=True
+        )
+        assert (found.nit, found.passes) == (whole.nit, whole.passes), cut
+        assert np.array_equal(found.lam, whole.lam)
+
+
+def test_products_in_threads_of_a_method_are_not_known_and_this_is_said():
+    """A thread does not inherit the run whose work it does."""
+    known = bilevel.minimize(easy(), -2.0, method=Batched(), max_iter=5)
+    unknown = bilevel.minimize(easy(), -2.0, method=Batched(apart=True), max_iter=5)
+    assert known.passes > 0
+    assert not any("outside the run" in note for note in known.notes)
+    assert any("outside the run" in note for note in unknown.notes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -74,6 +76,18 @@ def open_console(*, quiet: bool = False) -> Console:
     if console.width < _NARROWEST:  # COLUMNS=0, where nothing at all would be printed
         console.width = _WIDTH
     return console
+
+
+@contextlib.contextmanager
+def warned_in_sentences() -> Iterator[None]:
+    """Let a warning be its sentence, on stderr, without the line of our code that gave it."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        click.echo(f"note: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def was_printed(console: Console) -> bool:

@@ -94,7 +94,8 @@ class Log:
     """The iterations as they happen, and all of them at the end.
 
     Nothing is written before the first iteration: a run that is refused leaves the log of the one
-    before as it was. Where it can't be written the run goes on without, and stderr says so.
+    before as it was. Where it can't be written the run goes on without, stderr says so, and the end
+    counts it among the results that could not be written.
 
     Parameters
     ----------
@@ -155,7 +156,7 @@ class Log:
         if not self._failed:
             self._failed = True
             click.echo(
-                f"note: the log {self._path} could not be written: "
+                f"Error: the log {self._path} could not be written: "
                 f"{error.strerror or error}.{then}",
                 err=True,
             )

@@ -22,7 +22,7 @@ from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
 from ._columns import Columns, Scaling, refuse_overflow
-from ._console import open_console, was_printed
+from ._console import open_console, warned_in_sentences, was_printed
 from ._info import versions
 from ._inputs import Inputs, Rows, files_read, load_inputs
 from ._interrupts import Interrupts, patient_interrupts
@@ -221,7 +221,7 @@ def tune(context: click.Context, /, **options: Any) -> None:
     console = open_console(quiet=options["quiet"])
     try:
         # What overflows is told by the status, in a sentence.
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warned_in_sentences():
             status, is_whole = _run(_Options(**options), console)
     except KeyboardInterrupt:  # before or after the search, which ends well by itself
         click.echo("Interrupted.", err=True)
@@ -282,6 +282,11 @@ class _Options:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise BadInput(f"--{name.replace('_', '-')} must be finite, got {value}.")
+        try:
+            bilevel.Box(*self.bounds)
+        except ValueError as error:
+            low, high = self.bounds
+            raise BadInput(f"--bounds {low:g} {high:g}: {error}") from error
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
         if self.starts is not None:
@@ -360,7 +365,7 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     result = found.result
     if found.summary is None:
         _say_nothing_was_found(o, found, console)
-        return result.status, True
+        return result.status, not found.failed
     console.print()
     print_rows(console, found.summary)
     if found.written:
@@ -402,17 +407,18 @@ def _search(
         else:
             result, extra = _solve_from(o.starts, o, problem, console)
     interrupts.searched()
-    logged = []
-    if o.log and log is not None and result.history and log.finish(result.history):
-        logged = [o.log]
+    logged, unlogged = [], False
+    if o.log and log is not None and result.history:
+        unlogged = not log.finish(result.history)
+        logged = [] if unlogged else [o.log]
     if result.best is None or not math.isfinite(result.fun):
-        return _Found(result, None, extra, logged)
+        return _Found(result, None, extra, logged, unlogged)
     with _told(o.train, ValueError):
         model = prepared.classifier(result, inputs.labels)
     rows = outcome(result, model, inputs) | extra
     settings = _settings(o, inputs, problem.backend)
     written, failed = write_all(_files(o, result, model, rows, settings))
-    return _Found(result, rows, extra, written + logged, failed)
+    return _Found(result, rows, extra, written + logged, failed or unlogged)
 
 
 def _say_nothing_was_found(o: _Options, found: _Found, console: Console) -> None:

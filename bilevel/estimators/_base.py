@@ -6,12 +6,14 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
+from sklearn.utils.validation import _num_samples
 
 import bilevel
 from bilevel.backends import (
@@ -27,8 +29,8 @@ from bilevel.hypergrad import Direct
 from bilevel.inner import Inner
 from bilevel.solvers import NewtonCG, solve
 
-from ._rows import Rows, check_features, refuse_masked
-from ._splits import Split, is_validation_set, split_rows
+from ._rows import Rows, check_features, half_of_cv, refuse_masked
+from ._splits import Split, check_groups, is_splitter, is_validation_set, split_rows
 
 #: How a run may end with a λ that can be used.
 _FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
@@ -68,14 +70,28 @@ class BilevelEstimator(BaseEstimator):
     #: Whether X may be sparse.
     _sparse = True
 
+    #: ``fit`` hands them to the splitter, which requests them itself.
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"groups": UNUSED}
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._sparse
         tags.array_api_support = True
         return tags
 
-    def _splits(self, rows: Rows, labels: Any = None) -> list[Split] | None:
+    def get_metadata_routing(self) -> Any:
+        """What ``fit`` takes itself, and what goes to a splitter."""
+        return self._routed_to_splitter(MetadataRouter(owner=self).add_self_request(self))
+
+    def _routed_to_splitter(self, router: Any) -> Any:
+        if is_splitter(self.cv):
+            mapping = MethodMapping().add(caller="fit", callee="split")
+            router.add(splitter=self.cv, method_mapping=mapping)
+        return router
+
+    def _splits(self, rows: Rows, groups: Any, labels: Any = None) -> list[Split] | None:
         """The splits of the rows, None where the held-out rows are given apart."""
+        groups = check_groups(self.cv, groups, rows.n)
         if is_validation_set(self.cv):
             return None
         host = rows.backend.to_numpy
@@ -83,20 +99,22 @@ class BilevelEstimator(BaseEstimator):
         if rows.weights is not None:
             present = np.flatnonzero(host(rows.weights) > 0)
         numbers = None if labels is None else host(labels)
-        return split_rows(self.cv, present, numbers, rows.n, self.random_state)
+        return split_rows(self.cv, present, numbers, rows.n, self.random_state, groups)
 
-    def _validation_set(self, rows: Rows) -> tuple[Any, Any]:
-        """X_val and y_val of ``cv``, X_val checked."""
+    def _validation_set(self, rows: Rows, encode: Callable[[Any], Array]) -> tuple[Any, Array]:
+        """X_val and y_val of ``cv``, checked; ``encode`` gives y_val the form of ``rows.y``."""
         X_val, y_val = self.cv
         refuse_masked(X_val=X_val, y_val=y_val)
-        X_val = check_features(self, X_val, sparse=self._sparse, reset=False)
+        with half_of_cv("X_val"):
+            X_val = check_features(self, X_val, sparse=self._sparse, reset=False)
         same_backend(rows.backend, get_backend(X_val), "X", "X_val")
         if X_val.dtype != rows.X.dtype:
             raise TypeError(f"X_val has dtype {X_val.dtype} but X has {rows.X.dtype}: convert one.")
-        n_val = y_val.shape[0] if hasattr(y_val, "shape") else len(y_val)
-        if X_val.shape[0] != n_val:
-            raise ValueError(f"X_val has {X_val.shape[0]} rows but y_val has {n_val}.")
-        return X_val, y_val
+        with half_of_cv("y_val"):
+            n_val = _num_samples(y_val)
+            if X_val.shape[0] != n_val:
+                raise ValueError(f"X_val has {X_val.shape[0]} rows but y_val has {n_val}.")
+            return X_val, like_targets(encode(y_val), rows.y)
 
     def _search(self, problem: bilevel.Problem, lam0: Any) -> bilevel.Result:
         """Minimise, and keep what there is to tell."""
@@ -105,6 +123,8 @@ class BilevelEstimator(BaseEstimator):
         result = bilevel.minimize(
             problem, lam0, method=self.method, max_iter=self.max_iter, tol=self.tol
         )
+        if result.broken_off:  # a fit is one step of a loop of others, which is to end too
+            raise KeyboardInterrupt
         if not math.isfinite(result.fun):
             raise ValueError(f"No model was found: {result.message}")
         if result.status not in _FINE:
@@ -141,6 +161,14 @@ class BilevelEstimator(BaseEstimator):
                 f"({ours.device})."
             )
         return X, backend
+
+
+def like_targets(y_val: Array, y: Array) -> Array:
+    """Return held-out targets, which must have the columns of those of training."""
+    wanted = (int(y_val.shape[0]), *y.shape[1:])
+    if tuple(y_val.shape) != wanted:
+        raise ValueError(f"y_val must have shape {wanted} as y has, got {tuple(y_val.shape)}.")
+    return y_val
 
 
 def log_bounds(bounds: Any, name: str) -> tuple[float, float]:

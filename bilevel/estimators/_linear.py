@@ -232,22 +232,24 @@ def search_linear(
     search: LinearSearch,
     lam0: float,
     *,
+    groups: Any,
+    encode: Any,
     labels: Array | None = None,
-    encode: Any = None,
 ) -> LinearFit:
     """Choose λ as ``cv`` says, and fit all rows with it.
 
     Parameters
     ----------
-    labels : array of int, shape (n,), optional
-        Class numbers, for folds that have their share of each.
+    groups : array, shape (n,), or None
+        For a splitter, which keeps the rows of a group together.
     encode : callable
         Brings the y_val of ``cv`` to the form of ``search.rows.y``.
+    labels : array of int, shape (n,), optional
+        Class numbers, for folds that have their share of each.
     """
-    splits = estimator._splits(search.rows, labels)
+    splits = estimator._splits(search.rows, groups, labels)
     if splits is None:
-        X_val, y_val = estimator._validation_set(search.rows)
-        problem, total = search.on_set(X_val, encode(y_val))
+        problem, total = search.on_set(*estimator._validation_set(search.rows, encode))
     else:
         problem, total = search.on_splits(splits)
     return search.fit(estimator._search(problem, lam0), total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from bilevel.backends import (
     Backend,
     all_finite,
     check_sparse,
+    common_dtype,
     is_sparse,
     library_of,
     refuse_matrix_classes,
@@ -76,6 +79,8 @@ def refuse_elsewhere(**arrays: Any) -> None:
             readable = False
         if not readable:
             backend = get_backend(array)
+            if backend.xp.isdtype(array.dtype, "real floating"):
+                common_dtype(backend, **{name: array})  # bfloat16 is nowhere to be read
             raise TypeError(
                 f"{name} is on {backend.name} ({backend.device}), where scikit-learn's steps "
                 "cannot read it: bring it to the host with get_backend(...).to_numpy, or take an "
@@ -105,6 +110,7 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
         if backend.xp.isdtype(X.dtype, "complex floating"):
             raise ValueError("Complex data not supported.")
         X = backend.xp.astype(X, backend.xp.empty(0, device=backend.device).dtype)
+    common_dtype(backend, X=X)
     if not is_sparse(X) and not all_finite(X, backend):
         raise ValueError("X holds NaN or infinite values; every entry must be finite.")
     if reset:
@@ -117,10 +123,32 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
     return X
 
 
+@contextmanager
+def half_of_cv(name: str) -> Iterator[None]:
+    """Let whatever is wrong with X_val or y_val name it, whoever finds it."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        said = str(error)
+        raise kind(said if name in said else f"{name} of cv is refused: {said}") from error
+
+
 def refuse_masked(**arrays: Any) -> None:
     """Before scikit-learn or NumPy convert them, which drops a mask and takes what is under it."""
     for name, array in arrays.items():
         refuse_matrix_classes(array, name)
+
+
+def refuse_unreadable(**arrays: Any) -> None:
+    """Refuse what scikit-learn's own code would read wrongly, or could not.
+
+    It drops masks, converts to NumPy, and trusts the indices of a sparse matrix.
+    """
+    refuse_masked(**arrays)
+    refuse_elsewhere(**arrays)
+    for name, array in arrays.items():
+        check_sparse(array, name)
 
 
 def _check_class(X: Any, name: str) -> None:
@@ -183,7 +211,7 @@ def _classes(y: Any, backend: Backend) -> Any:
     return y
 
 
-def check_targets(y: Any, dtype: Any, backend: Backend) -> Array:
+def check_targets(y: Any, dtype: Any, backend: Backend, name: str = "y") -> Array:
     """Targets as floats of the precision of X, or of their own if finer: they are to be centred."""
     xp, y = backend.xp, backend.asarray(y)
     if not xp.isdtype(y.dtype, "real floating"):
@@ -191,9 +219,9 @@ def check_targets(y: Any, dtype: Any, backend: Backend) -> Array:
     if xp.finfo(y.dtype).eps > xp.finfo(dtype).eps:
         y = xp.astype(y, dtype)
     if y.ndim not in (1, 2):
-        raise ValueError(f"y must have shape (n,) or (n, T), got {tuple(y.shape)}.")
+        raise ValueError(f"{name} must have shape (n,) or (n, T), got {tuple(y.shape)}.")
     if not all_finite(y, backend):
-        raise ValueError("y holds NaN or infinite values.")
+        raise ValueError(f"{name} holds NaN or infinite values.")
     return y
 
 
@@ -227,16 +255,19 @@ def encode_classes(y: Any, backend: Backend) -> tuple[Any, Array]:
     return classes, class_numbers(y, classes, backend)
 
 
-def class_numbers(y: Any, classes: Any, backend: Backend) -> Array:
+def class_numbers(y: Any, classes: Any, backend: Backend, name: str = "y") -> Array:
     """The number of each label among known classes; refuse a label that is none of them."""
     if on_host(classes):
         y = np.asarray(y)
         known = np.isin(y, classes)
         if not known.all():
-            raise ValueError(f"y holds labels unseen in training: {np.unique(y[~known])[:5]}.")
+            raise ValueError(
+                f"{name} holds labels unseen in training: {np.unique(y[~known])[:5]}; training has "
+                f"{classes[:5]}{' and more' if len(classes) > 5 else ''}."
+            )
         return backend.asarray(np.searchsorted(classes, y).astype(np.int64))
     xp = backend.xp
     same = y[:, None] == classes[None, :]
     if not bool(xp.all(xp.any(same, axis=1))):
-        raise ValueError("y holds labels unseen in training.")
+        raise ValueError(f"{name} holds labels unseen in training.")
     return xp.argmax(xp.astype(same, xp.int64), axis=1)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils import check_random_state
 
-from bilevel.backends import described, refuse_matrix_classes
+from bilevel import get_backend
+from bilevel.backends import described, library_of, refuse_matrix_classes
 
 Index = npt.NDArray[np.intp]
 
@@ -31,8 +32,43 @@ def is_validation_set(cv: Any) -> bool:
     return isinstance(cv, tuple) and len(cv) == 2 and not any(isinstance(c, tuple) for c in cv)
 
 
+def is_splitter(cv: Any) -> bool:
+    """Whether ``cv`` is one of scikit-learn's, or of their kind."""
+    return hasattr(cv, "split") and not isinstance(cv, (str, bytes))
+
+
+def check_groups(cv: Any, groups: Any, n: int) -> Any:
+    """Return the group of each row for the splitter, on the host; None where there are none.
+
+    Raises
+    ------
+    ValueError
+        If ``cv`` would not look at them: the rows of a group were then on both sides.
+    """
+    if groups is None:
+        return None
+    refuse_matrix_classes(groups, "groups")
+    if not is_splitter(cv):
+        raise ValueError(
+            "groups are for a splitter that keeps them together, such as cv=GroupKFold(): cv="
+            f"{described(cv)} does not look at them."
+        )
+    if library_of(groups) not in (None, "numpy"):
+        groups = get_backend(groups).to_numpy(groups)
+    if np.ndim(groups) != 1 or len(groups) != n:
+        raise ValueError(
+            f"groups must have shape ({n},), the group of each row, got {described(groups)}."
+        )
+    return groups
+
+
 def split_rows(
-    cv: Any, present: Index, labels: npt.NDArray[Any] | None, n: int, random_state: Any
+    cv: Any,
+    present: Index,
+    labels: npt.NDArray[Any] | None,
+    n: int,
+    random_state: Any,
+    groups: Any = None,
 ) -> list[Split]:
     """Return the splits that ``cv`` asks for.
 
@@ -49,6 +85,8 @@ def split_rows(
         Rows.
     random_state : None, int or RandomState
         For the draw of a fraction.
+    groups : array, shape (n,), optional
+        For the splitter, of :func:`check_groups`.
     """
     if isinstance(cv, bool) or (isinstance(cv, (int, float)) and not math.isfinite(cv)):
         raise ValueError(f"cv must be folds, a fraction or (X_val, y_val), got {cv!r}.")
@@ -60,9 +98,9 @@ def split_rows(
         splits = _folds(int(cv), present, labels)
     else:
         given = cv
-        if hasattr(cv, "split") or not isinstance(cv, Iterable):  # check_cv refuses text
+        if is_splitter(cv) or not isinstance(cv, Iterable):  # check_cv refuses text
             splitter = check_cv(cv, labels, classifier=labels is not None)
-            given = splitter.split(np.zeros((n, 1)), labels)
+            given = splitter.split(np.zeros((n, 1)), labels, groups)
         splits = [_given(k, pair, present, n) for k, pair in enumerate(given)]
     if not splits:
         raise ValueError(
@@ -88,12 +126,18 @@ def _numbers(name: str, rows: Any, present: Index, n: int) -> Index:
     """Row numbers, of a mask too, without the rows of weight 0."""
     refuse_matrix_classes(rows, name)
     try:
-        numbers: Index = np.arange(n)[np.asarray(rows, dtype=None if len(rows) else np.intp)]
+        given = np.asarray(rows, dtype=None if len(rows) else np.intp)
+        numbers: Index = np.arange(n)[given]
     except (IndexError, TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must hold row numbers below {n}, or a mask of {n} rows, got "
             f"{described(rows)} ({error})."
         ) from error
+    if given.dtype != bool and len(given) == n > 2 and np.isin(given, (0, 1)).all():
+        raise ValueError(
+            f"{name} holds rows 0 and 1 alone, {n} times: a mask must be of dtype bool, got "
+            f"{described(rows)}; take (... == 1) of it."
+        )
     return numbers[np.isin(numbers, present)]
 
 

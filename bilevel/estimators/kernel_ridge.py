@@ -144,7 +144,9 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.random_state = random_state
 
     @fitted_whole
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelKernelRidge:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> BilevelKernelRidge:
         """Choose gamma and alpha, and fit all rows with them.
 
         Parameters
@@ -153,6 +155,9 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         y : array, shape (n,) or (n, n_targets)
         sample_weight : array, shape (n,), optional
             Weights of the squared errors, of training and held-out rows alike.
+        groups : array, shape (n,), optional
+            For a splitter that keeps the rows of a group together, as GroupKFold: the group of
+            each row. Refused where ``cv`` does not look at them.
 
         Returns
         -------
@@ -166,7 +171,7 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         lam0 = [gamma, start_within(positive(self.alpha, "alpha"), around, "alpha")]
         low, high = zip(bounds, around, strict=True)
         domain = bilevel.Box(low, high)
-        splits = self._splits(rows)
+        splits = self._splits(rows, groups)
         if splits is None:
             problem, total = self._on_set(kernel, rows, domain)
         elif len(splits) == 1:
@@ -231,8 +236,9 @@ class BilevelKernelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     def _on_set(
         self, kernel: Kernel, rows: Rows, domain: bilevel.Box
     ) -> tuple[bilevel.Problem, float]:
-        X_val, y_val = self._validation_set(rows)
-        targets = check_targets(y_val, rows.X.dtype, rows.backend)
+        X_val, targets = self._validation_set(
+            rows, lambda y_val: check_targets(y_val, rows.X.dtype, rows.backend, "y_val")
+        )
         held, level = Rows(X_val, targets, None, rows.backend), self._level(rows)
         return kernel_problem(kernel, rows.placed(level), held.placed(level), domain)
 

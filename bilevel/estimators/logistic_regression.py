@@ -54,7 +54,7 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
     tol : float, optional
         The search ends where the decrease that is left is below tol times the held-out loss.
     certify : bool
-        Whether to make ``certificate_``, which costs two to six thousand passes over the data
+        Whether to make ``certificate_``, which costs two to seven thousand passes over the data
         whatever the search cost: often several times as many.
     random_state : None, int or RandomState
         Of the draw of a fraction.
@@ -128,7 +128,9 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
         self.random_state = random_state
 
     @fitted_whole
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelLogisticRegression:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> BilevelLogisticRegression:
         """Choose C and fit all rows with it.
 
         Parameters
@@ -138,6 +140,9 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
             Classes.
         sample_weight : array, shape (n,), optional
             Weights of the losses, of training and held-out rows alike.
+        groups : array, shape (n,), optional
+            For a splitter that keeps the rows of a group together, as GroupKFold: the group of
+            each row. Refused where ``cv`` does not look at them.
 
         Returns
         -------
@@ -168,8 +173,9 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
             self,
             search,
             lam0,
+            groups=groups,
             labels=numbers,
-            encode=lambda y_val: encode(class_numbers(y_val, self.classes_, backend)),
+            encode=lambda y_val: encode(class_numbers(y_val, self.classes_, backend, "y_val")),
         )
         C = xp.exp(-found.lam)
         C = number(C[0], backend) if self.groups is None else C

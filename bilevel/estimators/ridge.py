@@ -89,7 +89,7 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         self.random_state = random_state
 
     @fitted_whole
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BilevelRidge:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> BilevelRidge:
         """Choose alpha and fit all rows with it.
 
         Parameters
@@ -98,6 +98,9 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
         y : array, shape (n,) or (n, n_targets)
         sample_weight : array, shape (n,), optional
             Weights of the squared errors, of training and held-out rows alike.
+        groups : array, shape (n,), optional
+            For a splitter that keeps the rows of a group together, as GroupKFold: the group of
+            each row. Refused where ``cv`` does not look at them.
 
         Returns
         -------
@@ -117,7 +120,8 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
             self,
             search,
             lam0,
-            encode=lambda y_val: check_targets(y_val, rows.X.dtype, rows.backend),
+            groups=groups,
+            encode=lambda y_val: check_targets(y_val, rows.X.dtype, rows.backend, "y_val"),
         )
         alpha = rows.backend.xp.exp(found.lam)
         alpha = number(alpha[0], rows.backend) if self.groups is None else alpha

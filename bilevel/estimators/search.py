@@ -8,9 +8,12 @@ are stacked (:mod:`bilevel.problems.stacked`).
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -29,22 +32,29 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
+    _check_method_params,
     _check_sample_weight,
     _num_samples,
-    check_consistent_length,
     check_is_fitted,
 )
 
 import bilevel
-from bilevel.backends import check_sparse
 from bilevel.inner import RBF, Kernel, Polynomial
 from bilevel.losses import Logistic, Multinomial, Squared
 from bilevel.problems import stacked
 
-from ._base import BilevelEstimator, fitted_whole, log_bounds, positive, start_within, within
+from ._base import (
+    BilevelEstimator,
+    fitted_whole,
+    like_targets,
+    log_bounds,
+    positive,
+    start_within,
+    within,
+)
 from ._linear import LinearSearch
-from ._rows import Rows, refuse_elsewhere, refuse_masked
-from ._splits import Split, is_validation_set, split_rows
+from ._rows import Rows, class_numbers, half_of_cv, refuse_masked, refuse_unreadable
+from ._splits import Split, check_groups, is_validation_set, split_rows
 from .kernel_ridge import kernel_problem, kernel_scale
 
 Part = tuple[bilevel.Problem, float]
@@ -166,6 +176,26 @@ def _takes_sparse(model: Any) -> bool:
     return all(t.sparse for cls, t in TUNABLE.items() if isinstance(model, cls))
 
 
+def _takes(estimator: Any, name: str) -> bool:
+    """Whether ``fit`` takes a parameter: of a pipeline <step>__<name>, as scikit-learn has it."""
+    if isinstance(estimator, Pipeline):
+        step, _, rest = name.partition("__")
+        return bool(rest) and _takes(dict(estimator.steps).get(step), rest)
+    taken = inspect.signature(getattr(estimator, "fit", _no_fit)).parameters
+    return name in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+
+
+def _no_fit() -> None:
+    """That of a step that passes everything through."""
+
+
+def _how(estimator: Any) -> str:
+    """How a parameter reaches a step."""
+    if not isinstance(estimator, Pipeline):
+        return ""
+    return ": name the step, as in " + " or ".join(f"{s}__<name>" for s, _ in estimator.steps)
+
+
 def _has(method: str) -> Callable[[Any], bool]:
     def check(self: Any) -> bool:
         getattr(getattr(self, "best_estimator_", self.estimator), method)
@@ -216,7 +246,8 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
     Data is on the host, as scikit-learn's models want it. For a linear model without a pipeline
     :class:`BilevelLogisticRegression` and :class:`BilevelRidge` share the passes of all folds.
 
-    ``fit`` hands its parameters on to the estimator. The search uses ``sample_weight`` of the last
+    ``fit`` hands its parameters on to the estimator: to the steps before the last in each split,
+    the rows of which they are given. The search uses ``sample_weight`` of the last
     step: ``sample_weight`` of a model, ``<step>__sample_weight`` of a pipeline, or whatever is
     requested where metadata routing is enabled.
 
@@ -266,11 +297,10 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         return tags
 
     def get_metadata_routing(self) -> Any:
-        """Everything that ``fit`` is given goes to the estimator."""
-        return MetadataRouter(owner=self).add(
-            estimator=self.estimator,
-            method_mapping=MethodMapping().add(caller="fit", callee="fit"),
-        )
+        """What ``fit`` is given goes to the estimator, and what a splitter requests to that."""
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        router = MetadataRouter(owner=self).add(estimator=self.estimator, method_mapping=mapping)
+        return self._routed_to_splitter(router)
 
     @fitted_whole
     def fit(self, X: Any, y: Any = None, **params: Any) -> HyperparameterSearchCV:
@@ -282,7 +312,7 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             Whatever the first step takes.
         y : array, shape (n,) or (n, n_targets)
         **params
-            For the ``fit`` of the estimator.
+            For the ``fit`` of the estimator, but for ``groups``, which go to the splitter.
 
         Returns
         -------
@@ -294,23 +324,20 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             )
         head, model, prefix = self._steps()
         tunable = _tunable(model)
-        refuse_masked(X=X, y=y, **params)
-        refuse_elsewhere(X=X, y=y)
-        check_sparse(X, "X")  # scikit-learn's steps trust its indices
+        refuse_masked(**params)
+        refuse_unreadable(X=X, y=y)
         if is_validation_set(self.cv):
-            refuse_masked(X_val=self.cv[0], y_val=self.cv[1])
-            refuse_elsewhere(X_val=self.cv[0], y_val=self.cv[1])
-            check_sparse(self.cv[0], "X_val")
+            refuse_unreadable(X_val=self.cv[0], y_val=self.cv[1])
         X, y = indexable(X, y)
         n = _num_samples(X)
         targets, classes = self._targets(y)
-        routed = params
-        if _routing_enabled():
-            routed = process_routing(self, "fit", **params).estimator.fit
+        routed, groups = self._routed(params)
+        groups = check_groups(self.cv, groups, n)
         weights, head_params = self._metadata(head, model, prefix, routed, n)
+        given = partial(_check_method_params, X, head_params)
         prepared = [
-            self._prepare(head, train, held, head_params)
-            for train, held in self._parts(X, targets, classes, weights, n)
+            self._prepare(head, train, held, given)
+            for train, held in self._parts(X, targets, classes, weights, groups)
         ]
         names, signs = tunable.names, tunable.signs
         start = tunable.start(model, prepared[0][0])
@@ -338,9 +365,30 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         self.best_estimator_ = best.fit(X, y, **routed)
         return self
 
+    def _routed(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        """What the estimator's ``fit`` is given, and the splitter's groups."""
+        if _routing_enabled():
+            routed = process_routing(self, "fit", **params)
+            return routed.estimator.fit, routed.get("splitter", {"split": {}})["split"].get(
+                "groups"
+            )
+        own = {name: value for name, value in params.items() if name != "groups"}
+        for name in own:
+            if not _takes(self.estimator, name):
+                raise TypeError(
+                    f"{type(self).__name__}.fit got {name}, which the fit of "
+                    f"{type(self.estimator).__name__} does not take{_how(self.estimator)}."
+                )
+        return own, params.get("groups")
+
     def _steps(self) -> tuple[Any, Any, str]:
         """The steps before the last, the model, and what its parameters are prefixed with."""
         if isinstance(self.estimator, Pipeline):
+            if not self.estimator.steps:
+                raise ValueError(
+                    "estimator must be a pipeline that ends in a model to tune, got a Pipeline "
+                    "without steps."
+                )
             name, model = self.estimator.steps[-1]
             head = self.estimator[:-1] if len(self.estimator.steps) > 1 else None
             return head, model, f"{name}__"
@@ -363,10 +411,12 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         self, head: Any, model: Any, prefix: str, params: Mapping[str, Any], n: int
     ) -> tuple[Any, dict[str, Any]]:
         """Weights of the model's rows, and what the steps before it are to be given."""
-        key, head_params = f"{prefix}sample_weight", {}
+        key = f"{prefix}sample_weight"
+        head_params = {k: v for k, v in params.items() if prefix and not k.startswith(prefix)}
         if _routing_enabled() and params:
             asked = model.get_metadata_routing().consumes("fit", params.keys())
             key = "sample_weight" if "sample_weight" in asked else ""
+            head_params = {}
             if head is not None:
                 taken = head.get_metadata_routing().consumes("fit_transform", params.keys())
                 head_params = {name: params[name] for name in taken}
@@ -378,41 +428,51 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
         return weights, head_params
 
     def _parts(
-        self, X: Any, y: Any, classes: Any, weights: Any, n: int
+        self, X: Any, y: Any, classes: Any, weights: Any, groups: Any
     ) -> list[tuple[tuple[Any, Rows], tuple[Any, Rows]]]:
         """Rows of each split: their numbers (None for rows given apart), and they themselves."""
-        backend = bilevel.get_backend("numpy")
+        backend, n = bilevel.get_backend("numpy"), len(y)
 
         def rows(index: Any) -> tuple[Any, Rows]:
             s = None if weights is None else weights[index]
             return index, Rows(_safe_indexing(X, index), y[index], s, backend)
 
         if is_validation_set(self.cv):
-            X_val, y_val = self.cv
-            y_val = np.asarray(y_val)
-            check_consistent_length(X_val, y_val)
-            if classes is not None:
-                if not np.isin(y_val, classes).all():
-                    raise ValueError("y_val holds labels unseen in training.")
-                y_val = np.searchsorted(classes, y_val)
+            X_val, y_val = self._validation_set_for(y, classes)
             return [(rows(np.arange(n)), (None, Rows(X_val, y_val, None, backend)))]
         present = np.arange(n) if weights is None else np.flatnonzero(weights > 0)
         labels = None if classes is None else y
-        splits: list[Split] = split_rows(self.cv, present, labels, n, self.random_state)
+        splits: list[Split] = split_rows(self.cv, present, labels, n, self.random_state, groups)
         return [(rows(split.train), rows(split.held)) for split in splits]
 
+    def _validation_set_for(self, y: Any, classes: Any) -> tuple[Any, Any]:
+        """X_val as it was given, and y_val in the form of the targets y."""
+        X_val, y_val = self.cv
+        with half_of_cv("y_val"):
+            if classes is None:
+                y_val = check_array(y_val, ensure_2d=False, dtype=np.float64, input_name="y_val")
+            else:
+                y_val = class_numbers(y_val, classes, bilevel.get_backend("numpy"), "y_val")
+            y_val = like_targets(np.atleast_1d(y_val), y)
+        with half_of_cv("X_val"):
+            n_val = _num_samples(X_val)
+            if n_val != len(y_val):
+                raise ValueError(f"X_val has {n_val} rows but y_val has {len(y_val)}.")
+        return X_val, y_val
+
     def _prepare(
-        self, head: Any, train: tuple[Any, Rows], held: tuple[Any, Rows], params: Mapping[str, Any]
+        self, head: Any, train: tuple[Any, Rows], held: tuple[Any, Rows], given: Callable[..., Any]
     ) -> tuple[Rows, Rows]:
         """Both parts of a split behind the steps before the last, fitted on the training part."""
-        index, rows = train
-        X, X_val = rows.X, held[1].X
+        (index, rows), (index_held, held_rows) = train, held
+        X, transform = rows.X, None
         if head is not None:
             steps = clone(head)
-            own = {name: _safe_indexing(value, index) for name, value in params.items()}
-            X = steps.fit_transform(X, rows.y, **own)
-            X_val = steps.transform(X_val)
-        return self._checked(X, rows), self._checked(X_val, held[1])
+            X, transform = steps.fit_transform(X, rows.y, **given(indices=index)), steps.transform
+        prepared = self._checked(X, rows)
+        with half_of_cv("X_val") if index_held is None else nullcontext():
+            X_val = held_rows.X if transform is None else transform(held_rows.X)
+            return prepared, self._checked(X_val, held_rows)
 
     def _checked(self, X: Any, rows: Rows) -> Rows:
         """Features as floats, dense where the model wants them so."""
@@ -460,32 +520,35 @@ class HyperparameterSearchCV(MetaEstimatorMixin, BilevelEstimator):
             raise AttributeError(f"{type(self).__name__} has no {name} before fit.")
         return getattr(self.best_estimator_, name)
 
+    def _asked(self, method: str, X: Any, *args: Any, **params: Any) -> Any:
+        """The answer of ``best_estimator_``, to rows that ``fit`` would take."""
+        check_is_fitted(self)
+        refuse_unreadable(X=X)
+        return getattr(self.best_estimator_, method)(X, *args, **params)
+
     @available_if(_has("predict"))
     def predict(self, X: Any) -> Any:
         """Predict by ``best_estimator_``."""
-        check_is_fitted(self)
-        return self.best_estimator_.predict(X)
+        return self._asked("predict", X)
 
     @available_if(_has("predict_proba"))
     def predict_proba(self, X: Any) -> Any:
         """Probabilities by ``best_estimator_``."""
-        check_is_fitted(self)
-        return self.best_estimator_.predict_proba(X)
+        return self._asked("predict_proba", X)
 
     @available_if(_has("predict_log_proba"))
     def predict_log_proba(self, X: Any) -> Any:
         """Their logarithms."""
-        check_is_fitted(self)
-        return self.best_estimator_.predict_log_proba(X)
+        return self._asked("predict_log_proba", X)
 
     @available_if(_has("decision_function"))
     def decision_function(self, X: Any) -> Any:
         """Margins by ``best_estimator_``."""
-        check_is_fitted(self)
-        return self.best_estimator_.decision_function(X)
+        return self._asked("decision_function", X)
 
     @available_if(_has("score"))
     def score(self, X: Any, y: Any = None, **params: Any) -> Any:
         """The score of ``best_estimator_``: accuracy, or R²."""
-        check_is_fitted(self)
-        return self.best_estimator_.score(X, y, **params)
+        refuse_masked(**params)
+        refuse_unreadable(y=y)
+        return self._asked("score", X, y, **params)

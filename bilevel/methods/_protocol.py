@@ -118,12 +118,18 @@ def refuting(inner: InnerResult, found: HypergradResult) -> Status | None:
 
 
 def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
-    """1 for the coordinates that a small step along -p changes, 0 for those that D holds."""
+    """1 for the coordinates that a small step along -p changes, 0 for those that D holds.
+
+    Each goes far enough to be told from λ: beside a large p_j that D holds, others would be lost.
+    """
     xp = backend.xp
     largest = xp.max(xp.abs(p))
     some = largest > 0
     largest = xp.where(some, largest, xp.ones_like(largest))
-    probe = domain.project(lam - p * (1e-3 / largest), backend) - lam
+    step = p * (1e-3 / largest)
+    least = 8 * float(xp.finfo(lam.dtype).eps) * (1 + xp.abs(lam))
+    step = xp.where(xp.abs(step) < least, xp.sign(p) * least, step)
+    probe = domain.project(lam - step, backend) - lam
     return xp.astype((probe != 0) & some, p.dtype)
 
 

@@ -17,6 +17,9 @@ from .state import PathState, Work
 #: Ends of a solve that say its errors are not known, so that no run converges by them.
 _BLIND = (Status.NEGATIVE_CURVATURE, Status.STALLED)
 
+#: How much further a solve goes that is to confirm the estimates of an end.
+_FURTHER = 0.01
+
 #: How much nearer than usual a look is of use before rounding hides what it would show.
 _NEAREST = 3e-5
 
@@ -28,8 +31,8 @@ def small(state: PathState, work: Work) -> bool:
     if state.tol == 0 or gap is None or gap > enough or seen.lost(state.tol):
         return False
     # The model that is returned has to be as good as its λ: what the last correction of x
-    # would do to g, to first order, is small too.
-    if not abs(seen.value - seen.corrected) <= enough:
+    # would do to g, to first order, is small too; beyond the validity of that nothing is known.
+    if not (abs(seen.value - seen.corrected) <= enough and seen.corrected_error < math.inf):
         return False
     # Neither p nor the correction says anything of the model where g is flat: there it has to
     # be a minimum of h by itself.
@@ -60,6 +63,10 @@ def ended(problem: Problem, tol: float, work: Work) -> Wanted | None:
     if unknown and left.seen <= enough and work.near <= _NEAREST:
         work.status = Status.STALLED
     elif left.most <= enough:
+        if work.guessed and not work.checked and not work.last:
+            # On a plateau of CG the last steps tell nothing of the error: those beyond it would.
+            work.checked = True
+            return replace(work.wanted, adjoint=_FURTHER * work.wanted.adjoint)
         work.status = _status(problem, work)
     return None
 
@@ -85,6 +92,8 @@ def _status(problem: Problem, work: Work) -> Status:
         return Status.STALLED
     if seen.cg_status in _BLIND:
         return seen.cg_status
+    if work.guessed and seen.cg_status is Status.MAX_ITER:
+        return Status.STALLED  # of a solve that was broken off the last steps tell too little
     # Directions that a preconditioner from outside hides are seen by no solve with it.
     wrong = contradicted(problem, work.look) if work.look.claimed else None
     if wrong is not None:

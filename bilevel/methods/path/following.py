@@ -261,6 +261,7 @@ class PathFollowing:
         point, work.moved = walk(problem, look, turn)
         solved = Solved.of(problem, look, solution, turn, point, work.moved)
         vectors, pushed = turn.vectors, turn.pushed
+        work.guessed = solved.errors is None
         del look, solution, turn
         work.look, work.rhs = look_at(problem, point, vectors, pushed)
         provable = work.provable and sound

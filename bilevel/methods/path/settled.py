@@ -125,9 +125,8 @@ def decrease_left(
     right, n = [p[j] for j in axes], range(len(axes))
     hessian, blur = _hessian(looks)
     seen = _decrease(problem, lam, axes, hessian, right, error)
-    if len(looks) == 1 and (int(lam.shape[0]) == 1 or not looks[0].hidden):
-        # No wall beside the valley whose error could hide it. With one hyperparameter the secant
-        # has seen the curvature too; with others held by D no step may have gone along this one.
+    if len(looks) == 1 and not looks[0].hidden:
+        # No wall beside the valley whose error could hide it.
         return Left(seen, seen, seen)
     # |2 b x_j x_k| ≤ b (r x_j² + x_k² / r): with the r that makes both coordinates alike.
     scale = [math.sqrt(abs(hessian[j][j])) for j in n]

@@ -52,9 +52,11 @@ class Work:
     ``fresh``: nothing was known of q and t where the iteration began; ``still``: the correction
     before did not move x; ``vague``: the error of f with which nothing could be decided;
     ``near``: how much nearer than usual to look for the curvature, q and t being more precise;
-    ``looks``: the last ones there; ``rounded``: solve in the lower precision where that is cheaper,
-    until a proof has failed with it; ``certify``: whether bounds are wanted at all, ``provable``
-    whether the solves can prove some.
+    ``looks``: the last ones there; ``guessed``: the errors of the last solve are estimates, not
+    bounds; ``checked``: an end was put to the question by a solve that goes further;
+    ``rounded``: solve in the lower precision where that is cheaper, until a proof has failed with
+    it; ``certify``: whether bounds are wanted at all, ``provable`` whether the solves can prove
+    some.
     """
 
     look: Look
@@ -74,6 +76,8 @@ class Work:
     vague: float = math.inf
     near: float = 1.0
     looks: list[Beside] = field(default_factory=list)
+    guessed: bool = False
+    checked: bool = False
     rounded: bool = True
     status: Status = Status.RUNNING
     proof: Proof | None = None

@@ -35,7 +35,7 @@ def certify(
     What a result says is computed again: g and ∂_x h at its model, f and ∇f at its λ and at a few
     of its iterates from tight fits with verified residuals, the steps from the rule of the method,
     the tolerances from its schedule. The constants that the problem states are tested by a search
-    for worse points. The cost is two to six thousand passes over the data, whatever their size,
+    for worse points. The cost is two to seven thousand passes over the data, whatever their size,
     tight fits included.
 
     Parameters
