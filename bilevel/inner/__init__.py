@@ -1,7 +1,6 @@
 """Inner objectives h(x, λ): what the parameters x minimise."""
 
 from ._protocol import (
-    Averaging,
     Bending,
     Inner,
     InnerConstants,
@@ -48,7 +47,6 @@ __all__ = [
     "MLP",
     "RBF",
     "TERM_MEMBERS",
-    "Averaging",
     "Bending",
     "Curvature",
     "Derivatives",

@@ -217,18 +217,6 @@ class Preconditioned(Protocol):
 
 
 @runtime_checkable
-class Averaging(Protocol):
-    """A point that may know a matrix M near its Hessian H, of which a crude bound alone is known.
-
-    Solves with it take few steps. What is left of them is estimated, until a proof is wanted.
-    """
-
-    def averaged(self) -> tuple[Preconditioner, float] | None:
-        """The function r ↦ M⁻¹ r, and b ≥ 0 with M⁻¹H ⪰ b; None where there is none, or no use."""
-        ...
-
-
-@runtime_checkable
 class Pushable(Protocol):
     """A point of an objective that sees x only through a linear map X x, its ``carry``.
 
@@ -287,10 +275,10 @@ class Turning(Protocol):
     def turning(self, pushed: Array, shares: tuple[float, ...]) -> Array | None:
         """What H turns along d, q and t_1, ..., t_k that went through X, no pass.
 
-        For each share σ of d, to a row of the result, shape (len(shares), k + 2): bounds of the
-        change of any ℓ''_i as a share of itself, of ‖ΔH q‖ in the norm of H⁻¹, and of the
-        abs(qᵀ ΔH t_j), all beyond what is linear in σ. With s_i = c ‖(X d)_i‖, c the
-        self-concordance of ℓ, and φ(s) = eˢ - 1 - s,
+        For each share σ of d, a row of the result, shape (len(shares), k + 2): of the change of any
+        ℓ''_i as a share of itself, of ‖ΔH q‖ in the norm of H⁻¹, and of the abs(qᵀ ΔH t_j), what
+        is beyond the part linear in σ, if ℓ'' grows all the way as fast as it can anywhere. With
+        s_i = c ‖(X d)_i‖, c the self-concordance of ℓ, and φ(s) = eˢ - 1 - s,
 
             max_i φ(σ s_i),   (Σ_i φ(σ s_i)² ℓ''_i[X q, X q])^½,
             Σ_i φ(σ s_i) (ℓ''_i[X q, X q] ℓ''_i[X t, X t])^½.

@@ -22,9 +22,23 @@ is known: H ⪰ μ I and M ⪯ max M.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from ..backends import Array, Backend
 from ..design import Design, gram
+from ..linalg import Preconditioner
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """A point that may know a matrix M near its Hessian H, of which a crude bound alone is known.
+
+    Solves with it take few steps. What is left of them is estimated, until a proof is wanted.
+    """
+
+    def averaged(self) -> tuple[Preconditioner, float] | None:
+        """The function r ↦ M⁻¹ r, and b ≥ 0 with M⁻¹H ⪰ b; None where there is none, or no use."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -416,6 +416,8 @@ class LinearPoint:
         For one ℓ2 constant and no independent problems; the first call takes a pass of p columns.
         """
         model, loss, backend = self.model, self.model.loss, self.model.backend
+        if type(self) is not LinearPoint or type(model) is not LinearModel:
+            return None  # H may be another: then M would prove what is not so
         if model.tail != loss.output_shape or model.spectrum is None:
             return None
         bends = self.curvature

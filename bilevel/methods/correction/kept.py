@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from ...backends import Array, Backend
 from ...hypergrad import Metric
-from ...inner import Averaging, InnerPoint, Roundable, Rounded
+from ...inner import InnerPoint, Roundable, Rounded
+from ...inner.averaged import Averaging
 from ...linalg import (
     Accuracy,
     Energy,
@@ -100,8 +101,12 @@ class Averages:
     @classmethod
     def at(cls, look: Look) -> Averages | None:
         """None where the point knows none."""
-        known = isinstance(look.point, Averaging) and look.point.averaged() is not None
-        return cls() if known else None
+        return None if cls.apply(look) is None else cls()
+
+    @staticmethod
+    def apply(look: Look) -> tuple[Preconditioner, float] | None:
+        """M⁻¹ and its bound, None where the point knows none."""
+        return look.point.averaged() if isinstance(look.point, Averaging) else None
 
     def ahead(self, look: Look) -> Averages:
         return Averages(True)
@@ -175,7 +180,7 @@ def preconditioner(
     if isinstance(sketch, Formed):
         return sketch.inverse(problem.backend), sketch.bottom, True
     if isinstance(sketch, Averages):
-        found = look.point.averaged() if isinstance(look.point, Averaging) else None
+        found = sketch.apply(look)
         if found is None:
             return (*base(problem, look), True)
         proven = sketch.proves and found[1] > 0
