@@ -153,6 +153,18 @@ def _of_dataclass(value: Any) -> Members:
         if field.compare and field.name not in computed:
             part = getattr(value, field.name)
             yield f".{field.name}", dtype_name(part) if field.name == "dtype" else part
+    if not is_installed(type(value)):  # what one of ours keeps beside its fields it has computed
+        yield from _beside_fields(value)
+
+
+def _beside_fields(value: Any) -> Members:
+    """What an object of a user's dataclass keeps that is no field, and no cached property."""
+    kind, fields = type(value), {field.name for field in dataclasses.fields(value)}
+    slots = [name for cls in kind.__mro__ for name in _slots(cls)]
+    held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    for name, part in sorted((held | getattr(value, "__dict__", {})).items()):
+        if name not in fields and not hasattr(getattr(kind, name, None), "attrname"):
+            yield f".{name}", part
 
 
 def _attributes(value: Any, contained: bool) -> Members:

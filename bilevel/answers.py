@@ -28,6 +28,7 @@ from .backends import (
     same_backend,
 )
 from .inner import Preconditioned, Remarking, Rounded, Rounding
+from .losses import Accounted
 from .meter import EVALUATIONS, PASSES
 from .outer import Curved, OuterRounding, RoundedOuter
 
@@ -213,6 +214,28 @@ def refuse_other_loss(answers: Answers, loss: Any, y: Array, shape: Shape) -> No
             tuple(d.shape),
         )
     answers.spread("curvature_diag", lambda: loss.curvature_diag(curvature, backend), shape)
+    if isinstance(loss, Accounted):
+        pair = answers.found("rounding(y, t)", lambda: loss.rounding(y, t, backend))
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                f"{where}.rounding(y, t) must be bounds of the errors of value and derivative, two "
+                f"arrays, got {described(pair)}: leave it out where none is known."
+            )
+        for name, bound, of in zip(("value", "derivative"), pair, (rows, shape), strict=True):
+            answers.array(f"rounding(y, t) of the {name}", lambda bound=bound: bound, of)  # type: ignore[misc]
+
+
+def refuse_other_curvature(answers: Answers, loss: Any, y: Array, shape: Shape) -> None:
+    """Refuse a loss of the model that bends down where predictions are zero: it is not convex."""
+    backend = answers.backend
+    t = backend.xp.zeros(shape, dtype=answers.dtype, device=backend.device)
+    found = loss.curvature_diag(loss.curvature(y, t, backend), backend)
+    (least,) = backend.scalars(backend.xp.min(found))
+    if least < 0:
+        raise ValueError(
+            f"{answers.where} must be convex, got a curvature of {least:.3g} where predictions "
+            "are zero."
+        )
 
 
 def refuse_other_counters(part: Any, where: str, names: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._replacing import is_plain_or_new, replacing
-from .backends import is_array, read_arrays, read_npz, write_npz
+from .backends import described, get_backend, is_array, read_arrays, read_npz, write_npz
 from .fingerprint import differences, fingerprint, unknown
 from .problem import Problem
 from .snapshot import History, Snapshot
@@ -99,7 +99,7 @@ class Keeper:
         self._identity, self._method = identify(problem, method, **start), method
         with contextlib.suppress(Exception):  # what a problem can't compute is said by its run
             _ = problem.probe  # kept: its passes are not the run's
-        self._warned = False
+        self._warned = self._tried = False
         self._due, self._kept = 0.0, 0
         self._questions, self._remark = _QUESTIONS, ""
         self.trouble = ""
@@ -138,10 +138,16 @@ class Keeper:
         began = time.perf_counter()
         self.trouble = f"The checkpoint {self._path} does not hold the last iteration."
         try:
+            if not self._tried:  # the state at the start may have held less
+                codec = _Codec(self._problem, self._packages)
+                _refuse_unreadable(snapshot.state, self._method, codec)
+                self._tried = True
             save(self._path, snapshot, self._problem, self._identity, self._packages)
         except Exception as error:  # whatever it is, the run is worth more than its checkpoint
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self.trouble = f"The checkpoint {self._path} could not be written: {reason}."
+            self.trouble = (
+                f"The checkpoint {self._path} could not be written: {reason.rstrip('.')}."
+            )
             if not self._warned:
                 self._warned = True
                 warnings.warn(f"{self.trouble} The run goes on.", RuntimeWarning, stacklevel=3)
@@ -177,12 +183,55 @@ def packages_of(method: Method) -> tuple[str, ...]:
 
 
 def _refuse_unreadable(state: Any, method: Method, codec: _Codec) -> None:
+    """Refuse a state that could not be written, could not be read, or would come back another."""
+    arrays: dict[str, Any] = {}
     try:
-        codec.encode(state, {})
+        tree = codec.encode(state, arrays)
+        try:
+            again = codec.decode(tree, arrays)
+        except Exception as error:  # whatever the class of a state raises where it is made
+            made = f"{type(error).__name__}: {error}"
+            raise TypeError(f"since it can't be made anew of its fields ({made})") from error
+        changed = _changed(state, again, "state")
+        if changed is not None:
+            raise TypeError(f"since it comes back another: {changed}")
     except TypeError as error:
         raise TypeError(
             f"checkpoint: a state of {type(method).__name__} could not be resumed, {error}."
         ) from None
+
+
+def _changed(value: Any, again: Any, path: str) -> str | None:
+    """What of a value is another where it was written and read again; None where nothing is."""
+    if is_array(value) and not isinstance(value, float):  # as NumPy's are
+        return _changed_array(value, again, path)
+    if isinstance(value, (tuple, list)):
+        if type(again) is not type(value) or len(again) != len(value):
+            return f"{path}, {described(value)}, as {described(again)}"
+        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(value, again, strict=True))]
+    elif dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        pairs = [(f"{path}.{n}", getattr(value, n), getattr(again, n, None)) for n in names]
+    elif isinstance(value, History):
+        pairs = []
+    else:
+        same = value == again or (value != value and again != again)
+        return None if same else f"{path}, {described(value)}, as {described(again)}"
+    found = (_changed(a, b, name) for name, a, b in pairs)
+    return next((change for change in found if change is not None), None)
+
+
+def _changed_array(value: Any, again: Any, path: str) -> str | None:
+    """The same of an array: of another library, or other numbers."""
+    if not is_array(again):
+        return f"{path}, {described(value)}, as {described(again)}"
+    here, there = get_backend(value), get_backend(again)
+    if here.name != there.name:
+        return f"{path}, an array of {here.name}, as one of {there.name}"
+    a, b = here.to_numpy(value), there.to_numpy(again)
+    if a.dtype != b.dtype or a.shape != b.shape or a.tobytes() != b.tobytes():
+        return f"{path}, of {a.dtype}, as an array of {b.dtype} with other numbers or another shape"
+    return None
 
 
 def save(
@@ -397,8 +446,8 @@ class _Codec:
             return {"float": value.hex()}
         if isinstance(value, History):
             return {"history": [self.encode(record, arrays) for record in value]}
-        if isinstance(value, (tuple, list)):
-            return {"tuple": [self.encode(item, arrays) for item in value]}
+        if type(value) in (tuple, list):
+            return {type(value).__name__: [self.encode(item, arrays) for item in value]}
         if dataclasses.is_dataclass(value):
             fields = {
                 field.name: self.encode(getattr(value, field.name), arrays)
@@ -408,8 +457,10 @@ class _Codec:
         if is_array(value):
             name = f"a{len(arrays)}"
             arrays[name] = self._problem.backend.to_numpy(value)
+            if arrays[name].dtype.hasobject:
+                raise TypeError("since a checkpoint can't hold an array of objects")
             return {"array": name}
-        raise TypeError(f"a checkpoint can't hold what is of the class {type(value).__name__}")
+        raise TypeError(f"since a checkpoint can't hold what is of the class {_key(type(value))}")
 
     def _known(self, cls: type) -> str:
         """The name of a class, by which it is found again."""
@@ -455,6 +506,8 @@ class _Codec:
             return History([self.decode(record, arrays) for record in value["history"]])
         if "tuple" in value:
             return tuple(self.decode(item, arrays) for item in value["tuple"])
+        if "list" in value:
+            return [self.decode(item, arrays) for item in value["list"]]
         if "array" in value:
             return self._problem.backend.asarray(arrays[value["array"]])
         fields = {name: self.decode(item, arrays) for name, item in value["fields"].items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .answers import (
@@ -12,15 +13,17 @@ from .answers import (
     refuse_other_array,
     refuse_other_counters,
     refuse_other_criterion,
+    refuse_other_curvature,
     refuse_other_loss,
     refuse_other_point,
     refuse_other_sentence,
     refuse_other_term,
     without_carry,
 )
-from .backends import Array, Maybe, described, function
+from .backends import Array, Maybe, described, function, lent
 from .inner import MLP, TERM_MEMBERS, LinearModel, inner_constants, lacking
 from .inner.penalties import FreeLast
+from .linalg import norm
 from .meter import uncounted
 from .methods import Method
 from .outer import HeldOutLoss
@@ -52,8 +55,21 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
     Traceback (most recent call last):
     TypeError: Stochastic needs problem.outer.rows, which a FunctionOuter does not have.
     """
+    _refuse_unmet(problem, method)
+    Maybe(function)(getattr(method, "reported", None), f"{type(method).__name__}.reported")
+    if _ASKED in vars(problem):
+        return
+    with uncounted():
+        x = problem.x(x0)
+        _refuse_bare_inner(problem, problem.inner, "problem.inner", x, lam)
+        _refuse_bare_outer(problem, x, lam)
+    vars(problem)[_ASKED] = True  # as what is cached: shapes are those of all x and λ
+
+
+def _refuse_unmet(problem: Problem, method: Method) -> None:
+    """Refuse a problem that lacks what its method needs."""
     needs = getattr(method, "needs", ())
-    if isinstance(needs, str) or not all(n.partition(".")[0] in ("inner", "outer") for n in needs):
+    if not (isinstance(needs, (tuple, list)) and all(map(_is_need, needs))):
         raise TypeError(
             f'{type(method).__name__}.needs must be a tuple of names such as "inner.rows" and '
             f'"outer.rows", got {needs!r}.'
@@ -66,14 +82,37 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
                 f"{type(method).__name__} needs problem.{need}, which a {type(found).__name__} "
                 "does not have."
             )
-    Maybe(function)(getattr(method, "reported", None), f"{type(method).__name__}.reported")
-    if _ASKED in vars(problem):
-        return
-    with uncounted():
-        x = problem.x(x0)
-        _refuse_bare_inner(problem, problem.inner, "problem.inner", x, lam)
-        _refuse_bare_outer(problem, x, lam)
-    vars(problem)[_ASKED] = True  # as what is cached: shapes are those of all x and λ
+
+
+def _is_need(name: Any) -> bool:
+    return isinstance(name, str) and name.partition(".")[0] in ("inner", "outer")
+
+
+def refuse_other_start(problem: Problem, state: Any) -> None:
+    """Refuse a state that no run can begin with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names what of the state.
+    """
+    shapes = {"lam": (problem.inner.n_hyperparameters,), "x": tuple(problem.inner.x_shape)}
+    xp = problem.backend.xp
+    for name, shape in shapes.items():
+        found, where = getattr(state, name), f"the {name} of the state that method.init returns"
+        refuse_other_array(found, where, shape, problem.backend, problem.dtype)
+        if not bool(xp.all(xp.isfinite(found))):
+            raise ValueError(f"{where} must be finite, got NaN or infinite values.")
+    if state.status is not Status.RUNNING:
+        raise TypeError(
+            "the status of the state that method.init returns must be Status.RUNNING, got "
+            f"{described(state.status)}."
+        )
+    if state.record is not None:
+        raise TypeError(
+            "the record of the state that method.init returns must be None, since no iteration led "
+            f"there, got {described(state.record)}."
+        )
 
 
 #: Where a problem remembers that its parts have been asked.
@@ -122,11 +161,11 @@ def refuse_other_record(problem: Problem, record: Any, whose: str, before: Any =
         if before is None or not _alike(found, before.lam):
             where, m = f"the record.{name} of {whose}", (problem.inner.n_hyperparameters,)
             refuse_other_array(found, where, m, problem.backend, problem.dtype)
-    for name in ("value", "optimality", "step"):
+    for name in ("value", "optimality", "step", "tol", "n_inner", "n_cg"):
         found = getattr(record, name)
         if not is_number(found):
             raise TypeError(f"record.{name} must be a number, got {described(found)}.")
-    for name in _KNOWN:
+    for name in (*_KNOWN, "cg_residual"):
         found = getattr(record, name)
         if found is not None and not is_number(found):
             raise TypeError(f"record.{name} must be a number or None, got {described(found)}.")
@@ -152,6 +191,75 @@ def refuse_other_bounds(record: Record, value: float) -> None:
         raise ValueError(
             f"record.{name} is a bound, zero or more (inf where nothing is known), got {bound!r}."
         )
+
+
+def refuse_another_lam(problem: Problem, record: Record, of: Record) -> None:
+    """Refuse a record that is to say more of another one, and is of another λ.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    (apart,) = problem.backend.scalars(norm(record.lam - of.lam, problem.backend))
+    if not apart == 0:
+        raise ValueError(
+            "method.reported must return a record of the λ that it is given, got one at a "
+            f"distance of {apart:.3g} from it."
+        )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a step of a method from outside is given to read, and what was in it before.
+
+    Records, and the iterate that is returned, are these arrays: a step that writes into them makes
+    them of another λ without a word. λ is looked at wherever the step returns the very same array,
+    which it does where it writes into it; all of them now and then, and at the first step.
+    """
+
+    kept: tuple[tuple[str, Array, Array], ...]
+    thorough: bool
+
+    @classmethod
+    def of(cls, problem: Problem, state: Any, n: int) -> Given:
+        """Before the n-th step."""
+        thorough, arrays = n & (n - 1) == 0, {"lam": state.lam}
+        if thorough:
+            arrays["x"], record = state.x, state.record
+            if record is not None:
+                arrays |= {"record.lam": record.lam, "record.hypergrad": record.hypergrad}
+        copies = lent(problem.backend, *arrays.values())
+        pairs = zip(arrays.items(), copies, strict=True)
+        return cls(tuple((name, array, copy) for (name, array), copy in pairs), thorough)
+
+    def written(self, problem: Problem, state: Any) -> dict[str, Array]:
+        """How far each has moved, to be read; nothing where no one can write."""
+        xp = problem.backend.xp
+        return {
+            f"{_WRITTEN}{name}": xp.max(xp.abs(array - copy))
+            for name, array, copy in self.kept
+            if copy is not array and (self.thorough or state.lam is array)
+        }
+
+    def refuse(self, read: Mapping[str, float]) -> None:
+        """Refuse a step that has written into one of them.
+
+        Raises
+        ------
+        ValueError
+            The message names the array.
+        """
+        for name, moved in read.items():
+            if name.startswith(_WRITTEN) and moved > 0:
+                raise ValueError(
+                    f"method.step must not write into the {name.removeprefix(_WRITTEN)} of the "
+                    "state that it is given: records hold it. Return a new array."
+                )
+
+
+#: Before the name of an array of which it is asked whether it was written into.
+_WRITTEN = "written into: "
 
 
 def _alike(array: Any, known: Any) -> bool:
@@ -211,6 +319,8 @@ def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> No
     shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
     answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
     refuse_other_loss(answers, part.loss, part.y, shape)
+    if isinstance(part, LinearModel):
+        refuse_other_curvature(answers, part.loss, part.y, shape)
 
 
 def _refuse_bare_penalty(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:

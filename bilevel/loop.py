@@ -25,11 +25,14 @@ from .backends import (
     lent,
 )
 from .contracts import (
+    Given,
     is_ours,
+    refuse_another_lam,
     refuse_bare_parts,
     refuse_misfits,
     refuse_other_bounds,
     refuse_other_record,
+    refuse_other_start,
     refuse_outside,
 )
 from .domains import Touches
@@ -141,7 +144,10 @@ def _start(
     start = None if x0 is None else problem.x(x0)
     lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
     refuse_bare_parts(problem, method, lam, start)
-    return Snapshot(_state(method.init(problem, lam, start, tol)))
+    state = _state(method.init(problem, lam, start, tol))
+    if not is_ours(method):
+        refuse_other_start(problem, state)
+    return Snapshot(state)
 
 
 #: What a state has to have.
@@ -158,12 +164,13 @@ def _snapshots(
 ) -> Iterator[Snapshot]:
     before, status, asked = snapshot.costs, snapshot.state.status, not is_ours(method)
     while status is Status.RUNNING:
+        given = Given.of(problem, snapshot.state, snapshot.n_iter + 1) if asked else None
         with meter.running():
-            state = method.step(problem, snapshot.state)
+            state = _stepped(problem, method, snapshot.state)
             if asked or snapshot.last is None:
                 first = snapshot.last is None
                 refuse_misfits(problem, state, None if first else snapshot.state)
-            found = _read(problem, state)
+            found = _read(problem, state, given)
             if asked:
                 _refuse_wrong(problem, state, found, snapshot.n_iter + 1)
             problem.backend.synchronize()
@@ -173,6 +180,18 @@ def _snapshots(
         snapshot = snapshot.followed(problem.backend, state, record, state.x, every=every)
         status = record.status
         yield snapshot
+
+
+def _stepped(problem: Problem, method: Method, state: State) -> State:
+    """The next state; an iterator that has run out inside is an error like any other.
+
+    The generator of the run would tell it as one of its own.
+    """
+    try:
+        return method.step(problem, state)
+    except StopIteration as error:
+        name = type(method).__name__
+        raise RuntimeError(f"{name}.step raised StopIteration: an iterator has run out.") from error
 
 
 @dataclass(frozen=True)
@@ -195,10 +214,11 @@ def _refuse_wrong(problem: Problem, state: State, found: _Found, n: int) -> None
         refuse_outside(problem, record.lam)
 
 
-def _read(problem: Problem, state: State) -> _Found:
+def _read(problem: Problem, state: State, given: Given | None) -> _Found:
     """Read the numbers of a step that its method left on the device, or to the loop: at once.
 
-    A value or a slope that is no number ends the run, whatever the method makes of it.
+    A value or a slope that is no number ends the run, whatever the method makes of it; x and the
+    hypergradient are looked at where it calls them the solution.
     """
     record, backend = state.record, problem.backend
     assert record is not None
@@ -209,10 +229,29 @@ def _read(problem: Problem, state: State) -> _Found:
         wanted["optimality"] = optimality(problem.domain, backend, record.lam, record.hypergrad)
     if record.step != record.step:
         wanted["step"] = norm(state.lam - record.lam, backend)
-    read = dict(zip(wanted, backend.scalars(*wanted.values()), strict=True)) if wanted else {}
-    ends = read.get("value", record.value), read.get("optimality", record.optimality)
-    lost = state.status in _GOING_WELL and not all(map(math.isfinite, ends))
-    return _Found(record, {**read, "status": Status.NON_FINITE if lost else state.status})
+    claims = _claims(problem, state) if state.status is Status.CONVERGED else {}
+    written = {} if given is None else given.written(problem, state)
+    asked = {**wanted, **claims, **written}
+    read = dict(zip(asked, backend.scalars(*asked.values()), strict=True)) if asked else {}
+    if given is not None:
+        given.refuse(read)
+    fields = {name: read[name] for name in wanted}
+    whole = all(read[name] == 1.0 for name in claims)
+    if claims and read["the x"] != 1.0:
+        fields["value"] = math.nan  # whatever g is of an x that is none
+    ends = fields.get("value", record.value), fields.get("optimality", record.optimality)
+    lost = state.status in _GOING_WELL and not (whole and all(map(math.isfinite, ends)))
+    return _Found(record, {**fields, "status": Status.NON_FINITE if lost else state.status})
+
+
+def _claims(problem: Problem, state: State) -> dict[str, Array]:
+    """1 for what of a solution is all numbers, else 0."""
+    assert state.record is not None
+    record, xp = state.record, problem.backend.xp
+    arrays = {"the x": state.x, "the lam": record.lam, "the hypergrad": record.hypergrad}
+    return {
+        name: xp.astype(xp.all(xp.isfinite(array)), problem.dtype) for name, array in arrays.items()
+    }
 
 
 _GOING_WELL = (Status.RUNNING, Status.CONVERGED)
@@ -495,6 +534,7 @@ def _bounded(
             if not is_ours(method):
                 refuse_other_record(problem, best, "what method.reported returns")
                 refuse_other_bounds(best, result.best.value)
+                refuse_another_lam(problem, best, result.best)
     except BudgetSpent:
         pass  # all the rest is there
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
+from .answers import refuse_other_array
 from .backends import (
     COUNT,
     Array,
@@ -20,7 +21,7 @@ from .backends import (
     numbers_of,
     same_backend,
 )
-from .domains import Box, Domain
+from .domains import Ball, Box, Domain
 from .inner import Inner, LinearModel, Startable
 from .outer import Outer, OuterConstants, check_pair
 
@@ -38,6 +39,18 @@ INNER = Has(
 )
 OUTER = Has("an outer criterion", "at", "constants", "passes")
 DOMAIN = Has("a Box, a Ball or another domain", "project")
+BACKEND = Has("a backend (bilevel.get_backend)", "name", "xp", "device", "asarray", "scalars")
+
+#: A λ beyond most domains.
+_BEYOND = 1e3
+
+
+def _refuse_no_shape(shape: Any) -> None:
+    """Refuse what is no shape of x."""
+    if not isinstance(shape, (tuple, list)):
+        raise TypeError(f"inner.x_shape must be a tuple of integers, got {described(shape)}.")
+    for i, n in enumerate(shape):
+        COUNT(n, f"inner.x_shape[{i}]")
 
 
 @dataclass(frozen=True)
@@ -69,15 +82,30 @@ class Problem:
         OUTER(self.outer, "outer")
         DOMAIN(self.domain, "domain")
         COUNT(self.inner.n_hyperparameters, "inner.n_hyperparameters")
+        BACKEND(self.inner.backend, "inner.backend")
+        _refuse_no_shape(self.inner.x_shape)
         check_pair(self.inner, self.outer)
         if isinstance(self.inner, LinearModel):
             self.inner.refuse_without_minimum()
-        m = self.inner.n_hyperparameters
-        inside = self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
-        if tuple(getattr(inside, "shape", ())) != (m,):
-            raise ValueError(
-                f"domain must project λ on λ, of shape ({m},), got {described(inside)}."
-            )
+        self._refuse_other_domain()
+
+    def _refuse_other_domain(self) -> None:
+        """Refuse a domain whose projection is no λ: of one within it perhaps, and one beyond."""
+        if isinstance(self.domain, (Box, Ball)):
+            self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
+            return
+        shape, xp = (self.inner.n_hyperparameters,), self.backend.xp
+        for value in (0.0, _BEYOND, -_BEYOND):
+            lam = self.lam(value)
+            found = self.domain.project(lam, self.backend)
+            refuse_other_array(found, "domain.project(lam)", shape, self.backend, self.dtype)
+            if not bool(xp.all(xp.isfinite(found))):
+                raise ValueError(
+                    "domain.project(lam) must be finite, got NaN or infinite values at "
+                    f"λ = {value:g}."
+                )
+            if not bool(xp.all(lam == value)):
+                raise ValueError("domain.project must not write into lam: return a new array.")
 
     @property
     def backend(self) -> Backend:
@@ -162,6 +190,8 @@ class Problem:
         backend = self.backend
         if value is None and isinstance(self.inner, Startable):
             value, name = self.inner.start(), "the start that h states"
+            if value is None:
+                raise TypeError(f"{name} must be an array of shape {self.inner.x_shape}, got None.")
         if value is None:
             return backend.xp.zeros(self.inner.x_shape, dtype=self.dtype, device=backend.device)
         self._check_array(value, tuple(self.inner.x_shape), name)

@@ -124,7 +124,8 @@ class Record(Costed):
         g(x_k, λ_k), an approximation of f(λ_k). Where a method states an array the loop reads it,
         with ``optimality`` and ``step`` at once.
     value_error : float or None
-        A proven bound of abs(g(x_k, λ_k) - f(λ_k)), where one is to be had.
+        A proven bound of abs(g(x_k, λ_k) - f(λ_k)), where one is to be had; 0 where x_k is X(λ_k).
+        None and inf know nothing: without an ``estimate`` either, iterates are not ranked by f.
     estimate, estimate_error : float or None
         g - q_kᵀ ∂_x h, which is f(λ_k) to first order in x_k - X(λ_k), and what its error is taken
         for (inf where the correction says nothing); None where the method has no q_k.
@@ -177,10 +178,10 @@ class Record(Costed):
     details: Any = None
 
     def _known(self) -> tuple[tuple[float, float], ...]:
-        """Values of f(λ_k) and their errors, proven or estimated."""
+        """Values of f(λ_k) and their errors, proven or estimated; an error left out is unknown."""
         pairs = ((self.value, self.value_error), (self.estimate, self.estimate_error))
         known = tuple((v, e) for v, e in pairs if v is not None and e is not None)
-        return known or ((self.value, 0.0),)
+        return known or ((self.value, math.inf),)
 
     @property
     def unproven(self) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
@@ -90,10 +91,12 @@ class Snapshot:
     ) -> Snapshot:
         """The run after one more record, whose model is x; each ``every``-th is kept, 0: none.
 
-        A second look at the λ of the best one has the last word on f there, if it knows f better.
+        Of iterates of which nothing is known the later one is, but for a value that is no number:
+        that of a loose fit may be below f. A second look at the λ of the best one has the last word
+        on f there, if it knows f better.
         """
         best = self.best
-        better = best is None or record.at_most <= best.at_most or supersedes(backend, record, best)
+        better = best is None or _ranks(record, best) or supersedes(backend, record, best)
         kept = every > 0 and (record.k - 1) % every == 0
         return Snapshot(
             state,
@@ -110,6 +113,14 @@ class Snapshot:
             return self
         history = self.history.and_then(self.last)
         return Snapshot(self.state, self.costs, self.last, self.best, self.best_x, history)
+
+
+def _ranks(record: Record, best: Record) -> bool:
+    """Whether f is known to be no larger at a later record than at the best, or at neither."""
+    if record.at_most < best.at_most:
+        return True
+    no_number = math.isfinite(best.value) and not math.isfinite(record.value)
+    return record.at_most == best.at_most and not no_number
 
 
 def supersedes(backend: Backend, record: Record, before: Record) -> bool:

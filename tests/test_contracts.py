@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import InitVar, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 import bilevel
-from bilevel import inner, outer
+from bilevel import hypergrad, inner, outer
 from bilevel.backends import ArrayAPIBackend
 from bilevel.design import Passes, recounted
 from bilevel.fingerprint import fingerprint, unknown
 from bilevel.losses import Pointwise, Squared
+from bilevel.testing.check.domains import domain as check_domain
+from bilevel.testing.check.report import Book
 
 RNG = np.random.default_rng(2)
 X, X_VAL = RNG.standard_normal((30, 3)), RNG.standard_normal((20, 3))
@@ -304,7 +306,7 @@ def test_a_step_without_a_state_is_refused():
         bilevel.minimize(problem(), 1.0, method=Nothing())
 
 
-@pytest.mark.parametrize("needs", ["inner.rows", ("foo.rows",)])
+@pytest.mark.parametrize("needs", ["inner.rows", ("foo.rows",), None, ("inner.rows", 3), 3])
 def test_needs_are_a_tuple_of_names(needs):
     method = Steps()
     method.needs = needs
@@ -718,6 +720,9 @@ class Late(Steps):
         (Late(value_error=float("nan")), "record.value_error is a bound"),
         (Late(value_error="x"), "record.value_error must be a number or None"),
         (Late(optimality="x"), "record.optimality must be a number"),
+        (Late(tol=None), "record.tol must be a number, got None"),
+        (Late(n_cg="x"), "record.n_cg must be a number, got 'x'"),
+        (Late(cg_residual="x"), "record.cg_residual must be a number or None, got 'x'"),
         (Late({"x": np.zeros(9)}), "the x of the state"),
         (Late({"status": "converged"}), "must be a Status, got 'converged'"),
     ],
@@ -788,6 +793,10 @@ def test_what_can_not_be_returned_is_not_offered(offered, says):
         (lambda *_: None, "what method.reported returns must be a Record"),
         (lambda p, record, x: bilevel.Record(lam=np.ones(5), hypergrad=np.ones(5)), r"\(1,\)"),
         (3, "reported must be callable, got 3"),
+        (
+            lambda p, record, x: bilevel.Record(lam=record.lam + 0.5, value=1.0, hypergrad=x[:1]),
+            "a record of the λ that it is given, got one at a distance of 0.5",
+        ),
     ],
 )
 def test_a_report_that_is_none_is_refused(reported, says):
@@ -805,3 +814,386 @@ def test_a_product_that_the_budget_of_the_whole_refuses_is_counted_nowhere(metho
         assert sum(result.passes for result in found.results) == pytest.approx(found.passes)
     alone = bilevel.minimize(problem(), 0.0, method=method, max_passes=1.5)
     assert alone.passes <= 1.5
+
+
+# -- what is not known of a record -----------------------------------------------------------------
+
+
+LOGISTIC = bilevel.logistic_regression(X, np.sign(Y), X_VAL, np.sign(Y_VAL))
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Gradient steps of x at one λ, whose held-out loss is least long before x is X(λ)."""
+
+    last: int
+    known: Any = None
+
+    def init(self, problem, lam0, x0, tol):
+        return Fitted(lam0, problem.x(x0))
+
+    def step(self, problem, s):
+        x = s.x - problem.inner.at(s.x, s.lam).grad / problem.inner.constants(s.lam).smoothness
+        value, status = problem.outer.at(x, s.lam).value, bilevel.Status
+        record = bilevel.Record(
+            lam=s.lam, value=value, value_error=self.known, hypergrad=0 * s.lam, optimality=1.0
+        )
+        end = status.CONVERGED if s.k + 1 == self.last else status.RUNNING
+        return Fitted(s.lam, x, s.k + 1, record, end)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    lam: Any
+    x: Any
+    k: int = 0
+    record: Any = None
+    status: Any = bilevel.Status.RUNNING
+
+
+def test_an_error_that_is_left_out_is_unknown_and_not_zero():
+    """g of a half-fitted x lies below f: such an iterate was returned, and the converged one not."""
+    f = bilevel.minimize(LOGISTIC, -6.0, method="hoag", max_iter=1, tol=1e-9).history[0].likely
+    found = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(3000), max_iter=3000, every=50)
+    assert found.success
+    assert found.fun == pytest.approx(f, rel=1e-3)
+    assert min(record.value for record in found.history) < 0.99 * f
+    assert "how far it is from f is not known" in found.message
+    cut = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(3000), max_iter=99)
+    assert cut.best.k == 99
+    exact = bilevel.minimize(LOGISTIC, -6.0, method=Fitting(3000, 0.0), max_iter=3000)
+    assert not exact.success  # who states that its values are exact is believed
+
+
+def test_a_value_that_is_no_number_is_not_the_last_of_the_unknown():
+    values = iter([3.0, 2.0, float("nan")])
+
+    class Losing(Steps):
+        def step(self, problem, state):
+            self.record = {"value": next(values)}
+            return super().step(problem, state)
+
+    found = bilevel.minimize(problem(), 1.0, method=Losing())
+    assert (found.status, found.fun) == (bilevel.Status.NON_FINITE, 2.0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Steps({"x": np.full(3, np.nan), "status": bilevel.Status.CONVERGED}),
+        Steps({"status": bilevel.Status.CONVERGED}, hypergrad=np.full(1, np.nan), optimality=0.0),
+        Steps({"status": bilevel.Status.CONVERGED}, lam=np.full(1, np.nan), optimality=0.0),
+    ],
+)
+def test_what_is_no_number_is_no_solution(method):
+    found = bilevel.minimize(problem(), 1.0, method=method)
+    assert (found.status, found.success) == (bilevel.Status.NON_FINITE, False)
+    assert np.isnan(found.fun) == np.isnan(found.x).any()
+    right = Steps({"status": bilevel.Status.CONVERGED}, optimality=0.0)
+    assert bilevel.minimize(problem(), 1.0, method=right).success
+
+
+class Writing(Steps):
+    """It writes into what it is given, in the step of this number."""
+
+    def __init__(self, name, step, **record):
+        super().__init__(**record)
+        self.name, self.when = name, step
+
+    def step(self, problem, state):
+        self.n = getattr(self, "n", 0) + 1
+        if self.n == self.when:
+            holder = state.record if self.name.startswith("record") else state
+            getattr(holder, self.name.rpartition(".")[2])[...] += 0.1
+        return Steps.step(self, problem, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("lam", 1), ("lam", 3), ("lam", 7), ("x", 1), ("record.hypergrad", 2)]
+)
+def test_a_step_that_writes_into_its_state_is_refused(name, step):
+    """Records hold these arrays: they were of another λ, without a word."""
+    with pytest.raises(ValueError, match=f"must not write into the {name} of the state"):
+        bilevel.minimize(
+            problem(), 1.0, method=Writing(name, step, hypergrad=np.ones(1)), max_iter=9
+        )
+    assert bilevel.minimize(problem(), 1.0, method=Writing(name, 99), max_iter=9).nit == 9
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ({"x": [0.0] * 3}, "the x of the state that method.init returns must be an array"),
+        ({"x": None}, "the x of the state that method.init returns must be an array"),
+        ({"x": np.full(3, np.nan)}, "the x of the state .* must be finite"),
+        ({"lam": np.ones(2)}, r"the lam of the state that method.init .* \(1,\)"),
+        ({"lam": np.ones(1, np.float32)}, "the lam of the state .* float64, got .*float32"),
+        ({"status": "running"}, "method.init returns must be Status.RUNNING, got 'running'"),
+        ({"status": bilevel.Status.CONVERGED}, "method.init returns must be Status.RUNNING"),
+        ({"record": 3}, "the record of the state that method.init returns must be None"),
+    ],
+)
+def test_a_start_of_wrong_content_is_refused(made, says):
+    class Begun(Steps):
+        def init(self, problem, lam0, x0, tol):
+            return State(**{"lam": lam0, "x": problem.x(x0)} | made)
+
+    for run in (bilevel.minimize, lambda *a, **b: next(bilevel.iterate(*a, **b))):
+        with pytest.raises((TypeError, ValueError), match=says):
+            run(problem(), 1.0, method=Begun())
+
+
+def test_an_iterator_that_runs_out_in_a_step_is_said_to():
+    class Out(Steps):
+        def step(self, problem, state):
+            return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="Out.step raised StopIteration: an iterator"):
+        bilevel.minimize(problem(), 1.0, method=Out())
+
+
+# -- states that no checkpoint can bring back ------------------------------------------------------
+
+
+class Named(NamedTuple):
+    lam: Any
+    x: Any
+    record: Any = None
+    status: Any = bilevel.Status.RUNNING
+
+
+@dataclass(frozen=True)
+class Holding(State):
+    """With something more."""
+
+    more: Any = None
+
+
+@dataclass(frozen=True)
+class Inside(State):
+    more: Any = field(init=False, default=0)
+
+
+@dataclass(frozen=True)
+class Needing(State):
+    more: InitVar[int] = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Adding(State):
+    more: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "more", self.more + 1)
+
+
+def begun(make):
+    class Begun(Steps):
+        def init(self, problem, lam0, x0, tol):
+            return make(lam0, problem.x(x0))
+
+        def step(self, problem, state):
+            made = Steps.step(self, problem, state)
+            return make(made.lam, made.x, made.record, made.status)
+
+    return Begun()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (Named, "of the class .*Named"),
+        (Inside, "can't be made anew of its fields"),
+        (functools.partial(Needing, more=1), "can't be made anew of its fields"),
+        (Adding, "comes back another: state.more, 1, as 2"),
+        (functools.partial(Holding, more=np.array([1, None])), "an array of objects"),
+        (functools.partial(Holding, more=Named(1, 2)), "of the class .*Named"),
+    ],
+)
+def test_a_state_that_can_not_be_resumed_is_refused_at_the_start(tmp_path, make, says):
+    path = tmp_path / "run.npz"
+    with pytest.raises(TypeError, match=f"could not be resumed, since .*{says}"):
+        bilevel.minimize(problem(), 1.0, method=begun(make), max_iter=2, checkpoint=path)
+    assert not path.exists()
+    bilevel.minimize(problem(), 1.0, method=begun(make), max_iter=2)
+
+
+def test_what_a_state_comes_to_hold_is_asked_at_the_first_write(tmp_path):
+    def make(lam, x, record=None, status=bilevel.Status.RUNNING):
+        return Holding(lam, x, record, status, Adding(lam, x) if record else None)
+
+    path = tmp_path / "run.npz"
+    with pytest.warns(RuntimeWarning, match=r"comes back another: state\.more\.more, 1, as 2"):
+        bilevel.minimize(problem(), 1.0, method=begun(make), max_iter=2, checkpoint=path)
+
+
+def test_what_a_state_may_hold_comes_back_as_it_was(tmp_path):
+    more = ([1, (2.0, float("nan"))], np.arange(3, dtype=np.int32), "x", True, np.float64(0.1))
+    make = functools.partial(Holding, more=more)
+    options = {"method": begun(make), "checkpoint": tmp_path / "run.npz"}
+    bilevel.minimize(problem(), 1.0, max_iter=2, **options)
+    assert bilevel.minimize(problem(), 1.0, max_iter=4, resume=True, **options).nit == 4
+
+
+@dataclass
+class Drawing(Steps):
+    """A dataclass that keeps, beside its fields, what belongs into its state."""
+
+    seed: int = 0
+
+    def init(self, problem, lam0, x0, tol):
+        self.state, self.record = {}, {}
+        self.rng = np.random.default_rng(self.seed)
+        return super().init(problem, lam0, x0, tol)
+
+    def step(self, problem, state):
+        self.rng.random()
+        return super().step(problem, state)
+
+
+def test_what_a_dataclass_keeps_beside_its_fields_is_warned_of(tmp_path):
+    with pytest.warns(RuntimeWarning, match="The method changes itself .*rng"):
+        bilevel.minimize(
+            problem(), 1.0, method=Drawing(), max_iter=3, checkpoint=tmp_path / "run.npz"
+        )
+
+
+# -- domains, and what a problem is made of --------------------------------------------------------
+
+
+class Domain:
+    def __init__(self, project):
+        self.project = lambda lam, backend: project(lam)
+
+
+def clipped(lam, most=3.0):
+    return np.clip(lam, -most, most)
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        (lambda lam: lam.astype(np.float32), ".* float64, got .*float32"),
+        (lambda lam: lam if abs(lam) < 9 else clipped(lam).astype("f"), "float64, got .*float32"),
+        (lambda lam: np.zeros(2), r"of shape \(1,\)|shape \(1,\)"),
+        (lambda lam: [0.0], "an array of shape"),
+        (lambda lam: None, "an array of shape"),
+        (lambda lam: lam * np.nan, "finite"),
+        (lambda lam: np.where(lam > 9, np.inf, lam), "finite"),
+    ],
+)
+def test_a_domain_of_other_answers_is_refused(project, says):
+    h, g = problem().inner, problem().outer
+    with pytest.raises((TypeError, ValueError), match=rf"domain\.project\(lam\) must be .*{says}"):
+        bilevel.Problem(h, g, Domain(project))
+    with pytest.raises(ValueError, match="domain.project must not write into lam"):
+        bilevel.Problem(h, g, Domain(lambda lam: np.clip(lam, -1, 1, out=lam)))
+    assert bilevel.minimize(bilevel.Problem(h, g, Domain(clipped))).success
+
+
+def ring(lam):
+    """The nearest point of a set that is not convex."""
+    size = max(float(np.sqrt(lam @ lam)), 1e-9)
+    return lam * (min(max(size, 1.0), 2.0) / size)
+
+
+def several(domain):
+    """A problem of three λ."""
+    h = inner.linear_model(X, Y, Squared(), penalty=inner.GroupL2(np.arange(3), 3))
+    return bilevel.Problem(h, outer.held_out(X_VAL, Y_VAL, Squared()), domain)
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        (clipped, None),
+        (lambda lam: lam / max(1.0, np.sqrt(lam @ lam) / 3), None),
+        (lambda lam: lam - np.mean(lam), None),
+        (lambda lam: lam / 2, "it moves"),
+        (ring, "points that are nearer"),
+        (lambda lam: np.round(lam), "points that are nearer"),
+        (lambda lam: lam / max(1.0, np.max(abs(lam)) / 3), "points that are nearer"),
+        (lambda lam: np.where(abs(lam) > 30, np.inf, clipped(lam)), "not finite"),
+    ],
+)
+def test_a_projection_is_checked(project, says):
+    one = several(Domain(clipped))
+    vars(one)["domain"] = Domain(project)  # past the door, which sees the worst of them
+    book = Book(np.random.default_rng(0))
+    check_domain(one, np.zeros(3), book)
+    assert [finding.what for finding in book.findings] == ["domain.project"] * (says is not None)
+    assert says is None or says in book.findings[0].message
+
+
+def test_the_check_of_a_problem_asks_its_domain():
+    def skewed(lam):
+        """Into the box, but not to the nearest point."""
+        return lam * min(1.0, 3 / max(float(np.max(abs(lam))), 1e-9))
+
+    for domain, right in ((bilevel.Ball(0.0, 3.0), True), (Domain(skewed), False)):
+        report = bilevel.testing.check_problem(several(domain))
+        assert "domain.project" in report.checked
+        assert report.ok == right, str(report)
+        assert right or [f.what for f in report.findings] == ["domain.project"]
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"backend": "numpy"}, "inner.backend must be a backend .*, got 'numpy'"),
+        ({"x_shape": 4}, "inner.x_shape must be a tuple of integers, got 4"),
+        ({"x_shape": (2.0,)}, r"inner.x_shape\[0\] must be an integer, got 2.0"),
+        ({"start": lambda: None}, r"the start that h states must be an array .*, got None"),
+    ],
+)
+def test_what_a_model_states_of_itself_is_asked(members, says):
+    with pytest.raises(TypeError, match=says):
+        bilevel.minimize(bilevel.Problem(Bowls(**members), near()), method="hoag")
+
+
+def test_a_criterion_on_the_name_of_a_backend_is_refused():
+    with pytest.raises(TypeError, match="outer.backend must be a backend .*, got 'numpy'"):
+        bilevel.Problem(Bowls(), near(backend="numpy"))
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"rounding": lambda self, y, t, backend: None}, r"rounding\(y, t\) must be .* got None"),
+        ({"rounding": lambda self, y, t, backend: (t, t[:1])}, r"of the derivative must .*\(30,\)"),
+        (
+            {"curvature": lambda self, y, t, backend: 0 * t - 1},
+            "must be convex, got a curvature of -1",
+        ),
+    ],
+)
+def test_a_loss_that_bends_down_or_has_no_bounds_is_refused(members, says):
+    loss = type("Loss", (Bounded,), members)()
+    with pytest.raises((TypeError, ValueError), match=rf"problem\.inner\.loss.*{says}"):
+        bilevel.minimize(problem(inner.linear_model(X, Y, loss)))
+
+
+def test_nothing_follows_from_a_criterion_that_bends_down():
+    """Its curvature refutes what it states: a bound by it was too small, or a domain error."""
+    members = {"curvature": lambda self, y, t, backend: 0 * t - 1, "curvature_bound": 1.0}
+    exact = {"rounding": lambda self, y, t, backend: (0 * t, 0 * t), "self_concordance": 1.0}
+    loss = type("Loss", (Bounded,), members | exact | {"third_bound": 1.0})()
+    for A in (X, X[:, :1]):
+        h = inner.linear_model(A, Y, Squared())
+        g = outer.held_out(X_VAL[:, : A.shape[1]], Y_VAL, loss)
+        assert bilevel.minimize(problem(h, g), max_iter=5).best is not None
+    states = inner.InnerConstants(1.0, 2.0, 0.0, 0.0, self_concordance=0.0)
+    ridge, of_g = {"inner": states, "decrement": 0.1}, outer.OuterConstants(4.0, 0.0, 0.0)
+    q = hypergrad.Inexact(1.0, 0.8, 0.0)
+    for top, right in ((4.0, True), (-1e-9, False), (np.nan, False)):
+        bend = hypergrad.Bend(2.0, 1.5, top)
+        found = (
+            hypergrad.self_concordant_bound(outer=of_g, adjoint=q, tangent=q, bend=bend, **ridge),
+            hypergrad.self_concordant_adjoint_bound(
+                outer=of_g, adjoint=q, cross_norm=2.0, top=top, **ridge
+            ),
+            hypergrad.self_concordant_value_bound(
+                outer=of_g, adjoint=q, correction=1.0, top=top, **ridge
+            ),
+        )
+        assert np.isfinite(found).tolist() == [right] * 3

@@ -144,6 +144,11 @@ class Bend:
     top: float = math.inf
 
 
+def bends_back(top: float) -> bool:
+    """Whether g is seen to bend down, which refutes what it states of its curvature, or NaN."""
+    return not top >= 0
+
+
 def self_concordant_bound(
     inner: InnerConstants,
     outer: OuterConstants,
@@ -217,7 +222,7 @@ def self_concordant_bound(
     if not mu > 0:  # e^λ may underflow
         return None
     near = Nearness.of(decrement, R, mu)
-    if near is None:
+    if near is None or bends_back(bend.top):
         return math.inf
     root, e = math.sqrt(mu), near.distance
     moved = (tangent.error + l_b * e / root + near.swung(tangent, mu)) / (1 - near.grown)
@@ -331,7 +336,7 @@ def self_concordant_adjoint_bound(
     if not mu or R is None or l_b is None or l_lam is None or (l_g is None and R_g is None):
         return None
     near = Nearness.of(decrement, R, mu)
-    if near is None:
+    if near is None or bends_back(top):
         return math.inf
     root, e = math.sqrt(mu), near.distance
     apart = adjoint.error + near.swung(adjoint, mu) + _slope_change(outer, e, top) / root
@@ -388,7 +393,7 @@ def self_concordant_value_bound(
     if not mu or R is None or (l_g is None and R_g is None):
         return None
     near = Nearness.of(decrement, R, mu)
-    if near is None:
+    if near is None or bends_back(top):
         return math.inf
     e, energy, phi = near.distance, near.energy, growth(near.s)
     turned = min(adjoint.swing * phi * energy / 2, (phi - 1) * adjoint.data_energy(mu)) * energy

@@ -36,6 +36,7 @@ from .bound import (
     Bend,
     Inexact,
     Nearness,
+    bends_back,
     growth,
     self_concordant_bounds,
     self_concordant_value_bound,
@@ -433,6 +434,8 @@ def _bends(
     chi, longest = metric.chi, metric.longest
     top = chi * seen + lost * longest * longest
     bends = []
+    if bends_back(min(top, *(rest[m + j] + lost * lengths[j] * lengths[j] for j in range(m)))):
+        return math.nan, (Bend(top=math.nan),) * m
     for j in range(m):
         away = top * (chi - 1) * math.sqrt(chi) * sizes[j]
         product = math.sqrt(chi) * rest[j] + lost * longest * lengths[j] + away

@@ -36,7 +36,7 @@ class State(Protocol):
 
     @property
     def x(self) -> Array:
-        """The model of the last iteration."""
+        """The model of the last iteration: that of its record, which is returned beside it."""
         ...
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Backend, same_backend
+from ..backends import Backend, Has, same_backend
 from ..design import Design, WithIntercept
 from ..inner import LinearModel
 from ..inner.penalties import FreeLast
@@ -53,11 +53,15 @@ def check_pair(inner: Any, outer: Any) -> None:
 _OTHER = "outer was made for another model than inner: hand over the model that it was made of."
 
 
+_BACKEND = Has("a backend (bilevel.get_backend)", "name", "device")
+
+
 def _same_library(inner: Any, part: Any) -> None:
     """Where the criterion says on which backend and in which dtype it computes."""
     theirs, ours = ("X_val", "X") if hasattr(part, "design") else ("outer", "inner")
     backend: Backend | None = getattr(part, "backend", None)
     if backend is not None:
+        _BACKEND(backend, f"{theirs}.backend")
         same_backend(inner.backend, backend, ours, theirs)
     dtype = getattr(part, "dtype", None)
     if dtype is not None and dtype != inner.dtype:

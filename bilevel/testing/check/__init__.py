@@ -23,6 +23,7 @@ from . import (
     cross,
     curved,
     designs,
+    domains,
     gradients,
     hessian,
     losses,
@@ -67,7 +68,8 @@ def check_problem(
 
     Besides, where they are offered: the mean over disjoint ``rows`` is the whole, at their share of
     the cost; ``start`` is an x of the problem, the same each time; ``remark`` is a sentence or
-    None; counters don't run backwards; a design counts each product, multiplies as its rows and
+    None; ``project`` of the domain leads to the nearest point of a convex set, and leaves what lies
+    in it; counters don't run backwards; a design counts each product, multiplies as its rows and
     columns do, and keeps to ``longest_row``; a loss keeps to its bounds.
 
     Steps are measured in the curvature of h, so that features of unlike scales are asked alike; a
@@ -155,6 +157,7 @@ class _Tour:
         starts.carry(self.problem, book)
         if everywhere:
             self._passing()
+            self._attempt("λ of several sizes", domains.domain, self.problem, self.lam, book)
 
     def _attempt(self, name: str, check: Callable[..., Any], *arguments: Any) -> None:
         """Make checks at a place; an exception of the problem's own is a finding too."""

@@ -12,6 +12,7 @@ from outside import arrays
 from outside.backend import OutsideBackend
 from outside.criterion import WrongPairs
 from outside.design import Sharded
+from outside.domain import HalfSpace
 from outside.loss import LogCosh
 from outside.method import SOBA
 from outside.model import Curve, curve
@@ -83,6 +84,12 @@ def test_soba_has_all_that_belongs_to_a_run(tmp_path: Path) -> None:
     soba = SOBA(rho=2e-3, gamma=0.02, size=6)
     found = same_when_resumed(ridge(), tmp_path, method=soba, max_iter=30)
     assert found.best.k == 30  # no batch is taken for f: the last iterate, not the luckiest
+    whole = ridge()
+    exact = bilevel.minimize(whole, method=replace(soba, size=40), max_iter=3)
+    draw = np.random.default_rng((0, 2)).integers  # of the last step: the batch of its value
+    _, held_out = draw(60, size=40), draw(40, size=40)
+    batch = whole.outer.rows(held_out).at(exact.x, exact.lam)
+    assert exact.fun == float(batch.value)  # x and λ are those that the value is of
     a_budget_ends_it(ridge(), method=soba)
     several = bilevel.multistart(ridge(), 3, method=soba, max_iter=5)
     assert [r.nit for r in several.results] == [5, 5, 5]
@@ -291,6 +298,30 @@ def test_nothing_is_proven_of_a_design_that_does_not_say_how_it_sums() -> None:
 
     assert bilevel.minimize(sharded()).best.hypergrad_error is not None
     assert bilevel.minimize(sharded(silent)).best.hypergrad_error is None
+
+
+# -- the domain ----------------------------------------------------------------------------------
+
+
+def test_the_domain_holds_a_sum_of_hyperparameters() -> None:
+    h = inner.linear_model(X, y, Squared(), penalty=inner.GroupL2(np.array([0, 0, 1, 1]), 2))
+    g = outer.held_out(X_val, y_val, Squared())
+    free = bilevel.minimize(bilevel.Problem(h, g), 0.0, tol=1e-9)
+    level = float(np.sum(free.lam)) - 1
+    held = bilevel.Problem(h, g, HalfSpace((1.0, 1.0), level))
+    check_problem(held).raise_for_findings()
+
+    def f(first: float) -> float:  # along the line on which the sum is the level
+        lam = np.array([first, level - first])
+        z = np.linalg.solve(X.T @ X + np.diag(np.exp(lam[[0, 0, 1, 1]])), X.T @ y)
+        return float(g.at(z, lam).value)
+
+    found = bilevel.minimize(held, [-9.0, -9.0], tol=1e-9)
+    assert float(np.sum(found.lam)) == pytest.approx(level)
+    near = (found.lam[0] - 1, found.lam[0] + 1)
+    best = optimize.minimize_scalar(f, bounds=near, method="bounded")
+    assert found.fun == pytest.approx(best.fun, rel=1e-6)
+    assert found.fun > free.fun
 
 
 # -- the backend ---------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from bilevel import Problem, Record, Status
 
 @dataclass(frozen=True)
 class State:
-    """Where the run stands; v stands for H⁻¹ ∂_x g."""
+    """Where the run stands: x is that of the record, y is next; v stands for H⁻¹ ∂_x g."""
 
     lam: Any
     x: Any
+    y: Any
     v: Any
     k: int = 0
     record: Record | None = None
@@ -34,15 +35,15 @@ class SOBA:
 
     def init(self, problem: Problem, lam0: Any, x0: Any, tol: float | None) -> State:
         x = problem.x(x0)
-        return State(problem.domain.project(lam0, problem.backend), x, 0 * x)
+        return State(problem.domain.project(lam0, problem.backend), x, x, 0 * x)
 
     def step(self, problem: Any, s: State) -> State:
         draw = np.random.default_rng((self.seed, s.k)).integers
-        h = problem.inner.rows(draw(problem.inner.n_rows, size=self.size)).at(s.x, s.lam)
-        g = problem.outer.rows(draw(problem.outer.n_rows, size=self.size)).at(s.x, s.lam)
+        h = problem.inner.rows(draw(problem.inner.n_rows, size=self.size)).at(s.y, s.lam)
+        g = problem.outer.rows(draw(problem.outer.n_rows, size=self.size)).at(s.y, s.lam)
         p = g.grad_lam - h.cross_vjp(s.v)
         lam = problem.domain.project(s.lam - self.gamma * p, problem.backend)
-        x, v = s.x - self.rho * h.grad, s.v - self.rho * (h.hvp(s.v) - g.grad_x)
+        y, v = s.y - self.rho * h.grad, s.v - self.rho * (h.hvp(s.v) - g.grad_x)
         # The value of a batch says nothing sure of f: so the last iterate is returned.
         record = Record(lam=s.lam, value=g.value, value_error=math.inf, hypergrad=p)
-        return State(lam, x, v, s.k + 1, record)
+        return State(lam, s.y, y, v, s.k + 1, record)
