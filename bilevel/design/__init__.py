@@ -21,7 +21,7 @@ from ..backends import (
 )
 from ..meter import Passes, SharedPasses
 from ._host import from_host
-from ._protocol import Design, Rounds, Summing, rounded
+from ._protocol import Design, Grams, Rounds, Summing, gram, rounded
 from ._reach import Reach
 from ._recount import part_of, recounted, row_square_norms
 from ._wrapper import Wrapper
@@ -36,6 +36,7 @@ __all__ = [
     "CSRDesign",
     "DenseDesign",
     "Design",
+    "Grams",
     "MixedPrecision",
     "Passes",
     "Reach",
@@ -47,6 +48,7 @@ __all__ = [
     "Wrapper",
     "as_design",
     "from_host",
+    "gram",
     "part_of",
     "recounted",
     "rounded",

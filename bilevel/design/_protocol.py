@@ -106,6 +106,20 @@ class Summing(Protocol):
         ...
 
 
+@runtime_checkable
+class Grams(Protocol):
+    """A design that may form XᵀSX, which pays where rows are many and columns few."""
+
+    def gram(self, weights: Array | None = None) -> Array | None:
+        """Xᵀ diag(weights) X, shape (p, p), a pass of p columns; None where it does not pay."""
+        ...
+
+
+def gram(design: Design, weights: Array | None = None) -> Array | None:
+    """Its XᵀSX, None where it has none."""
+    return design.gram(weights) if isinstance(design, Grams) else None
+
+
 def rounded(design: Design) -> Design | None:
     """Its rounded form, None where it has none."""
     return design.rounded() if isinstance(design, Rounds) else None

@@ -18,6 +18,9 @@ from .mixed import MixedPrecision
 #: Entries from which products in float32 are cheaper (8 MB in float64).
 _LARGE = 1_000_000
 
+#: A matrix of so many columns squared takes 64 MB in float32, and its eigenvectors as much.
+_MOST_COLUMNS = 4096
+
 
 @dataclass(frozen=True)
 class DenseDesign:
@@ -89,6 +92,20 @@ class DenseDesign:
         xp = self.backend.xp
         parts = [xp.matmul(square.T, d[rows, ...]) for rows, square in self._squares(centre)]
         return functools.reduce(operator.add, parts)
+
+    def gram(self, weights: Array | None = None) -> Array | None:
+        """By blocks of rows, where there are twice as many rows as columns; up to 4096 of these."""
+        n, p = self.shape
+        if p > _MOST_COLUMNS or n < 2 * p:
+            return None
+        xp, total = self.backend.xp, None
+        self.passes.count_backward(self.array)
+        for rows in row_blocks(n, p):
+            block = self.array[rows, :]
+            right = block if weights is None else weights[rows, None] * block
+            part = xp.matmul(block.T, right)
+            total = part if total is None else total + part
+        return total
 
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
         self.passes.count_forward(v)

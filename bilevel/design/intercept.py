@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..backends import Array, HostIndex
 from ..meter import Passes
+from ._protocol import gram
 from ._wrapper import Wrapper
 
 
@@ -45,6 +46,17 @@ class WithIntercept(Wrapper):
     def _append_sum(self, top: Array, r: Array) -> Array:
         xp = self.backend.xp
         return xp.concat([top, xp.sum(r, axis=0, keepdims=True)], axis=0)
+
+    def gram(self, weights: Array | None = None) -> Array | None:
+        inner = gram(self.base, weights)
+        if inner is None:
+            return None
+        xp = self.backend.xp
+        ones = xp.ones(self.shape[0], dtype=self.dtype, device=self.backend.device)
+        s = ones if weights is None else weights
+        side = self.base.rmatmul(s)[:, None]
+        last = xp.concat([side.T, xp.reshape(xp.sum(s), (1, 1))], axis=1)
+        return xp.concat([xp.concat([inner, side], axis=1), last], axis=0)
 
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
         if centre is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..backends import Array, HostIndex, check_rows
 from ..linalg.rounding import unit_roundoff
 from ..meter import Passes
-from ._protocol import Design, per_column
+from ._protocol import Design, gram, per_column
 from ._recount import recounted
 from ._wrapper import Wrapper
 
@@ -80,6 +80,18 @@ class Standardized(Wrapper):
     def gram_diag(self, d: Array, centre: Array | None = None) -> Array:
         square = self.base.gram_diag(d, self._base_centre(centre))
         return square / per_column(self.scale * self.scale, d)
+
+    def gram(self, weights: Array | None = None) -> Array | None:
+        """Centred after the products: what that loses is of the size of the rounding of theirs."""
+        inner = gram(self.base, weights)
+        if inner is None:
+            return None
+        xp = self.backend.xp
+        ones = xp.ones(self.shape[0], dtype=self.dtype, device=self.backend.device)
+        s = ones if weights is None else weights
+        mixed = self.mean[:, None] * self.base.rmatmul(s)[None, :]
+        square = xp.sum(s) * self.mean[:, None] * self.mean[None, :]
+        return (inner - mixed - mixed.T + square) / (self.scale[:, None] * self.scale[None, :])
 
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
         weights = v / per_column(self.scale * self.scale, v)

@@ -265,6 +265,30 @@ class Swinging(Protocol):
 
 
 @runtime_checkable
+class Turning(Protocol):
+    """A point that can say what a step further along a known direction does to products with H.
+
+    Each row of the data answers for itself: those that the step moves far, and which saturate
+    there, weigh by what they hold of the other directions.
+    """
+
+    def turning(self, pushed: Array, shares: tuple[float, ...]) -> Array | None:
+        """What H turns along d, q and t_1, ..., t_k that went through X, no pass.
+
+        For each share σ of d, a row of the result, shape (len(shares), k + 2): of the change of any
+        ℓ''_i as a share of itself, of ‖ΔH q‖ in the norm of H⁻¹, and of the abs(qᵀ ΔH t_j), what
+        is beyond the part linear in σ, if ℓ'' grows all the way as fast as it can anywhere. With
+        s_i = c ‖(X d)_i‖, c the self-concordance of ℓ, and φ(s) = eˢ - 1 - s,
+
+            max_i φ(σ s_i),   (Σ_i φ(σ s_i)² ℓ''_i[X q, X q])^½,
+            Σ_i φ(σ s_i) (ℓ''_i[X q, X q] ℓ''_i[X t, X t])^½.
+
+        None where the loss or the penalty is not self-concordant.
+        """
+        ...
+
+
+@runtime_checkable
 class Bending(Protocol):
     """A point of h, or of a penalty, that knows third derivatives: how its products with q change.
 

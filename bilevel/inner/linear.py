@@ -44,7 +44,7 @@ from ..design import (
 )
 from ..linalg import Preconditioner, dot, grams, norm
 from ..linalg.rounding import gamma, known, upper_norm
-from ..losses import LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
+from ..losses import ELEMENTARY, LOSS, Accounted, Loss, Thirds, Totals, refuse_without_support
 from ..losses._protocol import proportions
 from ._checks import check_weights, refuse_other_rows
 from ._protocol import (
@@ -56,11 +56,13 @@ from ._protocol import (
     same_constants,
 )
 from ._rows import RowRounding
+from .averaged import Averaged, Spectrum
 from .intercept import Coupling, KeptColumns, free_intercept
 from .penalties import (
     FreeLast,
     Penalty,
     PenaltyPoint,
+    SingleL2,
     WeightedL2,
     l2_penalty,
     penalty_constants,
@@ -156,6 +158,21 @@ class LinearModel:
     def reach(self) -> Reach:
         """What rounding does to products with X."""
         return Reach.of(self.design)
+
+    @cached_property
+    def spectrum(self) -> Spectrum | None:
+        """That of XᵀSX, for :meth:`LinearPoint.averaged`; None where that is of no use."""
+        penalty, weights = self.penalty, self.sample_weight
+        free = isinstance(penalty, FreeLast)
+        plain = penalty.base if isinstance(penalty, FreeLast) else penalty
+        if not isinstance(plain, SingleL2) or self.tail != self.loss.output_shape:
+            return None
+        n, xp = self.n_rows, self.backend.xp
+        if weights is not None:
+            if math.prod(weights.shape) != n:
+                return None
+            weights = xp.reshape(weights, (n,))
+        return Spectrum.of(self.design, weights, free)
 
     def rows(self, index: HostIndex, *, factor: float | None = None) -> LinearModel:
         """The model of these rows, to stand for all; its passes count as their share.
@@ -393,6 +410,31 @@ class LinearPoint:
         weights = penalty.base.spread(backend.xp.exp(self.lam), self.x.ndim, backend)
         return free_intercept(*coupled, weights, model.tail, backend, loss.shift_invariant)
 
+    def averaged(self) -> tuple[Preconditioner, float] | None:
+        """The mean curvature in the place of that of every row: see :mod:`bilevel.inner.averaged`.
+
+        For one ℓ2 constant and no independent problems; the first call takes a pass of p columns.
+        """
+        model, loss, backend = self.model, self.model.loss, self.model.backend
+        if type(self) is not LinearPoint or type(model) is not LinearModel:
+            return None  # H may be another: then M would prove what is not so
+        if model.tail != loss.output_shape or model.spectrum is None:
+            return None
+        bends = self.curvature
+        if loss.output_shape:
+            if not isinstance(loss, Totals):
+                return None
+            total = loss.curvature_total(bends, model.sample_weight, backend)
+        else:
+            total = backend.xp.reshape(backend.xp.sum(model.weigh(bends)), (1, 1))
+        mu = backend.xp.exp(self.lam[0])
+        found = Averaged.of(model.spectrum, total / model.spectrum.total, mu, backend)
+        if found is None:
+            return None
+        (bottom,) = backend.scalars(found.bottom)
+        # The coupling of a free intercept is that of the means, and has no bound.
+        return found, 0.0 if isinstance(model.penalty, FreeLast) else bottom
+
     def _interceptcolumns(self, c: int) -> Array:
         """H without its penalty times the c unit intercepts, in one pass where memory allows."""
         model, xp = self.model, self.model.backend.xp
@@ -549,6 +591,28 @@ class LinearPoint:
         widest, lost = self._rows.bent(drift[1:], sizes[1:])
         return c * most, c * (1.01 * both + most[0] * lost + drift[0] * widest)
 
+    def turning(self, pushed: Array, shares: tuple[float, ...]) -> Array | None:
+        """By the rows; ℓ'' holds what rounding may have taken of it."""
+        model, backend = self.model, self.model.backend
+        xp, c = backend.xp, model.loss.self_concordance
+        if c is None or constants_at(model, self).self_concordance is None:
+            return None  # of the loss, and of the penalty
+        own = tuple(range(1, 1 + len(model.loss.output_shape)))
+        rows = pushed[:-1, ...]
+        d, others = rows[..., 0], rows[..., 1:]
+        bent = model.loss.curvature_product(self.curvature, others, backend)
+        lost = ELEMENTARY * model.reach.unit * (model.loss.curvature_bound or 0.0)
+        bent, sizes = model.weigh((bent + lost * others) * others), d * d
+        if own:
+            bent, sizes = xp.sum(bent, axis=own), xp.sum(sizes, axis=own)
+        phi = _beyond(c * xp.reshape(xp.sqrt(sizes), (-1,)), shares, backend)
+        bent = xp.reshape(bent, (-1, bent.shape[-1]))
+        root = xp.sqrt(xp.maximum(bent, xp.zeros_like(bent)))
+        first = root[:, :1]
+        both = xp.matmul(phi, first * root[:, 1:])
+        alone = xp.sqrt(xp.matmul(phi * phi, first * first))
+        return xp.concat([xp.max(phi, axis=1, keepdims=True), alone, both], axis=-1)
+
     def bend(self, q: Array, T: Array, pushed: Array | None = None) -> Array | None:
         """Σ_i s_i ℓ'''_i[X q, X t, X t], and that of the penalty: no pass where ℓ''' is zero."""
         model, backend = self.model, self.model.backend
@@ -593,6 +657,19 @@ class LinearPoint:
             rows, drift = pushed[:-1, ...], model.backend.stepped(pushed[-1, ...], units, reach(d))
         return LinearRay(self, d, rows, here, drift)
 
+
+def _beyond(sizes: Array, shares: tuple[float, ...], backend: Backend) -> Array:
+    """φ(σ s) = e^{σs} - 1 - σs, a row for each share; by its series where it would cancel."""
+    xp = backend.xp
+    most = math.log(float(xp.finfo(sizes.dtype).max)) / 2 - 8  # its square is a number still
+    s = backend.asarray(shares, dtype=sizes.dtype)[:, None] * sizes
+    s = xp.where(s < most, s, most * xp.ones_like(s))
+    near = 0.5 * s * s * (1 + s)
+    return xp.where(s < _SMALL, near, xp.expm1(s) - s)
+
+
+#: Where the series is right to a hundredth, and more than φ.
+_SMALL = 1e-2
 
 #: Predictions a row whose coupling with a free intercept is kept: c times the memory of x, and
 #: c² columns of a product, where each application without it takes 2 c.

@@ -742,7 +742,7 @@ def modelled(**members: Any) -> Problem:
 def test_a_linear_model_in_other_clothes_is_right() -> None:
     report = check_problem(modelled())
     assert report.ok, str(report)
-    asked = {"inner.joined", "inner.along", "inner.swing", "inner.leverage"}
+    asked = {"inner.joined", "inner.along", "inner.swing", "inner.turning", "inner.leverage"}
     assert asked <= set(report.checked)
 
 
@@ -765,6 +765,16 @@ def test_a_linear_model_in_other_clothes_is_right() -> None:
             "is attained",
         ),
         ({"swing": lambda self, pushed: pushed}, "inner.swing", "a tuple of two arrays"),
+        (
+            {
+                "turning": lambda self, pushed, shares: (
+                    LinearPoint.turning(self, pushed, shares) / 50
+                )
+            },
+            "inner.turning",
+            "attained",
+        ),
+        ({"turning": lambda self, pushed, shares: pushed}, "inner.turning", "shape (3, 3)"),
         (
             {"leverage": lambda self, pushed, W: LinearPoint.leverage(self, pushed, W) / 20},
             "inner.leverage",

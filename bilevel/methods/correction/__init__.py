@@ -8,7 +8,9 @@ from .certified import Proof, Wanted, provable_at, prove, proven
 from .claims import contradicted
 from .kept import (
     FORMED,
+    Averages,
     Formed,
+    Kept,
     Pairs,
     Sketch,
     accuracy,
@@ -16,12 +18,15 @@ from .kept import (
     preconditioner,
     rounded_point,
 )
-from .looks import Look, Solved, Turn, ahead, corrected, look_at, turned, walk
+from .looks import SHARES, Look, Solved, Turn, ahead, corrected, look_at, turned, walk
 from .reported import sharpened
 
 __all__ = [
     "FORMED",
+    "SHARES",
+    "Averages",
     "Formed",
+    "Kept",
     "Look",
     "Pairs",
     "Proof",

@@ -156,13 +156,21 @@ def proven(problem: Problem, look: Look, proof: Proof | None) -> Bounds:
     return Bounds(distance, value, bound)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A proof, or None; ``lost``: rounding alone leaves nothing to prove here."""
+
+    proof: Proof | None = None
+    lost: bool = False
+
+
 def prove(
     problem: Problem,
     solved: Solved,
     after: Look,
     rhs: Array,
     along: Iterable[Pending] = (),
-) -> Proof | None:
+) -> Attempt:
     """The proven bound where the constants are known and every hyperparameter has a tangent.
 
     The residuals of the last solve are known in the norm of H⁻¹, by CG; those at the new iterate
@@ -171,14 +179,14 @@ def prove(
     """
     inner, errors = after.constants, solved.errors
     if errors is None or not inner.mu or inner.self_concordance is None:
-        return None
+        return Attempt()
     seen = _Seen.of(problem, solved, after, rhs, along)
     if seen is None:
-        return None
+        return Attempt()
     # H(x⁺) ⪰ e^{-R‖x⁺ - x‖} H(x).
     turn = inner.self_concordance * seen.distance / 2
     if not turn < 1:
-        return None
+        return Attempt()
     grown, root = math.exp(turn), math.sqrt(inner.mu)
     apart = (c + lost for c, lost in zip(seen.changes, seen.lost, strict=True))
     known = [grown * (e + c / root) for e, c in zip(errors, apart, strict=True)]
@@ -186,7 +194,7 @@ def prove(
     if not solved.moved:
         decrement = math.hypot(solved.energies[0], errors[0]) + seen.lost[0] / root
     if not inner.self_concordance * decrement < root / 2:
-        return None
+        return Attempt(lost=not inner.self_concordance * seen.lost[0] < inner.mu / 2)
     energies = seen.energies(after.energies)
     adjoint, *tangents = (
         Inexact(*numbers)
@@ -194,7 +202,7 @@ def prove(
     )
     bends = _bends(after, len(tangents), problem.backend)
     each = zip(tangents, seen.pairs, bends, seen.hypergrad, strict=True)
-    return Proof(
+    proof = Proof(
         inner,
         problem.outer_constants,
         decrement,
@@ -204,6 +212,7 @@ def prove(
         seen.value,
         tuple(seen.lost),
     )
+    return Attempt(proof)
 
 
 @dataclass(frozen=True)

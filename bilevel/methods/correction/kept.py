@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ...backends import Array, Backend
 from ...hypergrad import Metric
 from ...inner import InnerPoint, Roundable, Rounded
+from ...inner.averaged import Averaging
 from ...linalg import (
     Accuracy,
     Energy,
@@ -86,6 +88,33 @@ class Pairs:
         return _alike(look, self.x, self.lam, backend)
 
 
+@dataclass(frozen=True)
+class Averages:
+    """The preconditioner by mean curvatures, formed anew at each point.
+
+    ``proves``: with the crude bound that is known of it. By that a solve goes on until its error
+    is proven; otherwise the error is estimated.
+    """
+
+    proves: bool = False
+
+    @classmethod
+    def at(cls, look: Look) -> Averages | None:
+        """None where the point knows none."""
+        return None if cls.apply(look) is None else cls()
+
+    @staticmethod
+    def apply(look: Look) -> tuple[Preconditioner, float] | None:
+        """M⁻¹ and its bound, None where the point knows none."""
+        return look.point.averaged() if isinstance(look.point, Averaging) else None
+
+    def ahead(self, look: Look) -> Averages:
+        return Averages(True)
+
+    def proven(self, look: Look, backend: Backend) -> Averages:
+        return Averages(True)
+
+
 #: Coefficients up to which H is formed for each correction: two passes with so many columns cost
 #: less than the ten to thirty with three that they save.
 FORMED = 32
@@ -136,8 +165,12 @@ def _alike(look: Look, x: Array, lam: Array, backend: Backend) -> float:
     return math.exp(-change) if change < 1 else 0.0
 
 
+#: What may be kept of one solve for the next.
+Kept: TypeAlias = Sketch | Pairs | Averages
+
+
 def preconditioner(
-    problem: Problem, look: Look, sketch: Sketch | Pairs | Formed | None
+    problem: Problem, look: Look, sketch: Kept | Formed | None
 ) -> tuple[Preconditioner | None, float | None, bool]:
     """M⁻¹ by what is kept of H and what is known of it here, and a lower bound of M⁻¹H.
 
@@ -146,6 +179,12 @@ def preconditioner(
     """
     if isinstance(sketch, Formed):
         return sketch.inverse(problem.backend), sketch.bottom, True
+    if isinstance(sketch, Averages):
+        found = sketch.apply(look)
+        if found is None:
+            return (*base(problem, look), True)
+        proven = sketch.proves and found[1] > 0
+        return found[0], found[1] if proven else None, proven
     if isinstance(sketch, Sketch):
         mu = look.constants.mu
         assert mu

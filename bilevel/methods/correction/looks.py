@@ -16,7 +16,7 @@ from ...inner import (
     InnerPoint,
     Preconditioned,
     Pushable,
-    Swinging,
+    Turning,
     constants_at,
 )
 from ...linalg import CGResult, Preconditioner, Proven, dot, dots, norm
@@ -196,9 +196,9 @@ class Solved:
     """A block solve, and what is worth keeping of the look that asked for it.
 
     ``healed`` is p at the old x with the new q and t, ``distance`` that of the new x from the old,
-    ``fall`` how much h has fallen between them, ``swing`` what a whole Newton
-    step may turn, where h states it (:class:`~bilevel.inner.Swinging`): the logarithm of the
-    curvature of a row, and H along q and each t_j.
+    ``fall`` how much h has fallen between them, ``turning`` what another step in the direction of
+    this one may turn, where h states it (:class:`~bilevel.inner.Turning`): for each of the
+    :data:`SHARES` of its length, a row of numbers.
     """
 
     residual: Array
@@ -212,7 +212,7 @@ class Solved:
     grad_norm: Array
     distance: Array
     fall: Array
-    swing: tuple[Pending, Pending] | None
+    turning: Pending | None
     ready: bool
     moved: bool
 
@@ -242,14 +242,19 @@ class Solved:
             grad_norm=norm(look.grad, backend),
             distance=norm(point.x - look.point.x, backend),
             fall=look.point.value - point.value if moved else stayed,  # inf - inf is none
-            swing=_swing(problem.backend, point, turn),
+            turning=_turning(problem.backend, point, turn),
             ready=look.ready,
             moved=moved,
         )
 
 
-def _swing(backend: Backend, point: InnerPoint, turn: Turn) -> tuple[Pending, Pending] | None:
-    if not isinstance(point, Swinging) or turn.d_pushed is None or turn.pushed is None:
+#: Lengths of a step, as shares of the last one, at which its turning is read.
+SHARES = (1.0, 0.25, 0.05, 0.01)
+
+
+def _turning(backend: Backend, point: InnerPoint, turn: Turn) -> Pending | None:
+    if not isinstance(point, Turning) or turn.d_pushed is None or turn.pushed is None:
         return None
-    found = point.swing(backend.xp.concat([turn.d_pushed[..., None], turn.pushed], axis=-1))
-    return None if found is None else (pending(found[0])[0], pending(found[1]))
+    both = backend.xp.concat([turn.d_pushed[..., None], turn.pushed], axis=-1)
+    found = point.turning(both, SHARES)
+    return None if found is None else pending(backend.xp.reshape(found, (-1,)))

@@ -94,7 +94,8 @@ def _by_blocks(problem: Problem, point: InnerPoint, record: Record) -> Bounds:
         ahead, moved = walk(problem, look, turn)
         solved = Solved.of(problem, look, found, turn, ahead, moved)
         look, rhs = look_at(problem, ahead, turn.vectors, turn.pushed)
-        proof = prove(problem, solved, look, rhs)
+        attempt = prove(problem, solved, look, rhs)
+        proof = attempt.proof
         left = proven(problem, look, proof)
         away = backend.scalars(
             upper_norm(look.point.x - x, backend),
@@ -102,6 +103,8 @@ def _by_blocks(problem: Problem, point: InnerPoint, record: Record) -> Bounds:
             upper_norm(look.p - record.hypergrad, backend),
         )
         best = best.and_of(_farther(left, away))
+        if attempt.lost:
+            break
         if proof is None:
             continue
         if steps <= 0 or (left.hypergrad is not None and left.hypergrad <= away[2]):

@@ -11,7 +11,7 @@ from ...linalg.rounding import known
 from ...problem import Problem
 from ...status import Status
 from .._protocol import estimated, free, lost, optimality, too_rounded
-from ..correction import Look, Solved
+from ..correction import SHARES, Look, Solved
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Asked:
 def asked_of(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Asked:
     """The numbers of :class:`_Numbers`, in their order."""
     backend, point, p = problem.backend, after.point, after.p
-    swing = solved.swing
+    turning = solved.turning
     numbers = (
         after.outer.value,
         dot(after.vectors[..., 0], after.grad, backend),
@@ -94,7 +94,7 @@ def asked_of(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Asked
         pending(backend.column_norm(after.vectors))[1:].length(),
         pending(backend.column_norm(solved.residual))[1:],
         pending(backend.column_norm(rhs))[1:],
-        *([] if swing is None else swing),
+        *([] if turning is None else [turning]),
     )
     return Asked(tuple(map(pending, numbers)), solved.residual.shape[-1] - 1)
 
@@ -146,10 +146,9 @@ def estimate(problem: Problem, solved: Solved, after: Look, asked: Asked) -> Est
 class _Ahead:
     """How the way to X(λ) may turn H, where it goes on as the last Newton step did.
 
-    ``turn`` is the logarithm s by which ∂²ℓ of a row may change, ``along`` how much H may along q
-    and each t_j, c (Σ_i (X d)_i² ℓ''_i (X v_j)_i²)^½. In the damped phase of Newton's method s is
-    above 1, and how many steps like the last are to come is not known, nor what they will change:
-    rows have still to saturate.
+    ``along`` is how much H may turn along q and each t_j, and ``turn`` the logarithm s by which the
+    curvature may change. In the damped phase of Newton's method s is above 1, and how many steps
+    like the last are to come is not known, nor what they will change.
     """
 
     turn: float
@@ -174,6 +173,35 @@ class _Ahead:
         """What q lacks beyond the first order, in the norm of H."""
         square = self.turn * self.along[0]
         return self._share * square if square > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _AheadByRows:
+    """The same where each row answers for itself: those that have still to saturate count most.
+
+    The numbers are what :class:`~bilevel.inner.Turning` says of the share of the last step.
+    """
+
+    any_row: float
+    missed_adjoint: float
+    tangents: tuple[float, ...]
+
+    @classmethod
+    def of(cls, table: tuple[float, ...], share: float) -> _AheadByRows:
+        """From the shortest step that was read and is long enough; φ(s) / s² grows with s."""
+        width = len(table) // len(SHARES)
+        rows = [table[i * width : (i + 1) * width] for i in range(len(SHARES))]
+        read, row = next(
+            (pair for pair in reversed([*zip(SHARES, rows, strict=True)]) if pair[0] >= share),
+            (SHARES[0], rows[0]),
+        )
+        scale = (share / read) ** 2
+        most, adjoint, *tangents = (scale * number if scale > 0 else 0.0 for number in row)
+        return cls(most, adjoint, tuple(tangents))
+
+    def missed(self, size: float) -> float:
+        """What p lacks; without tangents ‖p‖ stands for them, and any row for all."""
+        return math.hypot(*self.tangents) if self.tangents else size * self.any_row
 
 
 @dataclass(frozen=True)
@@ -202,24 +230,28 @@ class _Numbers:
     tangents: float
     old: tuple[float, ...]
     new: tuple[float, ...]
-    swing: tuple[float, ...]
+    turning: tuple[float, ...]
 
     @classmethod
     def of(cls, problem: Problem, asked: Asked) -> _Numbers:
         """Read all of them at once, if they have not been read with others."""
         host = problem.backend.scalars(*asked.numbers)
         n, k = 15, asked.n_vectors
-        rest, swung = host[n : n + 2 * k], host[n + 2 * k :]
-        return cls(*host[:n], rest[:k], rest[k:], swung)  # type: ignore[arg-type, call-arg]
+        rest, turning = host[n : n + 2 * k], host[n + 2 * k :]
+        return cls(*host[:n], rest[:k], rest[k:], turning)  # type: ignore[arg-type, call-arg]
 
-    def ahead(self, energies: tuple[float, ...], bent: float, share: float) -> _Ahead:
+    def ahead(
+        self, energies: tuple[float, ...], bent: float, share: float
+    ) -> _Ahead | _AheadByRows:
         """How the way that is left, a share of the last Newton step, may turn H.
 
         By the rows where they are known; else by how the fall of h differs from a quadratic's,
         which sees of it only what is along the step.
         """
-        most, *both = self.swing or (2 * bent, *(2 * bent * energy for energy in energies))
-        return _Ahead(share * most, tuple(share * turned for turned in both))
+        if self.turning:
+            return _AheadByRows.of(self.turning, share)
+        turn = 2 * share * bent
+        return _Ahead(turn, tuple(turn * energy for energy in energies))
 
     def left(self, solved: Solved, error: float, bent: float) -> float:
         """The Newton step that is still to be made, in the norm of H."""

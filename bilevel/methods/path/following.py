@@ -33,6 +33,8 @@ from ...problem import Problem
 from ...record import Record
 from ...status import REFUTING, Status
 from ..correction import (
+    Averages,
+    Kept,
     Solved,
     Wanted,
     ahead,
@@ -195,12 +197,12 @@ class PathFollowing:
     def _arrive(self, problem: Problem, state: PathState) -> Work:
         """Look where the last iteration has predicted the model, and say what is wanted of it."""
         if state.cold:
-            point, vectors, pushed, n_cg = self._approach(problem, state)
+            point, vectors, pushed, sketch, n_cg = self._approach(problem, state)
         else:
             point = problem.inner.at(state.start, state.lam, state.carry)
-            vectors, pushed, n_cg = state.vectors, state.pushed, 0
+            vectors, pushed, sketch, n_cg = state.vectors, state.pushed, state.sketch, 0
         look, rhs = look_at(problem, point, vectors, pushed, warm=True)
-        wanted, sketch = Wanted(self.newton, self.adjoint), state.sketch
+        wanted = Wanted(self.newton, self.adjoint)
         if state.gap <= 20 * state.tol:
             # This step will arrive: what the proof needs is cheapest at once, and in a valley the
             # looks beside the end need more of q and t than p does.
@@ -208,6 +210,8 @@ class PathFollowing:
             wanted = state.goal or Wanted(0.05 * self.newton, share * self.adjoint)
             if sketch is not None:
                 sketch = sketch.ahead(look)
+        elif isinstance(sketch, Averages):
+            sketch = Averages()  # a proof is not wanted yet
         return Work(
             look,
             rhs,
@@ -224,21 +228,22 @@ class PathFollowing:
 
     def _approach(
         self, problem: Problem, state: PathState
-    ) -> tuple[InnerPoint, Array, Array | None, int]:
+    ) -> tuple[InnerPoint, Array, Array | None, Kept | None, int]:
         """Come down to the first λ from where h is well conditioned, a correction a station."""
         lam, vectors, pushed, n_cg = state.lam, state.vectors, state.pushed, 0
         here = [*stations(problem, lam, self.first_condition, self.trust), lam]
         point = problem.inner.at(state.start, here[0], state.carry)
-        wanted = Wanted(self.newton, self.adjoint)
+        wanted, averages = Wanted(self.newton, self.adjoint), state.sketch
         for now, then in itertools.pairwise(here):
             look, rhs = look_at(problem, point, vectors, pushed)
-            found = self._solver.solve(problem, look, rhs, wanted).result
+            found = self._solver.solve(problem, look, rhs, wanted, averages).result
+            averages = averages or self._solver.averages(look, found)
             n_cg += found.n_iter
             turn = turned(problem, look, found)
             point, _ = walk(problem, look, turn)
             vectors, pushed = turn.vectors, turn.pushed
             point = _predict(problem, point, vectors, pushed, then, then - now)
-        return point, vectors, pushed, n_cg
+        return point, vectors, pushed, averages, n_cg
 
     def _correct(self, problem: Problem, work: Work) -> None:
         """Solve for the three answers, move x, and look at what is known of p there."""
@@ -263,7 +268,8 @@ class PathFollowing:
         asked = asked_of(problem, solved, work.look, work.rhs)
         work.proof = None
         if provable:
-            work.proof = prove(problem, solved, work.look, work.rhs, asked.numbers)
+            attempt = prove(problem, solved, work.look, work.rhs, asked.numbers)
+            work.proof, work.provable = attempt.proof, not attempt.lost
         work.bounds = proven(problem, work.look, work.proof)
         work.estimate = estimate(problem, solved, work.look, asked)
 

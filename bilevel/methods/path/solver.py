@@ -9,7 +9,9 @@ from ...backends import Array
 from ...linalg import CGResult, Recorder, cg
 from ...problem import Problem
 from ..correction import (
+    Averages,
     Formed,
+    Kept,
     Look,
     Pairs,
     Sketch,
@@ -52,7 +54,7 @@ class BlockSolver:
         look: Look,
         rhs: Array,
         wanted: Wanted,
-        sketch: Sketch | Pairs | None = None,
+        sketch: Kept | None = None,
         rounded: bool = True,
     ) -> Found:
         """Solve; the block takes the memory of the residuals.
@@ -66,7 +68,8 @@ class BlockSolver:
         point = point if rounded else look.point
         if bottom is not None:  # of this solve, or of the one whose pairs precondition it
             bottom *= 1 - shift
-        plainly = formed is not None or self._sketches(problem, look)
+        averages = isinstance(sketch, Averages)
+        plainly = formed is not None or averages or self._sketches(problem, look)
         seen = None
         if self.pays(problem, 2 * self.pairs) and not plainly:
             seen = Recorder(point.hvp, self.pairs, columns=True)
@@ -84,10 +87,13 @@ class BlockSolver:
         enough = seen is not None and 2 * len(seen) >= self.pairs
         return Found(found, seen if enough else None, sound)
 
-    def kept(
-        self, problem: Problem, look: Look, found: Found, sketch: Sketch | Pairs | None
-    ) -> Sketch | Pairs | None:
+    def kept(self, problem: Problem, look: Look, found: Found, sketch: Kept | None) -> Kept | None:
         """What is to precondition the next solve; ``sketch`` has done so for this one."""
+        if isinstance(sketch, Averages):
+            return sketch
+        averages = self.averages(look, found.result)
+        if averages is not None:
+            return averages
         if found.result.misjudged > _MISJUDGED:
             return None
         if found.seen is not None:
@@ -95,6 +101,11 @@ class BlockSolver:
         if sketch is None and found.result.n_iter >= self.sketch_after:
             return Sketch.at(look, self.rank) if self._sketches(problem, look) else None
         return sketch
+
+    def averages(self, look: Look, found: CGResult) -> Averages | None:
+        """What mean curvatures are worth forming for, after a solve that took many steps."""
+        many = found.n_iter >= self.sketch_after and self.rank > 0
+        return Averages.at(look) if many else None
 
     def pays(self, problem: Problem, vectors: int) -> bool:
         """Whether a step with so many vectors costs little beside the passes that it saves.

@@ -10,7 +10,7 @@ from ...hypergrad import Bounds
 from ...linalg.rounding import known
 from ...record import Record
 from ...status import Status
-from ..correction import Look, Pairs, Proof, Sketch, Wanted
+from ..correction import Kept, Look, Proof, Wanted
 from .estimate import Estimate
 from .rules import Rule, Verdict
 from .settled import Beside
@@ -37,7 +37,7 @@ class PathState:
     rule: Rule
     tol: float
     gap: float
-    sketch: Sketch | Pairs | None
+    sketch: Kept | None
     goal: Wanted | None
     cold: bool
     record: Record | None
@@ -62,7 +62,7 @@ class Work:
     look: Look
     rhs: Array
     wanted: Wanted
-    sketch: Sketch | Pairs | None
+    sketch: Kept | None
     goal: Wanted | None
     certify: bool
     provable: bool

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...backends import described
-from ...inner import InnerConstants, Leveraged, Pushable, Swinging
+from ...inner import InnerConstants, Leveraged, Pushable, Swinging, Turning
 from .._probe import Probe, Vector, length
 from .bounds import stated
 from .differences import share
@@ -30,6 +30,9 @@ def turning(place: Place, inner: InnerConstants, book: Book) -> None:
     if isinstance(point, Swinging):
         with book.asking("inner.swing", "swing(pushed) returns two arrays, or None"):
             _swing(place, inner.mu or 0.0, R, book)
+    if isinstance(point, Turning):
+        with book.asking("inner.turning"):
+            _turning(place, book)
     if isinstance(point, Leveraged) and place.probe.p <= _UNITS:
         with book.asking("inner.leverage"):
             _leverage(place, inner.mu or 0.0, book)
@@ -61,6 +64,36 @@ def _swing(place: Place, mu: float, R: float, book: Book) -> None:
     for size in _LENGTHS:
         for u in (*directions, place.direction(rng)):
             sharp.hold(size * u, first, second)
+
+
+#: Shares of a step at which its turning is asked for: the last is taken for the linear part.
+_SHARES = (1.0, 0.3, 0.01)
+
+
+def _turning(place: Place, book: Book) -> None:
+    """abs(qᵀ ΔH t) at a share of d, less the linear part, which the shortest step shows."""
+    what, probe, rng = "inner.turning", place.probe, book.rng
+    d, q, t = (place.direction(rng) for _ in range(3))
+    point: Any = probe.point
+    found = point.turning(_pushed(place, [d, q, t]), _SHARES)
+    if found is None:
+        return
+    n = len(_SHARES)
+    table = stated(place, book, what, found, (n, 3))
+    if table is None:
+        return
+    bounds = np.reshape(table, (n, 3))[:, 2]
+    Ht = probe.hvp(t)
+    lost = 1e3 * place.eps * length(Ht * place.metric) * length(q / place.metric)
+    changes = [float(q @ (probe.moved(part * d).hvp(t) - Ht)) for part in _SHARES]
+    for part, change, bound in zip(_SHARES[:-1], changes, bounds, strict=False):
+        times = part / _SHARES[-1]
+        attained = abs(change - times * changes[-1]) - (1 + times) * lost
+        most = bound + times * bounds[-1]
+        if math.isfinite(attained) and attained > most * (1 + 100 * place.eps):
+            ratio = attained / most if most > 0 else math.inf
+            message = f"{most:.6g} is allowed beyond the linear part, but {attained:.6g} attained."
+            book.add(what, "", ratio, message, "a row is left out, or a factor of the loss")
 
 
 class _Sharp:
