@@ -205,20 +205,28 @@ def _changed(value: Any, again: Any, path: str) -> str | None:
     """What of a value is another where it was written and read again; None where nothing is."""
     if is_array(value) and not isinstance(value, float):  # as NumPy's are
         return _changed_array(value, again, path)
+    if isinstance(value, History):
+        return None
+    pairs, same = _parts(value, again, path), type(again) is type(value)
     if isinstance(value, (tuple, list)):
-        if type(again) is not type(value) or len(again) != len(value):
-            return f"{path}, {described(value)}, as {described(again)}"
-        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(value, again, strict=True))]
-    elif dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-        pairs = [(f"{path}.{n}", getattr(value, n), getattr(again, n, None)) for n in names]
-    elif isinstance(value, History):
-        pairs = []
-    else:
+        same = same and len(again) == len(value)
+    elif not pairs:
         same = value == again or (value != value and again != again)
-        return None if same else f"{path}, {described(value)}, as {described(again)}"
+    if not same:
+        return f"{path}, {described(value)}, as {described(again)}"
     found = (_changed(a, b, name) for name, a, b in pairs)
     return next((change for change in found if change is not None), None)
+
+
+def _parts(value: Any, again: Any, path: str) -> list[tuple[str, Any, Any]]:
+    """Those of a list, a tuple or a dataclass, side by side; of all else there are none."""
+    if isinstance(value, (tuple, list)):
+        both = zip(value, again, strict=False) if isinstance(again, (tuple, list)) else ()
+        return [(f"{path}[{i}]", *pair) for i, pair in enumerate(both)]
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(f"{path}.{n}", getattr(value, n), getattr(again, n, None)) for n in names]
+    return []
 
 
 def _changed_array(value: Any, again: Any, path: str) -> str | None:

@@ -245,11 +245,18 @@ def _read(problem: Problem, state: State, given: Given | None) -> _Found:
     if given is not None:
         given.refuse(read)
     fields = {name: read[name] for name in wanted}
-    whole = all(read[name] == 1.0 for name in claims)
-    if claims and read["the x"] != 1.0:
+    return _judged(state, record, fields, {name: read[name] for name in claims})
+
+
+def _judged(
+    state: State, record: Record, fields: dict[str, Any], claims: dict[str, float]
+) -> _Found:
+    """The record with the status that its numbers allow."""
+    if claims and claims["the x"] != 1.0:
         fields["value"] = math.nan  # whatever g is of an x that is none
     ends = fields.get("value", record.value), fields.get("optimality", record.optimality)
-    lost = state.status in _GOING_WELL and not (whole and all(map(math.isfinite, ends)))
+    whole = all(claim == 1.0 for claim in claims.values()) and all(map(math.isfinite, ends))
+    lost = state.status in _GOING_WELL and not whole
     return _Found(record, {**fields, "status": Status.NON_FINITE if lost else state.status})
 
 

@@ -152,18 +152,9 @@ def _optimality(run: Run) -> Iterator[str]:
 def status(run: Run) -> Clause:
     """The status of the result is what the records say of the end, and of the method's rule."""
     result, last = run.result, run.records[-1]
-    faults = [*_of_the_end(result.status, last.status)]
-    raised = any("Error" in note for note in result.notes)
-    if result.status is Status.NON_FINITE and last.status is Status.RUNNING and not raised:
-        faults.append("the result says non_finite, but all records are finite and no note says why")
-    early = [r for r in run.records[:-1] if r.status is not Status.RUNNING]
-    if early:
-        faults.append(f"record {early[0].k} says {early[0].status.value}, and the run went on")
+    faults = [*_of_the_end(result.status, last.status), *_of_the_way(run), *_unsaid(run)]
     if result.success and not math.isfinite(result.fun):
         faults.append(f"converged with a value of {result.fun!r}")
-    if result.best is not None:
-        missing = [note for note in due(run.problem, result.best) if note not in result.notes]
-        faults += [f"no note says: {note}" for note in missing]
     ruled = _ruled(run) if result.success else None
     statement = "the status is that of the last record, by the rule of the method"
     if ruled is not None and run.tol is not None:
@@ -171,6 +162,24 @@ def status(run: Run) -> Clause:
     best = Mark.PROVED if ruled is None else Mark.ASSUMED
     reason = result.status.value + ("" if ruled is None else f", but {ruled}")
     return _clause("status", statement, faults, reason, best)
+
+
+def _of_the_way(run: Run) -> Iterator[str]:
+    """Records that ended a run which went on."""
+    early = [record for record in run.records[:-1] if record.status is not Status.RUNNING]
+    if early:
+        yield f"record {early[0].k} says {early[0].status.value}, and the run went on"
+
+
+def _unsaid(run: Run) -> Iterator[str]:
+    """What the notes had to say, and don't."""
+    result, last = run.result, run.records[-1]
+    raised = any("Error" in note for note in result.notes)
+    if result.status is Status.NON_FINITE and last.status is Status.RUNNING and not raised:
+        yield "the result says non_finite, but all records are finite and no note says why"
+    if result.best is not None:
+        missing = (note for note in due(run.problem, result.best) if note not in result.notes)
+        yield from (f"no note says: {note}" for note in missing)
 
 
 def _ruled(run: Run) -> str | None:
