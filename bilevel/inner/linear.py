@@ -663,7 +663,7 @@ def _beyond(sizes: Array, shares: tuple[float, ...], backend: Backend) -> Array:
     xp = backend.xp
     most = math.log(float(xp.finfo(sizes.dtype).max)) / 2 - 8  # its square is a number still
     s = backend.asarray(shares, dtype=sizes.dtype)[:, None] * sizes
-    s = xp.where(s < most, s, most * xp.ones_like(s))
+    s = xp.minimum(s, xp.full_like(s, most))
     near = 0.5 * s * s * (1 + s)
     return xp.where(s < _SMALL, near, xp.expm1(s) - s)
 

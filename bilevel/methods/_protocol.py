@@ -128,7 +128,8 @@ def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
     largest = xp.where(some, largest, xp.ones_like(largest))
     step = p * (1e-3 / largest)
     least = 8 * float(xp.finfo(lam.dtype).eps) * (1 + xp.abs(lam))
-    step = xp.where(xp.abs(step) < least, xp.sign(p) * least, step)
+    away = xp.where(p < 0, xp.minimum(step, -least), step)
+    step = xp.where(p > 0, xp.maximum(step, least), away)
     probe = domain.project(lam - step, backend) - lam
     return xp.astype((probe != 0) & some, p.dtype)
 
