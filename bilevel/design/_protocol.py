@@ -120,6 +120,14 @@ def gram(design: Design, weights: Array | None = None) -> Array | None:
     return design.gram(weights) if isinstance(design, Grams) else None
 
 
+def column_sums(design: Design, weights: Array | None) -> tuple[Array, Array]:
+    """Xᵀs and Σ s, s all ones where there are no weights."""
+    xp = design.backend.xp
+    if weights is None:
+        weights = xp.ones(design.shape[0], dtype=design.dtype, device=design.backend.device)
+    return design.rmatmul(weights), xp.sum(weights)
+
+
 def rounded(design: Design) -> Design | None:
     """Its rounded form, None where it has none."""
     return design.rounded() if isinstance(design, Rounds) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..backends import Array, HostIndex
 from ..meter import Passes
-from ._protocol import gram
+from ._protocol import column_sums, gram
 from ._wrapper import Wrapper
 
 
@@ -52,10 +52,9 @@ class WithIntercept(Wrapper):
         if inner is None:
             return None
         xp = self.backend.xp
-        ones = xp.ones(self.shape[0], dtype=self.dtype, device=self.backend.device)
-        s = ones if weights is None else weights
-        side = self.base.rmatmul(s)[:, None]
-        last = xp.concat([side.T, xp.reshape(xp.sum(s), (1, 1))], axis=1)
+        sums, total = column_sums(self.base, weights)
+        side = sums[:, None]
+        last = xp.concat([side.T, xp.reshape(total, (1, 1))], axis=1)
         return xp.concat([xp.concat([inner, side], axis=1), last], axis=0)
 
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..backends import Array, HostIndex, check_rows
 from ..linalg.rounding import unit_roundoff
 from ..meter import Passes
-from ._protocol import Design, gram, per_column
+from ._protocol import Design, column_sums, gram, per_column
 from ._recount import recounted
 from ._wrapper import Wrapper
 
@@ -86,11 +86,9 @@ class Standardized(Wrapper):
         inner = gram(self.base, weights)
         if inner is None:
             return None
-        xp = self.backend.xp
-        ones = xp.ones(self.shape[0], dtype=self.dtype, device=self.backend.device)
-        s = ones if weights is None else weights
-        mixed = self.mean[:, None] * self.base.rmatmul(s)[None, :]
-        square = xp.sum(s) * self.mean[:, None] * self.mean[None, :]
+        sums, total = column_sums(self.base, weights)
+        mixed = self.mean[:, None] * sums[None, :]
+        square = total * self.mean[:, None] * self.mean[None, :]
         return (inner - mixed - mixed.T + square) / (self.scale[:, None] * self.scale[None, :])
 
     def square_matmul(self, v: Array, centre: Array | None = None) -> Array:
