@@ -213,33 +213,34 @@ def refuse_another_lam(problem: Problem, record: Record, of: Record) -> None:
 class Given:
     """What a step of a method from outside is given to read, and what was in it before.
 
-    Records, and the iterate that is returned, are these arrays: a step that writes into them makes
-    them of another λ without a word. λ is looked at wherever the step returns the very same array,
-    which it does where it writes into it; all of them now and then, and at the first step.
+    The run keeps the copies. But a step that writes into what it is given, and makes its record of
+    that, tells the value of one λ as that of another. Each is looked at wherever the step returns
+    the very same array, which it does where it writes into it; all of them now and then, and at the
+    first step.
     """
 
-    kept: tuple[tuple[str, Array, Array], ...]
+    kept: Mapping[str, tuple[Array, Array]]
     thorough: bool
 
     @classmethod
     def of(cls, problem: Problem, state: Any, n: int) -> Given:
         """Before the n-th step."""
-        thorough, arrays = n & (n - 1) == 0, {"lam": state.lam}
-        if thorough:
-            arrays["x"], record = state.x, state.record
-            if record is not None:
-                arrays |= {"record.lam": record.lam, "record.hypergrad": record.hypergrad}
+        arrays = _arrays(state)
         copies = lent(problem.backend, *arrays.values())
-        pairs = zip(arrays.items(), copies, strict=True)
-        return cls(tuple((name, array, copy) for (name, array), copy in pairs), thorough)
+        pairs = zip(arrays.values(), copies, strict=True)
+        return cls(dict(zip(arrays, pairs, strict=True)), thorough=n & (n - 1) == 0)
+
+    def copy(self, name: str) -> Array:
+        """What a run may keep, whatever the method makes of its own buffers later."""
+        return self.kept[name][1]
 
     def written(self, problem: Problem, state: Any) -> dict[str, Array]:
         """How far each has moved, to be read; nothing where no one can write."""
-        xp = problem.backend.xp
+        xp, returned = problem.backend.xp, _arrays(state)
         return {
             f"{_WRITTEN}{name}": xp.max(xp.abs(array - copy))
-            for name, array, copy in self.kept
-            if copy is not array and (self.thorough or state.lam is array)
+            for name, (array, copy) in self.kept.items()
+            if copy is not array and (self.thorough or returned[name] is array)
         }
 
     def refuse(self, read: Mapping[str, float]) -> None:
@@ -256,6 +257,14 @@ class Given:
                     f"method.step must not write into the {name.removeprefix(_WRITTEN)} of the "
                     "state that it is given: records hold it. Return a new array."
                 )
+
+
+def _arrays(state: Any) -> dict[str, Array]:
+    """The arrays of a state that are kept, by their names."""
+    arrays, record = {"lam": state.lam, "x": state.x}, state.record
+    if record is not None:
+        arrays |= {"record.lam": record.lam, "record.hypergrad": record.hypergrad}
+    return arrays
 
 
 #: Before the name of an array of which it is asked whether it was written into.

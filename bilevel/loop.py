@@ -166,8 +166,8 @@ def _snapshots(
     problem: Problem, method: Method, snapshot: Snapshot, meter: Meter, *, every: int = 1
 ) -> Iterator[Snapshot]:
     before, status, asked = snapshot.costs, snapshot.state.status, not is_ours(method)
+    given = Given.of(problem, snapshot.state, snapshot.n_iter + 1) if asked else None
     while status is Status.RUNNING:
-        given = Given.of(problem, snapshot.state, snapshot.n_iter + 1) if asked else None
         with meter.running():
             state = _blamed(method, method.step, problem, snapshot.state)
             if asked or snapshot.last is None:
@@ -179,8 +179,15 @@ def _snapshots(
             problem.backend.synchronize()
         meter.offered = None
         costs = metered(problem, meter, before)
-        record = replace(found.record, k=snapshot.n_iter + 1, costs=costs, **found.fields)
-        snapshot = snapshot.followed(problem.backend, state, record, state.x, every=every)
+        record, x = (
+            replace(found.record, k=snapshot.n_iter + 1, costs=costs, **found.fields),
+            state.x,
+        )
+        if asked:  # its buffers are its own, and may be filled anew
+            given = Given.of(problem, state, record.k + 1)
+            lam, hypergrad = given.copy("record.lam"), given.copy("record.hypergrad")
+            record, x = replace(record, lam=lam, hypergrad=hypergrad), given.copy("x")
+        snapshot = snapshot.followed(problem.backend, state, record, x, every=every)
         status = record.status
         yield snapshot
 
@@ -457,7 +464,7 @@ class _Run:
         theirs: list[BaseException] = []
         meter = self.budgets.meter(self.problem, _heard(progress, theirs))
         if not is_ours(self.method):
-            meter.refuse = self._refuse
+            meter.admit = self._admitted
         notes: tuple[str, ...] = ()
         broken = False
         try:
@@ -484,12 +491,14 @@ class _Run:
         found = replace(found, every=self.every, broken_off=broken)
         return _bounded(self.method, self.problem, found, meter, theirs)
 
-    def _refuse(self, iterate: tuple[Any, Any]) -> None:
-        """Refuse what a method offers and a run can't return."""
+    def _admitted(self, iterate: tuple[Any, Any]) -> tuple[Record, Array]:
+        """What a method offers, in arrays of its own; what a run can't return is refused."""
         (record, x), problem = iterate, self.problem
         refuse_other_record(problem, record, "what is offered")
         shape = tuple(problem.inner.x_shape)
         refuse_other_array(x, "the x that is offered", shape, problem.backend, problem.dtype)
+        (x,) = lent(problem.backend, x)
+        return _handed(record, problem), x
 
     def _close(self) -> None:
         """Bring the checkpoint up to date, but for who can't wait."""

@@ -288,8 +288,8 @@ class Meter:
     ----------
     offered : object
         What :func:`offer` was last called with since :meth:`running` was entered, else None.
-    refuse : callable or None
-        What asks such an iterate whether it is one, before it is taken.
+    admit : callable or None
+        What makes of such an iterate one to keep, or raises where it is none.
     origin : tuple of float
         Passes, column passes and outer passes that its problem told when it was made: zeros, but
         where a part from outside keeps no :class:`Passes`.
@@ -311,7 +311,7 @@ class Meter:
         self._parent: Meter | None = None
         self.offered: Any = None
         self._strays: dict[int, Passes] = {}
-        self.refuse: Callable[[Any], None] | None = None
+        self.admit: Callable[[Any], Any] | None = None
         self.origin: tuple[float, float, float] = (0, 0, 0)
 
     @property
@@ -350,9 +350,7 @@ class Meter:
 
     def take(self, iterate: Any) -> None:
         """Keep what the run may return should it end within this iteration."""
-        if self.refuse is not None:
-            self.refuse(iterate)
-        self.offered = iterate
+        self.offered = iterate if self.admit is None else self.admit(iterate)
 
     def leave(self, counter: Passes, one: Tally) -> None:
         """Take back what was entered, of a product that was not made."""

@@ -45,6 +45,15 @@ BACKEND = Has("a backend (bilevel.get_backend)", "name", "xp", "device", "asarra
 _BEYOND = 1e3
 
 
+def _refuse_no_dtype(dtype: Any, backend: Any) -> None:
+    """Refuse what is no floating dtype of the backend."""
+    if not any(dtype == getattr(backend.xp, name) for name in ("float32", "float64")):
+        raise TypeError(
+            f"inner.dtype must be float32 or float64 of the backend ({backend.name}), got "
+            f"{described(dtype)}."
+        )
+
+
 def _refuse_no_shape(shape: Any) -> None:
     """Refuse what is no shape of x."""
     if not isinstance(shape, (tuple, list)):
@@ -83,6 +92,7 @@ class Problem:
         DOMAIN(self.domain, "domain")
         COUNT(self.inner.n_hyperparameters, "inner.n_hyperparameters")
         BACKEND(self.inner.backend, "inner.backend")
+        _refuse_no_dtype(self.inner.dtype, self.inner.backend)
         _refuse_no_shape(self.inner.x_shape)
         check_pair(self.inner, self.outer)
         if isinstance(self.inner, LinearModel):

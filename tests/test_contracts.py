@@ -966,15 +966,60 @@ class Writing(Steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("lam", 1), ("lam", 3), ("lam", 7), ("x", 1), ("record.hypergrad", 2)]
+    ("name", "steps"),
+    [("lam", (1, 3, 7)), ("x", (1, 3, 7)), ("record.hypergrad", (2, 7))],
 )
-def test_a_step_that_writes_into_its_state_is_refused(name, step):
-    """Records hold these arrays: they were of another λ, without a word."""
-    with pytest.raises(ValueError, match=f"must not write into the {name} of the state"):
-        bilevel.minimize(
-            problem(), 1.0, method=Writing(name, step, hypergrad=np.ones(1)), max_iter=9
-        )
+def test_a_step_that_writes_into_its_state_is_refused(name, steps):
+    """Records held these arrays: they were of another λ, without a word."""
+    for step in steps:
+        method = Writing(name, step, hypergrad=np.ones(1))
+        with pytest.raises(ValueError, match=f"must not write into the {name} of the state"):
+            bilevel.minimize(problem(), 1.0, method=method, max_iter=9)
     assert bilevel.minimize(problem(), 1.0, method=Writing(name, 99), max_iter=9).nit == 9
+
+
+class Alternating(Steps):
+    """It has two buffers for each array, and fills that which it did not return last."""
+
+    def __init__(self):
+        super().__init__()
+        self.buffers = [(np.zeros(1), np.zeros(3), np.zeros(1)) for _ in range(2)]
+
+    def step(self, problem, state):
+        n = 0 if state.record is None else int(state.x[0])
+        lam, x, p = self.buffers[n % 2]
+        lam[...], x[...], p[...] = n + 0.5, n + 1.0, n
+        record = bilevel.Record(lam=lam, value=abs(n - 3.0), hypergrad=p, value_error=0.0)
+        return State(state.lam + 0.1, x, record, bilevel.Status.RUNNING)
+
+
+def test_buffers_that_are_filled_anew_leave_what_was_returned():
+    found = bilevel.minimize(problem(), 0.0, method=Alternating(), max_iter=8)
+    assert (found.fun, found.lam, found.best.lam, found.jac, found.x[0]) == (0, 3.5, 3.5, 3, 4)
+    assert [float(record.lam[0]) for record in found.history] == [n + 0.5 for n in range(8)]
+    assert [float(record.hypergrad[0]) for record in found.history] == list(range(8))
+
+
+def test_what_is_offered_may_be_overwritten():
+    class Reusing(Steps):
+        def step(self, problem, state):
+            lam, x = np.ones(1), np.ones(3)
+            bilevel.meter.offer((bilevel.Record(lam=lam, value=2.0, hypergrad=lam), x))
+            lam[...], x[...] = 9.0, 9.0
+            _ = [problem.inner.at(state.x, state.lam).grad for _ in range(9)]
+            return Steps.step(self, problem, state)
+
+    found = bilevel.minimize(problem(), 1.0, method=Reusing(), max_passes=5)
+    assert (found.fun, found.lam, found.jac) == (2.0, 1.0, 1.0)
+    assert np.all(found.x == 1)
+
+
+@pytest.mark.parametrize("dtype", [None, "float64", int, np.dtype("float16"), np.complex128])
+def test_a_dtype_that_is_none_is_refused(dtype):
+    h = problem().inner
+    other = type("Typed", (), {"__getattr__": lambda self, name: getattr(h, name), "dtype": dtype})
+    with pytest.raises(TypeError, match=r"inner\.dtype must be float32 or float64"):
+        bilevel.Problem(other(), problem().outer)
 
 
 @pytest.mark.parametrize(
