@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
-from .answers import refuse_other_array
+from .answers import is_number, refuse_other_array
 from .backends import (
     COUNT,
     NOT_NEGATIVE,
@@ -437,8 +437,8 @@ def minimize(
     budgets = _Budgets(max_iter, most_passes, max_seconds, snapshot.costs)
     ended = None if snapshot.last is None else budgets.verdict(snapshot.last)
     if ended is not None:
-        found = replace(_result(problem, snapshot, ended), every=every)
-        return _bounded(chosen, problem, found, budgets.meter(problem, None), [])
+        bare = replace(_bare(problem, snapshot, ended, ()), every=every)
+        return _told(chosen, problem, snapshot, bare, budgets.meter(problem, None), [])
     run = _Run(problem, chosen, snapshot, budgets, keeper, every)
     del snapshot  # its vectors may be large
     return run.go(callback, progress)
@@ -487,14 +487,15 @@ class _Run:
             notes = (*notes, self.keeper.trouble)
         if meter.missed:
             notes = (*notes, _MISSED)
-        found = _result(self.problem, snapshot, status, notes)
-        found = replace(found, every=self.every, broken_off=broken)
-        return _bounded(self.method, self.problem, found, meter, theirs)
+        bare = _bare(self.problem, snapshot, status, notes)
+        bare = replace(bare, every=self.every, broken_off=broken)
+        return _told(self.method, self.problem, snapshot, bare, meter, theirs)
 
     def _admitted(self, iterate: tuple[Any, Any]) -> tuple[Record, Array]:
         """What a method offers, in arrays of its own; what a run can't return is refused."""
         (record, x), problem = iterate, self.problem
         refuse_other_record(problem, record, "what is offered")
+        refuse_other_bounds(record, record.value if is_number(record.value) else math.nan)
         shape = tuple(problem.inner.x_shape)
         refuse_other_array(x, "the x that is offered", shape, problem.backend, problem.dtype)
         (x,) = lent(problem.backend, x)
@@ -553,11 +554,16 @@ def _far(method: Method, problem: Problem, result: Result) -> Result:
         return result
     if not any(name.startswith("problem.inner") for name, _ in foreign(problem)):
         return result
-    meter = started(problem)
-    with contextlib.suppress(KeyboardInterrupt, ArithmeticError), meter.running():
-        far = _blamed(method, far_out, problem, result.lam, result.x)
-        result = replace(result, notes=(*result.notes, *far))
-    return replace(result, costs=result.costs + metered(problem, meter))
+    meter, broken = started(problem), False
+    try:
+        with meter.running():
+            far = _blamed(method, far_out, problem, result.lam, result.x)
+            result = replace(result, notes=(*result.notes, *far))
+    except KeyboardInterrupt:
+        broken = True
+    except ArithmeticError:
+        pass  # it says nothing of x
+    return replace(result, costs=result.costs + metered(problem, meter), broken_off=broken)
 
 
 #: Ends at which there is time to say more of what is returned.
@@ -571,7 +577,8 @@ def _bounded(
     if result.best is not None and not is_ours(method):
         refuse_outside(problem, result.best.lam)
     result = _far(method, problem, result)
-    if result.best is None or result.status not in _QUIET or not isinstance(method, Reporting):
+    asked = result.status in _QUIET and not result.broken_off
+    if result.best is None or not asked or not isinstance(method, Reporting):
         return result
     best, before, broken = result.best, metered(problem, meter), False
     try:
@@ -756,28 +763,31 @@ def _chosen(
     return best, snapshot.best_x, Status.STALLED, (note,)
 
 
-def _result(
-    problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...] = ()
+def _told(
+    method: Method,
+    problem: Problem,
+    snapshot: Snapshot,
+    bare: Result,
+    meter: Meter,
+    theirs: list[BaseException],
 ) -> Result:
+    """A result with all that there is to say of it; with nothing more, where that is broken off."""
+    try:
+        return _bounded(method, problem, _noted(problem, snapshot, bare), meter, theirs)
+    except KeyboardInterrupt:
+        return replace(bare, broken_off=True)
+
+
+def _bare(problem: Problem, snapshot: Snapshot, status: Status, notes: tuple[str, ...]) -> Result:
+    """What a run leaves; no part of the problem is asked anything."""
     best, x, status, found = _chosen(problem, snapshot, status)
-    lam = snapshot.state.lam if best is None else best.lam
-    notes = (*notes, *found)
-    if best is not None:
-        notes = (
-            *notes,
-            *_unranked(problem, snapshot, best),
-            *due(problem, best),
-        )
     history = tuple(snapshot.closed().history)
+    notes = (*notes, *found)
     if status in REFUTING and best is not None:
         best, history = best.unproven, tuple(record.unproven for record in history)
         notes = (*notes, _UNFOUNDED)
-    remarks = _remarks(problem, snapshot, lam)
-    if status is Status.CONVERGED and "Here" in remarks:
-        status = Status.STALLED  # f is flat where h does not see the data: that is no minimum
-    notes = (*notes, *(f"{where}, {sentence}" for where, sentence in remarks.items()))
     return Result(
-        lam=lam,
+        lam=snapshot.state.lam if best is None else best.lam,
         x=x,
         fun=float("nan") if best is None else best.value,
         jac=None if best is None else best.hypergrad,
@@ -788,3 +798,17 @@ def _result(
         best=best,
         notes=notes,
     )
+
+
+def _noted(problem: Problem, snapshot: Snapshot, result: Result) -> Result:
+    """The same with what the records, the domain and h have to say of it."""
+    best, status, notes = result.best, result.status, result.notes
+    if best is not None:
+        best = _chosen(problem, snapshot, status)[0]  # with its bounds, refuted or not
+        assert best is not None
+        notes = (*notes, *_unranked(problem, snapshot, best), *due(problem, best))
+    remarks = _remarks(problem, snapshot, result.lam)
+    if status is Status.CONVERGED and "Here" in remarks:
+        status = Status.STALLED  # f is flat where h does not see the data: that is no minimum
+    notes = (*notes, *(f"{where}, {sentence}" for where, sentence in remarks.items()))
+    return replace(result, status=status, notes=notes)

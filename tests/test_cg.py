@@ -195,6 +195,23 @@ def test_a_preconditioner_that_is_not_positive_is_no_convergence(apply, status, 
     assert single.status is status
 
 
+@pytest.mark.parametrize("steps", [1, 3, 10, 25])
+def test_the_least_curvature_that_was_seen_lies_below_the_ritz_values(backend, steps):
+    A, b_host = spd(30, 1e3), np.random.default_rng(steps).standard_normal(30)
+    space = [b_host]  # the Krylov space, by Gram-Schmidt in the Euclidean product
+    for _ in range(steps - 1):
+        new = A @ space[-1]
+        for _ in range(2):
+            new = new - sum((v @ new) * v / (v @ v) for v in space)
+        space.append(new)
+    Q = np.stack([v / np.linalg.norm(v) for v in space], axis=1)
+    ritz = np.linalg.eigvalsh(Q.T @ A @ Q)[0]
+    A_, b = on(backend, A=A, b=b_host)
+    tol = EstimatedEnergy((0.0,), (0.0,))
+    result = cg(lambda v: A_ @ v, b, tol=tol, max_iter=steps, verify=False)
+    assert ritz / 4.01 <= result.curvature <= ritz * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("factor", "refuted"), [(50.0, True), (2.0, True), (0.95, False)])
 def test_no_error_is_bounded_by_more_than_the_least_eigenvalue(backend, factor, refuted, seed):

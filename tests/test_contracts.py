@@ -819,6 +819,7 @@ class Offering(Steps):
 
 
 RECORD = bilevel.Record(lam=np.ones(1), value=np.asarray(2.0), hypergrad=np.ones(1))
+KNOWN = {"lam": np.ones(1), "value": 2.0, "hypergrad": np.ones(1)}
 
 
 def test_what_is_offered_is_returned_with_its_value_read():
@@ -835,6 +836,11 @@ def test_what_is_offered_is_returned_with_its_value_read():
         ((3, 4), "the record of what is offered must be a Record"),
         ((RECORD, np.ones(2)), r"the x that is offered must be of shape \(3,\)"),
         ((bilevel.Record(lam=np.ones(7), value=1.0, hypergrad=np.ones(7)), np.ones(3)), r"\(1,\)"),
+        ((bilevel.Record(**KNOWN, value_error=-50.0), np.ones(3)), "record.value_error is a bound"),
+        (
+            (bilevel.Record(**KNOWN, value_error=np.nan), np.ones(3)),
+            "record.value_error is a bound",
+        ),
     ],
 )
 def test_what_can_not_be_returned_is_not_offered(offered, says):

@@ -153,6 +153,51 @@ def test_estimates_of_solves_are_put_to_the_question_before_an_end(seed, p, cond
         assert left(f, result.lam[0]) <= 2 * TOL
 
 
+def flat(seed, least):
+    """A diagonal h whose condition is 200 / ``least``, that states no μ; f and f′ in closed form."""
+    rng = np.random.default_rng(seed)
+    e = np.r_[np.geomspace(1, 100, 28), least, 2.5 * least]
+    true = np.r_[rng.standard_normal(28), 80 * rng.standard_normal(2)]
+    b, C = e * true, rng.standard_normal((30, 30))
+    c = C @ (true * np.r_[np.ones(28), 0.5, 0.5]) + rng.standard_normal(30)
+
+    def w(lam):
+        return 1e-6 * np.exp(lam[0])
+
+    h = inner.from_functions(
+        lambda x, lam: (x @ ((e + w(lam)) * x) / 2 - b @ x, (e + w(lam)) * x - b),
+        like=e,
+        x_shape=(30,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: (e + w(lam)) * v,
+        cross_jvp=lambda x, lam, d: w(lam) * d[0] * x,
+        cross_vjp=lambda x, lam, q: np.array([w(lam) * (q @ x)]),
+    )
+    g = outer.from_functions(
+        lambda x, lam: (((C @ x - c) ** 2).sum() / 2, C.T @ (C @ x - c)),
+        like=e,
+        grad_lam=lambda x, lam: 0 * lam,
+    )
+
+    def f(lam):
+        return ((C @ (b / (e + w([lam]))) - c) ** 2).sum() / 2
+
+    return Problem(h, g), f
+
+
+@pytest.mark.parametrize(
+    ("seed", "least", "start"), [(4, 2e-9, -5.0), (1, 2e-9, 3.0), (0, 0.1, 0.0), (4, 1e-3, 0.0)]
+)
+def test_no_plateau_of_a_solve_passes_for_its_end(seed, least, start):
+    """The error of q was told 10,000 times too small: CONVERGED with 30% of f to be had within 1."""
+    problem, f = flat(seed, least)
+    result = bilevel.minimize(problem, start)
+    assert result.success or least < 1e-3  # where curvature is seen, what is right may end
+    if result.success:
+        assert result.fun == pytest.approx(f(result.lam[0]), rel=1e-3)
+        assert left(f, result.lam[0]) <= 2 * TOL
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_correction_beyond_its_validity_is_no_value(seed):
     """f less its correction was below the least of g: it said nothing, and the run had ended."""

@@ -185,6 +185,48 @@ def test_ctrl_c_in_what_is_said_of_the_end_leaves_the_end(problem):
     assert (result.broken_off, plain.broken_off) == (True, False)
 
 
+class Touched(bilevel.Box):
+    """Ctrl-C where it is asked which of its bounds λ lies on."""
+
+    def contact(self, lam, backend):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_ctrl_c_while_the_domain_is_asked_leaves_the_end(problem, method):
+    """It left minimize, and the result was lost."""
+    pressed = dataclasses.replace(problem, domain=Touched())
+    result, plain = (minimize(p, 5.0, method=method) for p in (pressed, problem))
+    assert (result.status, result.fun, result.nit) == (plain.status, plain.fun, plain.nit)
+    assert (result.broken_off, plain.broken_off) == (True, False)
+
+
+class Counted:
+    """An inner objective that is interrupted at the n-th call for its constants."""
+
+    def __init__(self, inner, n):
+        self.inner, self.left, self.calls = inner, n, 0
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def constants(self, lam):
+        self.calls += 1
+        if self.calls == self.left:
+            raise KeyboardInterrupt
+        return self.inner.constants(lam)
+
+
+def test_ctrl_c_in_any_call_for_the_constants_is_told():
+    """In the last calls it was swallowed: a caller's loop over problems went on."""
+    problem = logistic_regression(*data())
+    unbroken = Counted(problem.inner, -1)
+    minimize(bilevel.Problem(unbroken, problem.outer), max_iter=2)
+    for n in range(unbroken.calls - 6, unbroken.calls + 1):
+        broken = bilevel.Problem(Counted(problem.inner, n), problem.outer)
+        assert minimize(broken, max_iter=2).broken_off
+
+
 class Interrupted:
     """An inner objective that is interrupted at its n-th point."""
 

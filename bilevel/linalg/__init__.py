@@ -1,6 +1,6 @@
 """Linear algebra with operators: conjugate gradients and preconditioners."""
 
-from .accuracy import Accuracy, Energy, EstimatedEnergy, Residual
+from .accuracy import Accuracy, Energy, EstimatedEnergy, GuardedEnergy, Residual
 from .cg import CGResult, cg
 from .claims import contradicted
 from .preconditioners import Nystrom, Preconditioner, Proven, QuasiNewton, Recorder, jacobi
@@ -12,6 +12,7 @@ __all__ = [
     "CGResult",
     "Energy",
     "EstimatedEnergy",
+    "GuardedEnergy",
     "Nystrom",
     "Pair",
     "PairMemory",

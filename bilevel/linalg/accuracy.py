@@ -113,6 +113,11 @@ class Progress:
         other.__dict__.update(self.__dict__, **changes)
         return other
 
+    @property
+    def curvature(self) -> float:
+        """A number below the least curvature that the steps have shown, inf if not followed."""
+        return math.inf
+
     def begin(self, rz: float, rr: float) -> Progress:
         return self._with(rz=rz, rr=rr)
 
@@ -132,10 +137,15 @@ class Delayed(Progress):
     ``energies`` are ‖x_j - x_0‖²_A of all steps. A window of a fifth of the steps, at least
     ``window``, covers the plateaus that the convergence of an ill-conditioned system has; the error
     of the beginning of the window is taken for that of its end, which is smaller.
+
+    ``least`` is a number below the Ritz values until now, at most four times; γ_k is by it what it
+    would be by μ. ``steps`` are α_k and β_{k+1} of all steps.
     """
 
     window: int = 4
     energies: tuple[float, ...] = (0.0,)
+    least: float = math.inf
+    steps: tuple[tuple[float, float], ...] = ()
 
     @property
     def estimate(self) -> float | None:
@@ -154,14 +164,53 @@ class Delayed(Progress):
         return math.inf
 
     @property
+    def curvature(self) -> float:
+        return self.least
+
+    @property
     def reached(self) -> bool:
         estimate = self.estimate
         assert estimate is not None
         return estimate <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
 
-    def advance(self, alpha: float, rz: float, rr: float) -> Delayed:
-        energy = self.energy + alpha * self.rz
-        return self._with(energy=energy, rz=rz, rr=rr, energies=(*self.energies, energy))
+    def again(self) -> Self:
+        return self._with(gamma=math.inf, steps=())
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Self:
+        energy, beta = self.energy + alpha * self.rz, rz / self.rz if self.rz > 0 else 0.0
+        steps, least = (*self.steps, (alpha, beta)), min(self.least, 0.5 / alpha)
+        known = least == self.least and self.gamma < math.inf
+        gamma = _pivot(least, self.gamma, alpha, beta, self.rounding) if known else None
+        while gamma is None and least > 0:
+            gamma = _radau(least, steps, self.rounding)
+            least = least if gamma is not None else 0.5 * least
+        return self._with(
+            energy=energy,
+            rz=rz,
+            rr=rr,
+            energies=(*self.energies, energy),
+            gamma=math.inf if gamma is None else gamma,
+            least=least,
+            steps=steps,
+        )
+
+
+@dataclass(frozen=True)
+class Guarded(Delayed):
+    """A column whose error is estimated by its last steps and by the least curvature seen.
+
+    On a plateau the last steps add nothing while the error is large. The Gauss-Radau bound with a
+    number below the Ritz values, in the place of μ, does not let such a column end (Meurant and
+    Tichý 2019). Where the spectrum reaches further down than any step has shown it is no bound.
+    """
+
+    @property
+    def estimate(self) -> float | None:
+        recent = super().estimate
+        assert recent is not None
+        if self.rz == 0 or self.lost:
+            return recent
+        return max(recent, math.sqrt(self.gamma * self.rz))
 
 
 @dataclass(frozen=True)
@@ -379,3 +428,40 @@ class EstimatedEnergy:
 
     def start(self, column: int) -> Progress:
         return Delayed(self.absolute[column], self.relative[column])
+
+
+@dataclass(frozen=True)
+class GuardedEnergy(EstimatedEnergy):
+    """The same, where an estimate that is far too small would do harm: no plateau is an end.
+
+    Parameters
+    ----------
+    absolute, relative : tuple of float
+        One number a column.
+    least : float
+        What other solves with the same operator and preconditioner have shown of its least
+        curvature: :attr:`~bilevel.linalg.CGResult.curvature`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevel.linalg import EstimatedEnergy, GuardedEnergy, cg
+    >>> diagonal, b = np.geomspace(1, 100, 50), np.ones(50)
+    >>> diagonal[-1], b[-1] = 1e-8, 1e-3  # a direction with little curvature
+    >>> goals = (1e-2,), (0.0,)
+    >>> before = cg(lambda v: diagonal * v, np.ones(50), tol=EstimatedEnergy(*goals))
+    >>> 0.25e-8 < before.curvature < 1e-8
+    True
+    >>> for accuracy in (EstimatedEnergy(*goals), GuardedEnergy(*goals, before.curvature)):
+    ...     error = b / diagonal - cg(lambda v: diagonal * v, b, tol=accuracy).x
+    ...     print(bool(np.sqrt(error @ (diagonal * error)) < 1e-2))
+    False
+    True
+    """
+
+    least: float = math.inf
+
+    def start(self, column: int) -> Progress:
+        gamma = 1 / self.least if self.least > 0 else math.inf
+        goals = self.absolute[column], self.relative[column]
+        return Guarded(*goals, gamma=gamma, least=self.least)

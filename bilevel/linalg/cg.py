@@ -63,6 +63,9 @@ class CGResult:
     misjudged : float
         How many times larger than the estimate the error was where an estimate would have stopped,
         at most; 0 where no bound was there to show it.
+    curvature : float
+        A number below the least curvature uᵀA u / uᵀM u that the steps have shown, where the error
+        is estimated; infinite elsewhere.
     """
 
     x: Array
@@ -74,6 +77,7 @@ class CGResult:
     energy_errors: tuple[float, ...] | None
     energy_estimates: tuple[float, ...] | None
     misjudged: float = 0.0
+    curvature: float = math.inf
 
     @property
     def residual_norm(self) -> float:
@@ -246,6 +250,7 @@ def _result(
         _all_or_none([p.error for p in progress]),
         _all_or_none([p.estimate for p in progress]),
         max((p.misjudged for p in progress), default=0.0),
+        min((p.curvature for p in progress), default=math.inf),
     )
 
 

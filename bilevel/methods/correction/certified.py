@@ -35,12 +35,14 @@ class Wanted:
     """How accurate the next block solve has to be, in the norm of the Hessian.
 
     ``newton`` is the error of the Newton step d as a share of d, or ``decrement`` itself where that
-    is larger; ``adjoint`` the errors of q and t as a share of them.
+    is larger; ``adjoint`` the errors of q and t as a share of them. ``guarded``: where these are
+    estimated, no plateau of the solve may pass for its end.
     """
 
     newton: float
     adjoint: float
     decrement: float = 0.0
+    guarded: bool = False
 
 
 def provable_at(problem: Problem, look: Look) -> bool:

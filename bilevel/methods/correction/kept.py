@@ -14,6 +14,7 @@ from ...linalg import (
     Accuracy,
     Energy,
     EstimatedEnergy,
+    GuardedEnergy,
     Nystrom,
     Preconditioner,
     QuasiNewton,
@@ -230,11 +231,16 @@ def base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | N
     return jacobi(diagonal), mu / top if top > 0 else None
 
 
-def accuracy(look: Look, wanted: Wanted, bottom: float | None) -> Accuracy:
-    """What is wanted of d, q and the t_j, by a bound where M⁻¹H has one below."""
+def accuracy(look: Look, wanted: Wanted, bottom: float | None, least: float = math.inf) -> Accuracy:
+    """What is wanted of d, q and the t_j, by a bound where M⁻¹H has one below.
+
+    ``least`` is what other solves with this M have shown of M⁻¹H.
+    """
     absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
     relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
     if bottom is None:
+        if wanted.guarded:
+            return GuardedEnergy(absolute, relative, least)
         return EstimatedEnergy(absolute, relative)
     return Energy(bottom, absolute, relative, look.constants.smoothness)
 

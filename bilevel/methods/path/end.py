@@ -66,7 +66,7 @@ def ended(problem: Problem, tol: float, work: Work) -> Wanted | None:
         if work.guessed and not work.checked and not work.last:
             # On a plateau of CG the last steps tell nothing of the error: those beyond it would.
             work.checked = True
-            return replace(work.wanted, adjoint=_FURTHER * work.wanted.adjoint)
+            return replace(work.wanted, adjoint=_FURTHER * work.wanted.adjoint, guarded=True)
         work.status = _status(problem, work)
     return None
 

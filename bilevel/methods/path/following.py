@@ -224,6 +224,7 @@ class PathFollowing:
             verdict=Verdict(state.rule),
             n_cg=n_cg,
             max_sweeps=self.max_sweeps,
+            least=state.least,
         )
 
     def _approach(
@@ -249,8 +250,11 @@ class PathFollowing:
         """Solve for the three answers, move x, and look at what is known of p there."""
         look, rhs = work.look, work.rhs
         del work.look, work.rhs  # blocks that what follows has better use for
-        found = self._solver.solve(problem, look, rhs, work.wanted, work.sketch, work.rounded)
+        found = self._solver.solve(
+            problem, look, rhs, work.wanted, work.sketch, work.rounded, work.least
+        )
         del rhs
+        work.least = min(work.least, found.curvature)
         if found.seen is not None:
             work.sketch = None  # its vectors make room for the new ones
         work.sketch = self._solver.kept(problem, look, found, work.sketch)
@@ -347,6 +351,7 @@ class PathFollowing:
             gap=math.inf if gap is None else gap / max(abs(seen.value), 1e-300),
             cold=False,
             moving=moved > 0 or work.moved,
+            least=work.least,
             record=work.record(state, moved),
             status=status,
         )

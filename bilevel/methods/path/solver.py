@@ -27,12 +27,14 @@ from ..correction import (
 class Found:
     """The three answers, the pairs seen on the way where they are worth keeping.
 
-    ``sound``: its bounds of the errors are proven.
+    ``sound``: its bounds of the errors are proven. ``curvature``: the least that its steps have
+    shown of the system, infinite where something kept from other points preconditioned it.
     """
 
     result: CGResult
     seen: Recorder | None
     sound: bool
+    curvature: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,18 @@ class BlockSolver:
         wanted: Wanted,
         sketch: Kept | None = None,
         rounded: bool = True,
+        least: float = math.inf,
     ) -> Found:
         """Solve; the block takes the memory of the residuals.
 
         With few coefficients H itself preconditions, formed anew. ``rounded``: in the lower
-        precision where that is cheaper.
+        precision where that is cheaper; ``least``: the least curvature that other solves have
+        shown. Where no plateau may pass for the end of a solve, sketches and pairs from elsewhere
+        don't precondition it: nothing is known of the curvatures of what they make of H.
         """
         formed = Formed.at(problem, look) if self.pays(problem, self.rank) else None
+        if wanted.guarded and isinstance(sketch, (Sketch, Pairs)):
+            sketch = None
         apply, bottom, sound = preconditioner(problem, look, formed or sketch)
         point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
@@ -76,7 +83,7 @@ class BlockSolver:
         found = cg(
             point.hvp if seen is None else seen,
             rhs,
-            tol=accuracy(look, wanted, bottom),
+            tol=accuracy(look, wanted, bottom, least),
             preconditioner=apply,
             columns=True,
             verify=False,
@@ -85,7 +92,8 @@ class BlockSolver:
         )
         # Less than half as many pairs as may be kept say less than those from before.
         enough = seen is not None and 2 * len(seen) >= self.pairs
-        return Found(found, seen if enough else None, sound)
+        known = formed is None and sketch is None
+        return Found(found, seen if enough else None, sound, found.curvature if known else math.inf)
 
     def kept(self, problem: Problem, look: Look, found: Found, sketch: Kept | None) -> Kept | None:
         """What is to precondition the next solve; ``sketch`` has done so for this one."""

@@ -24,7 +24,8 @@ class PathState:
     next λ; ``vectors`` are q and the tangents, ``pushed`` the same through X. ``gap`` is the
     decrease that was left, relative, ``goal`` the accuracies with which a proof of the end would
     have succeeded (None when not known). ``cold``: the first model is to be fitted from
-    nothing; ``moving``: the last iteration moved λ or x.
+    nothing; ``moving``: the last iteration moved λ or x; ``least``: the least curvature that a
+    solve has shown whose errors were estimated.
     """
 
     k: int
@@ -43,6 +44,7 @@ class PathState:
     record: Record | None
     status: Status
     moving: bool = True
+    least: float = math.inf
 
 
 @dataclass
@@ -53,7 +55,8 @@ class Work:
     before did not move x; ``vague``: the error of f with which nothing could be decided;
     ``near``: how much nearer than usual to look for the curvature, q and t being more precise;
     ``looks``: the last ones there; ``guessed``: the errors of the last solve are estimates, not
-    bounds; ``checked``: an end was put to the question by a solve that goes further;
+    bounds; ``checked``: an end was put to the question by a solve that no plateau ends; ``least``:
+    as in the state;
     ``rounded``: solve in the lower precision where that is cheaper, until a proof has failed with
     it; ``certify``: whether bounds are wanted at all, ``provable`` whether the solves can prove
     some.
@@ -78,6 +81,7 @@ class Work:
     looks: list[Beside] = field(default_factory=list)
     guessed: bool = False
     checked: bool = False
+    least: float = math.inf
     rounded: bool = True
     status: Status = Status.RUNNING
     proof: Proof | None = None
