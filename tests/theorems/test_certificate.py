@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from bilevel import losses
 from bilevel import outer as outers
 from bilevel.domains import Ball, Box
 from bilevel.hypergrad import Implicit
+from bilevel.inner import InnerConstants
 from bilevel.methods import HOAG, FixedStep
 from bilevel.problem import Problem
 from bilevel.problems import cross_validation
@@ -336,6 +337,80 @@ def test_a_record_in_the_middle_is_held_against_a_fit(name: str, method: str) ->
     changed = replace(result.history[2], **MIDDLE[name](result.history[2]))
     history = (*result.history[:2], changed, *result.history[3:])
     assert not certify(replace(result, history=history), KNOWN.problem, method=method).ok
+
+
+def drawn_logistic(seed: int) -> tuple[Problem, Any]:
+    """A problem, and a function that tells X, f and ∇f at a λ by NumPy alone."""
+    rng, n, p = np.random.default_rng(seed), 60, 5
+    a, w = rng.standard_normal((2 * n, p)), rng.standard_normal(p)
+    y = np.sign(a @ w + rng.standard_normal(2 * n))
+    s = a * y[:, None]
+
+    def truth(lam: float) -> dict[str, Any]:
+        penalty, x = math.exp(lam), np.zeros(p)
+        for _ in range(50):
+            share = 1 / (1 + np.exp(s[:n] @ x))
+            hessian = s[:n].T @ ((share * (1 - share))[:, None] * s[:n]) + penalty * np.eye(p)
+            x = x - np.linalg.solve(hessian, penalty * x - s[:n].T @ share)
+        held = s[n:] @ x
+        q = np.linalg.solve(hessian, -s[n:].T @ (1 / (1 + np.exp(held))))
+        return {"x": x, "f": float(np.sum(np.logaddexp(0, -held))), "p": -penalty * float(x @ q)}
+
+    return bilevel.logistic_regression(a[:n], y[:n], a[n:], y[n:]), truth
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_error_of_the_best_below_the_true_one_is_seen(seed: int, method: str) -> None:
+    problem, truth = drawn_logistic(seed)
+    result = bilevel.minimize(problem, method=method, max_iter=100)
+    best, right = result.best, truth(float(result.lam[0]))
+    assert best is not None and result.jac is not None and best.estimate is not None
+    true = {
+        "inner_error": float(np.linalg.norm(result.x - right["x"])),
+        "value_error": abs(result.fun - right["f"]),
+        "hypergrad_error": abs(float(result.jac[0]) - right["p"]),
+    }
+    honest = certify(result, problem, method=method)
+    assert honest.ok and mark(honest, "model") == mark(honest, "hypergradients") == "PROVED"
+    for name, error in true.items():
+        assert error <= getattr(best, name)
+        for factor in (10, 1e6):
+            false = replace(result, best=replace(best, **{name: error / factor}))
+            assert not certify(false, problem, method=method).ok, (name, factor)
+    off = abs(best.estimate - right["f"])
+    for changed in (
+        {"estimate": 0.0, "estimate_error": 0.0},
+        {"estimate": best.value, "estimate_error": 0.0},
+        {"estimate_error": off / 1e3},
+        {"estimate": 1.01 * best.value},
+    ):
+        false = replace(result, best=replace(best, **changed))
+        assert not certify(false, problem, method=method).ok, changed
+
+
+class Blind(inners.LinearModel):
+    """A model of which no constants are known."""
+
+    def constants(self, lam: Any) -> Any:
+        return InnerConstants()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+def test_what_a_last_look_makes_of_the_best_is_no_fault(method: str, dtype: Any) -> None:
+    """Early ends, bounds of D, no constants: the best knows more than its record, or otherwise."""
+    right = linear(3, n=40, p=6, m=1, dtype=dtype).problem
+    model: Any = right.inner
+    blind = Blind(**{f.name: getattr(model, f.name) for f in fields(model) if f.init})
+    for domain in (Box(-1.0, 0.5), Ball(0.0, 2.0)):
+        for inner in (model,) if method == "maid" else (model, blind):
+            posed = replace(right, inner=inner, domain=domain)
+            for most in (3, 100):
+                result = bilevel.minimize(posed, 0.2, method=method, max_iter=most)
+                certificate = certify(result, posed, method=method)
+                accused = {c.name for c in certificate.clauses if c.mark is Mark.VIOLATED}
+                assert accused <= {"stationary"}, f"{certificate}"
 
 
 def test_what_rests_on_a_declared_mu_is_no_proof() -> None:

@@ -259,19 +259,21 @@ def _near(run: Run, clause: Clause) -> Clause:
 
 
 def _distance(run: Run, clause: Clause, grad: float) -> Clause:
-    """Whether x is as near to X(λ*) as its record states.
+    """Whether x is as near to X(λ*) as its record and the best state.
 
     A bound that can't be had again is not refuted by that: the run may have had a sharper one.
     """
-    stated = None if run.end is None else run.end.inner_error
-    if stated is None:
+    records = (record for record in (run.end, run.result.best) if record is not None)
+    known = [record.inner_error for record in records if record.inner_error is not None]
+    if not known:
         return replace(clause, reason="by g(x, λ*); no distance to X(λ*) is stated")
+    stated = min(known)
     figures = clause.figures | {"stated": stated}
-    if math.isnan(stated):
+    if any(map(math.isnan, known)):
         reason = "the record states NaN for the distance to X(λ*)"
         return replace(clause, mark=Mark.ASSUMED, reason=reason, figures=figures)
-    near = run.tight.near
-    away = length(run.host(run.x).reshape(-1) - run.host(run.tight.inner.x).reshape(-1))
+    near = run.closest.near
+    away = length(run.host(run.x).reshape(-1) - run.host(run.closest.inner.x).reshape(-1))
     certain = max(run.apart, 0.0 if near is None else away - near)
     if certain > stated * (1 + 1e-9):
         reason = f"x is at least {certain:.3g} from X(λ*), {stated:.3g} is stated"
