@@ -23,6 +23,7 @@ from bilevel.inner import InnerConstants
 from bilevel.methods import HOAG, FixedStep
 from bilevel.problem import Problem
 from bilevel.problems import cross_validation
+from bilevel.record import Costs
 from bilevel.schedules import Constant, Custom
 from bilevel.status import Status
 from bilevel.testing import Mark, certify, linear, quadratic
@@ -308,6 +309,69 @@ def test_a_limit_that_is_called_convergence_in_result_and_record(method: str) ->
     right = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=200, tol=1e-3)
     assert right.success
     assert mark(certify(right, KNOWN.problem, method=method, tol=1e-3), "status") == "PROVED"
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", "maid", None])
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_a_right_end_is_not_accused_by_its_tol(method: str | None, tol: float) -> None:
+    """What is not known of a rule is no fault: of path following and of no method= it is much."""
+    result = bilevel.minimize(KNOWN.problem, 0.5, method=method or "path", max_iter=200, tol=tol)
+    assert result.success
+    certificate = certify(result, KNOWN.problem, method=method, tol=tol)
+    assert certificate.ok, str(certificate)
+    assert mark(certificate, "status") == ("PROVED" if method in ("hoag", "maid") else "ASSUMED")
+
+
+def test_an_end_of_path_following_whose_model_is_not_fitted_to_its_tol() -> None:
+    """By hand: value less estimate is what the model would still change of f."""
+    result = bilevel.minimize(KNOWN.problem, 0.5, tol=1e-3)
+    last = result.history[-1]
+    assert result.success and last.estimate is not None
+    shift = abs(last.value - last.estimate) / abs(last.value)
+    for tol, expected in ((1.01 * shift, "ASSUMED"), (0.5 * shift, "VIOLATED"), (0, "VIOLATED")):
+        assert mark(certify(result, KNOWN.problem, method="path", tol=tol), "status") == expected
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_a_budget_that_no_record_tells_is_no_proof(method: str) -> None:
+    for said in (Status.MAX_PASSES, Status.MAX_SECONDS, Status.MAX_ITER, Status.INTERRUPTED):
+        result = bilevel.minimize(KNOWN.problem, 0.5, method=method)
+        last = replace(result.history[-1], status=Status.RUNNING)
+        other = replace(result, status=said, history=(*result.history[:-1], last))
+        assert mark(certify(other, KNOWN.problem, method=method), "status") == "ASSUMED"
+    early = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=2)
+    assert mark(certify(early, KNOWN.problem, method=method), "status") == "ASSUMED"
+
+
+def test_every_kind_of_cost_is_looked_at() -> None:
+    """Evaluations too: they grow along a history, and begin at no less than 0."""
+    assert RESULT.costs.evaluations == 0
+    for name in (field.name for field in fields(Costs)):
+        for spent in (-1.0, 1e9):
+            costs = replace(RESULT.history[0].costs, **{name: spent})
+            history = (replace(RESULT.history[0], costs=costs), *RESULT.history[1:])
+            false = certify(replace(RESULT, history=history), KNOWN.problem, method=METHOD)
+            assert mark(false, "history") == "VIOLATED", (name, spent)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_evaluations_of_a_right_run_are_no_fault(method: str) -> None:
+    a, b = np.diag([1.0, 2.0, 3.0]), np.array([1.0, -1.0, 0.5])
+
+    def h(x: Any, lam: Any) -> Any:
+        r = a @ x - b
+        return r @ r / 2 + np.exp(lam[0]) * (x @ x) / 2, a @ r + np.exp(lam[0]) * x
+
+    def g(x: Any, lam: Any) -> Any:
+        return (x - 0.1) @ (x - 0.1) / 2, x - 0.1
+
+    like = np.zeros(1)
+    inner = inners.from_functions(h, like=like, x_shape=(3,), n_hyperparameters=1)
+    outer = outers.from_functions(g, like=like, grad_lam=lambda x, lam: 0 * lam)
+    problem = Problem(inner, outer, Box(-2.0, 2.0))
+    result = bilevel.minimize(problem, 0.0, method=method, max_iter=20)
+    assert result.evaluations > 0 and result.outer_evaluations > 0
+    assert mark(certify(result, problem, method=method), "history") == "BOUNDED"
 
 
 def test_a_warning_that_was_left_out() -> None:
