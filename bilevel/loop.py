@@ -595,9 +595,9 @@ def _bounded(
     except ArithmeticError as error:
         if any(error is one for one in theirs):
             raise
-    kept = tuple(note for note in result.notes if note not in _loose(result.best))
+    kept = tuple(note for note in result.notes if note not in _loose(problem, result.best))
     costs = result.costs + metered(problem, meter) - before
-    notes = (*kept, *_loose(best))
+    notes = (*kept, *_loose(problem, best))
     return replace(result, best=best, notes=notes, costs=costs, broken_off=broken)
 
 
@@ -708,34 +708,50 @@ def _unranked(problem: Problem, snapshot: Snapshot, best: Record) -> tuple[str, 
 _UNKNOWN = 0.01
 
 
-def _loose(best: Record) -> tuple[str, ...]:
-    """Say where fun may not be f, since its model is not fitted well enough."""
+def _loose(problem: Problem, best: Record) -> tuple[str, ...]:
+    """Say where fun may not be f, since its model is not fitted well enough.
+
+    A share of a fun of 0 would be 0: half the digits of a number of size 1 stand for it.
+    """
     away = max(best.at_most - best.value, best.value - best.at_least)
-    if not math.isfinite(best.value) or away <= _UNKNOWN * abs(best.value):
+    half = float(problem.backend.xp.finfo(problem.dtype).eps) ** 0.5
+    if not math.isfinite(best.value) or away <= (_UNKNOWN * abs(best.value) or half):
         return ()
     if not math.isfinite(away):
         return ("fun is the value that the method states: how far it is from f is not known.",)
     note = (
         "The model is fitted loosely, and fun is not known well enough: f is estimated at "
-        f"{best.likely:.6g} ± {best.at_most - best.likely:.2g}. Columns of very unlike scales make "
-        "a fit slow: standardise them."
+        f"{best.likely:.6g} ± {best.at_most - best.likely:.2g}."
     )
-    return (note,)
+    columns = any(hasattr(problem.inner, name) for name in ("design", "X"))
+    advice = " Columns of very unlike scales make a fit slow: standardise them."
+    return (note + advice * columns,)
 
 
-def _touched(problem: Problem, lam: Array) -> tuple[str, ...]:
-    """Say which bounds of the domain a λ lies on."""
+#: Times the rounding of λ, what is lost of the step by which optimality asks D: it is that short.
+_SHORT = 2e4
+
+
+def _touched(problem: Problem, best: Record) -> tuple[str, ...]:
+    """Say which bounds of the domain a λ lies on, where p points out of it: f falls there."""
+    lam, p, backend = best.lam, best.hypergrad, problem.backend
     if not isinstance(problem.domain, Touches):
         return ()
-    contact = problem.domain.contact(lam, problem.backend)
+    contact = problem.domain.contact(lam, backend)
     if contact is None:
+        return ()
+    inside, size, reach = backend.scalars(
+        optimality(problem.domain, backend, lam, p), norm(p, backend), norm(lam, backend)
+    )
+    rounded = _SHORT * float(backend.xp.finfo(lam.dtype).eps) * (1 + reach)
+    if not inside < (1 - rounded) * size:
         return ()
     return (f"{contact}: f may be smaller beyond, widen the domain to see.",)
 
 
 def due(problem: Problem, best: Record) -> tuple[str, ...]:
     """What is to be said of an iterate that is returned, whatever the run was."""
-    return (*_loose(best), *_touched(problem, best.lam))
+    return (*_loose(problem, best), *_touched(problem, best))
 
 
 #: What is left of the errors of a run that has refuted what they rest on.

@@ -11,6 +11,7 @@ from scipy import optimize
 import bilevel
 from bilevel import Box, Status, hypergrad, inner, losses, outer
 from bilevel.inner import InnerConstants
+from bilevel.loop import due
 from bilevel.methods import HOAG, PathFollowing
 from bilevel.methods.correction import look_at
 from bilevel.methods.path import settled
@@ -136,6 +137,75 @@ def test_a_flat_f_is_an_end(method):
     assert result.success
     assert result.nit <= 3
     assert result.fun == pytest.approx(20 * np.log(2))
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("value", [1.0, -3.0, 1e-8, 0.0])
+@pytest.mark.parametrize("lam0", [[0.0], [-12.0], [0.5, -1.0]])
+def test_an_f_that_is_constant_moves_no_lam(lam0, value, method):
+    """p is 0 wherever λ is: it went to the edge of D by its trust, and f "may be smaller beyond"."""
+    rng, m = np.random.default_rng(0), len(lam0)
+    A = rng.standard_normal((30, 4))
+    y = np.sign(A @ rng.standard_normal(4) + rng.standard_normal(30))
+    dense = DenseModel(A, y, A, y, "logistic", np.arange(4) % m)
+    g = outer.from_functions(
+        lambda x, lam: (value, 0 * x), like=np.zeros(1), grad_lam=lambda x, lam: 0 * lam
+    )
+    problem = bilevel.Problem(problem_of(dense).inner, g)
+    result = bilevel.minimize(problem, lam0, method=method)
+    assert result.success
+    assert all(np.array_equal(record.lam, lam0) for record in result.history)
+    assert result.message == result.status.message
+
+    def h(x):
+        return np.sum(np.logaddexp(0, -y * (A @ x))) + np.exp(lam0)[np.arange(4) % m] @ x**2 / 2
+
+    x = optimize.minimize(h, np.zeros(4), options={"gtol": 1e-10}).x
+    assert np.linalg.norm(result.x - x) <= 0.01 * np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("tol", [None, 0.0])
+def test_a_constant_f_is_left_alone_whatever_is_asked(tol):
+    rng = np.random.default_rng(0)
+    A, y = rng.standard_normal((30, 4)), np.resize([1.0, -1.0], 30)
+    g = outer.from_functions(
+        lambda x, lam: (1.0, 0 * x), like=np.zeros(1), grad_lam=lambda x, lam: 0 * lam
+    )
+    problem = bilevel.Problem(bilevel.logistic_regression(A, y, A, y).inner, g)
+    result = bilevel.minimize(problem, 3.0, tol=tol, max_iter=20)
+    assert result.lam[0] == 3.0 and "beyond" not in result.message
+
+
+@pytest.mark.parametrize(
+    ("lam0", "slope", "said"),
+    [
+        ([12.0], [-1.0], True),
+        ([12.0], [1.0], False),
+        ([-12.0], [1.0], True),
+        ([-12.0], [-1.0], False),
+        ([12.0, -12.0], [1.0, -1.0], False),
+        ([12.0, -12.0], [1.0, 1.0], True),
+        ([12.0, 0.0], [-1e-3, 1.0], True),
+        ([0.0, 0.0], [1.0, 1.0], False),
+    ],
+)
+def test_only_a_bound_that_p_points_across_is_said(lam0, slope, said):
+    """Of f = 100 + slope · λ, at the start: where D is left along -slope f is smaller beyond."""
+    problem = surface(lambda x: 100 + np.dot(slope, x), lambda x: slope, len(lam0))
+    result = bilevel.minimize(problem, lam0, max_iter=1)
+    assert np.array_equal(result.lam, lam0) and np.allclose(result.jac, slope)
+    assert ("beyond" in result.message) == said
+
+
+def test_advice_on_columns_is_for_models_that_have_some():
+    """An f that is known to 1 is loosely known, of functions and of a linear model."""
+    rng, zero = np.random.default_rng(0), np.zeros(1)
+    A, y = rng.standard_normal((30, 4)), rng.standard_normal(30)
+    record = bilevel.Record(lam=zero, value=1.0, hypergrad=zero, estimate=2.0, estimate_error=1.0)
+    (note,) = due(curve(lambda t: t, lambda t: 1.0), record)
+    assert "not known well enough" in note and "olumns" not in note
+    (note,) = due(problem_of(DenseModel(A, y, A, y, "squared", np.zeros(4, int))), record)
+    assert "not known well enough" in note and "Columns" in note
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ from bilevel import losses
 from bilevel import outer as outers
 from bilevel.domains import Ball, Box
 from bilevel.hypergrad import Implicit
+from bilevel.inner import InnerConstants
 from bilevel.methods import HOAG, FixedStep
 from bilevel.problem import Problem
 from bilevel.problems import cross_validation
+from bilevel.record import Costs
 from bilevel.schedules import Constant, Custom
 from bilevel.status import Status
 from bilevel.testing import Mark, certify, linear, quadratic
@@ -309,6 +311,69 @@ def test_a_limit_that_is_called_convergence_in_result_and_record(method: str) ->
     assert mark(certify(right, KNOWN.problem, method=method, tol=1e-3), "status") == "PROVED"
 
 
+@pytest.mark.parametrize("method", ["path", "hoag", "maid", None])
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_a_right_end_is_not_accused_by_its_tol(method: str | None, tol: float) -> None:
+    """What is not known of a rule is no fault: of path following and of no method= it is much."""
+    result = bilevel.minimize(KNOWN.problem, 0.5, method=method or "path", max_iter=200, tol=tol)
+    assert result.success
+    certificate = certify(result, KNOWN.problem, method=method, tol=tol)
+    assert certificate.ok, str(certificate)
+    assert mark(certificate, "status") == ("PROVED" if method in ("hoag", "maid") else "ASSUMED")
+
+
+def test_an_end_of_path_following_whose_model_is_not_fitted_to_its_tol() -> None:
+    """By hand: value less estimate is what the model would still change of f."""
+    result = bilevel.minimize(KNOWN.problem, 0.5, tol=1e-3)
+    last = result.history[-1]
+    assert result.success and last.estimate is not None
+    shift = abs(last.value - last.estimate) / abs(last.value)
+    for tol, expected in ((1.01 * shift, "ASSUMED"), (0.5 * shift, "VIOLATED"), (0, "VIOLATED")):
+        assert mark(certify(result, KNOWN.problem, method="path", tol=tol), "status") == expected
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_a_budget_that_no_record_tells_is_no_proof(method: str) -> None:
+    for said in (Status.MAX_PASSES, Status.MAX_SECONDS, Status.MAX_ITER, Status.INTERRUPTED):
+        result = bilevel.minimize(KNOWN.problem, 0.5, method=method)
+        last = replace(result.history[-1], status=Status.RUNNING)
+        other = replace(result, status=said, history=(*result.history[:-1], last))
+        assert mark(certify(other, KNOWN.problem, method=method), "status") == "ASSUMED"
+    early = bilevel.minimize(KNOWN.problem, 0.5, method=method, max_iter=2)
+    assert mark(certify(early, KNOWN.problem, method=method), "status") == "ASSUMED"
+
+
+def test_every_kind_of_cost_is_looked_at() -> None:
+    """Evaluations too: they grow along a history, and begin at no less than 0."""
+    assert RESULT.costs.evaluations == 0
+    for name in (field.name for field in fields(Costs)):
+        for spent in (-1.0, 1e9):
+            costs = replace(RESULT.history[0].costs, **{name: spent})
+            history = (replace(RESULT.history[0], costs=costs), *RESULT.history[1:])
+            false = certify(replace(RESULT, history=history), KNOWN.problem, method=METHOD)
+            assert mark(false, "history") == "VIOLATED", (name, spent)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+def test_evaluations_of_a_right_run_are_no_fault(method: str) -> None:
+    a, b = np.diag([1.0, 2.0, 3.0]), np.array([1.0, -1.0, 0.5])
+
+    def h(x: Any, lam: Any) -> Any:
+        r = a @ x - b
+        return r @ r / 2 + np.exp(lam[0]) * (x @ x) / 2, a @ r + np.exp(lam[0]) * x
+
+    def g(x: Any, lam: Any) -> Any:
+        return (x - 0.1) @ (x - 0.1) / 2, x - 0.1
+
+    like = np.zeros(1)
+    inner = inners.from_functions(h, like=like, x_shape=(3,), n_hyperparameters=1)
+    outer = outers.from_functions(g, like=like, grad_lam=lambda x, lam: 0 * lam)
+    problem = Problem(inner, outer, Box(-2.0, 2.0))
+    result = bilevel.minimize(problem, 0.0, method=method, max_iter=20)
+    assert result.evaluations > 0 and result.outer_evaluations > 0
+    assert mark(certify(result, problem, method=method), "history") == "BOUNDED"
+
+
 def test_a_warning_that_was_left_out() -> None:
     problem = replace(KNOWN.problem, domain=Box(-0.1, 0.1))
     result = bilevel.minimize(problem, 0.0, method="hoag")
@@ -336,6 +401,80 @@ def test_a_record_in_the_middle_is_held_against_a_fit(name: str, method: str) ->
     changed = replace(result.history[2], **MIDDLE[name](result.history[2]))
     history = (*result.history[:2], changed, *result.history[3:])
     assert not certify(replace(result, history=history), KNOWN.problem, method=method).ok
+
+
+def drawn_logistic(seed: int) -> tuple[Problem, Any]:
+    """A problem, and a function that tells X, f and ∇f at a λ by NumPy alone."""
+    rng, n, p = np.random.default_rng(seed), 60, 5
+    a, w = rng.standard_normal((2 * n, p)), rng.standard_normal(p)
+    y = np.sign(a @ w + rng.standard_normal(2 * n))
+    s = a * y[:, None]
+
+    def truth(lam: float) -> dict[str, Any]:
+        penalty, x = math.exp(lam), np.zeros(p)
+        for _ in range(50):
+            share = 1 / (1 + np.exp(s[:n] @ x))
+            hessian = s[:n].T @ ((share * (1 - share))[:, None] * s[:n]) + penalty * np.eye(p)
+            x = x - np.linalg.solve(hessian, penalty * x - s[:n].T @ share)
+        held = s[n:] @ x
+        q = np.linalg.solve(hessian, -s[n:].T @ (1 / (1 + np.exp(held))))
+        return {"x": x, "f": float(np.sum(np.logaddexp(0, -held))), "p": -penalty * float(x @ q)}
+
+    return bilevel.logistic_regression(a[:n], y[:n], a[n:], y[n:]), truth
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_error_of_the_best_below_the_true_one_is_seen(seed: int, method: str) -> None:
+    problem, truth = drawn_logistic(seed)
+    result = bilevel.minimize(problem, method=method, max_iter=100)
+    best, right = result.best, truth(float(result.lam[0]))
+    assert best is not None and result.jac is not None and best.estimate is not None
+    true = {
+        "inner_error": float(np.linalg.norm(result.x - right["x"])),
+        "value_error": abs(result.fun - right["f"]),
+        "hypergrad_error": abs(float(result.jac[0]) - right["p"]),
+    }
+    honest = certify(result, problem, method=method)
+    assert honest.ok and mark(honest, "model") == mark(honest, "hypergradients") == "PROVED"
+    for name, error in true.items():
+        assert error <= getattr(best, name)
+        for factor in (10, 1e6):
+            false = replace(result, best=replace(best, **{name: error / factor}))
+            assert not certify(false, problem, method=method).ok, (name, factor)
+    off = abs(best.estimate - right["f"])
+    for changed in (
+        {"estimate": 0.0, "estimate_error": 0.0},
+        {"estimate": best.value, "estimate_error": 0.0},
+        {"estimate_error": off / 1e3},
+        {"estimate": 1.01 * best.value},
+    ):
+        false = replace(result, best=replace(best, **changed))
+        assert not certify(false, problem, method=method).ok, changed
+
+
+class Blind(inners.LinearModel):
+    """A model of which no constants are known."""
+
+    def constants(self, lam: Any) -> Any:
+        return InnerConstants()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+def test_what_a_last_look_makes_of_the_best_is_no_fault(method: str, dtype: Any) -> None:
+    """Early ends, bounds of D, no constants: the best knows more than its record, or otherwise."""
+    right = linear(3, n=40, p=6, m=1, dtype=dtype).problem
+    model: Any = right.inner
+    blind = Blind(**{f.name: getattr(model, f.name) for f in fields(model) if f.init})
+    for domain in (Box(-1.0, 0.5), Ball(0.0, 2.0)):
+        for inner in (model,) if method == "maid" else (model, blind):
+            posed = replace(right, inner=inner, domain=domain)
+            for most in (3, 100):
+                result = bilevel.minimize(posed, 0.2, method=method, max_iter=most)
+                certificate = certify(result, posed, method=method)
+                accused = {c.name for c in certificate.clauses if c.mark is Mark.VIOLATED}
+                assert accused <= {"stationary"}, f"{certificate}"
 
 
 def test_what_rests_on_a_declared_mu_is_no_proof() -> None:

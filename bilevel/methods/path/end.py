@@ -24,7 +24,7 @@ _FURTHER = 0.01
 _NEAREST = 3e-5
 
 
-def small(state: PathState, work: Work) -> bool:
+def small(problem: Problem, state: PathState, work: Work) -> bool:
     """Whether the decrease that is left is within the tolerance, as far as the rule knows."""
     seen, gap = work.estimate, work.verdict.gap
     enough = state.tol * abs(seen.value)
@@ -35,11 +35,16 @@ def small(state: PathState, work: Work) -> bool:
     if not (abs(seen.value - seen.corrected) <= enough and seen.corrected_error < math.inf):
         return False
     # Neither p nor the correction says anything of the model where g is flat: there it has to
-    # be a minimum of h by itself.
-    loose = seen.decrement > 1e-3 * state.tol * seen.inner_value
-    if seen.flat and work.moved and loose:
-        return False
+    # be a minimum of h by itself, and so near that f is known too, as far as rounding lets it.
+    if work.blank:
+        close = 1e-3 * state.tol if seen.corrected_error <= enough else _eps(problem)
+        if seen.decrement > close * seen.inner_value:
+            return False
     return state.rule.settled(seen, state.gap, state.tol)
+
+
+def _eps(problem: Problem) -> float:
+    return float(problem.backend.xp.finfo(problem.dtype).eps)
 
 
 def ended(problem: Problem, tol: float, work: Work) -> Wanted | None:
@@ -142,7 +147,7 @@ def _looks(
 ) -> list[Beside]:
     """A look beside the iterate for each axis, up to the first that has no room in D."""
     seen, looks = work.estimate, []
-    least = float(problem.backend.xp.finfo(work.look.p.dtype).eps) ** 0.4
+    least = _eps(problem) ** 0.4
     for j in axes:
         step = math.copysign(max(work.near * _probe(seen, gap, p[j]), least), -p[j])
         found = beside(problem, work.look, work.rhs, seen.errors, j, step)

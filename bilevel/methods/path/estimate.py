@@ -60,8 +60,11 @@ class Estimate:
         return self.error < self.norm or self.norm + self.error <= self.noise
 
     def lost(self, tol: float) -> bool:
-        """Whether p is lost in rounding that is more than tol allows: f may well depend on λ."""
-        return self.flat and self.noise > tol * abs(self.value)
+        """Whether p is lost in rounding that is more than tol allows: f may well depend on λ.
+
+        A tol of 0 allows none: a p that is nothing leads nowhere.
+        """
+        return self.flat and (tol == 0 or self.noise > tol * abs(self.value))
 
 
 @dataclass(frozen=True)

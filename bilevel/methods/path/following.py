@@ -298,7 +298,7 @@ class PathFollowing:
         work.verdict = state.rule.observe(problem, state.lam, seen, state.tol)
         if work.proof is not None and work.verdict.allowed > 0:
             work.goal = work.proof.needs(work.verdict.allowed)
-        if small(state, work):
+        if small(problem, state, work):
             return ended(problem, state.tol, work)
         return self._before_a_step(work)
 
@@ -310,6 +310,8 @@ class PathFollowing:
         if work.still and not work.moved:
             return None  # x is as precise as it gets, and q and t have had their turn since
         work.still = not work.moved
+        if work.blank:
+            return wanted
         if work.verdict.undecided and seen.corrected_error <= 0.5 * work.vague:
             work.vague = seen.corrected_error
             return replace(wanted, newton=0.1 * wanted.newton)
@@ -323,7 +325,7 @@ class PathFollowing:
         """Choose the next λ, and predict x there."""
         seen, point, running = work.estimate, work.look.point, work.status is Status.RUNNING
         # p of which not even the sign is known moves nothing: the next iteration corrects on.
-        moves = running and (seen.signed or work.verdict.back)
+        moves = running and ((seen.signed and not work.blank) or work.verdict.back)
         rule = work.verdict.rule if moves or not running else state.rule
         lam = rule.propose(problem) if moves else state.lam
         delta = lam - state.lam

@@ -93,6 +93,11 @@ class Work:
         """Whether the iteration ends with this correction."""
         return self.sweeps >= self.max_sweeps
 
+    @property
+    def blank(self) -> bool:
+        """Whether p says nothing because f is flat, while x is still on its way: λ waits for it."""
+        return self.moved and self.estimate.flat
+
     def record(self, state: PathState, moved: float = 0.0) -> Record:
         """The iteration as it stands, with a step of this length after it."""
         seen = self.estimate

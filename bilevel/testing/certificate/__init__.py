@@ -51,8 +51,9 @@ def certify(
         How it was solved: only a method knows whether its tolerances are summable and its step
         length is fixed. Without it these clauses are at best assumed.
     tol : float, optional
-        What ``minimize`` was given, for the stopping rule of HOAG and MAID: an end that says
-        converged is held to it. Without it one that the default does not explain is assumed.
+        What ``minimize`` was given, for the stopping rule of its methods: an end that says
+        converged is held to it, that of path following as far as its records show. Without it one
+        that the default does not explain is assumed.
     delta : float
         The end counts as stationary where a change of λ* by at most 1 within D lowers f, to first
         order, by at most delta times abs(f(λ*)).

@@ -81,7 +81,7 @@ def _beside_the_point(run: Run, loose: list[int]) -> str | None:
     """Why bounds prove nothing all the same: too wide, or finer than can be shown."""
     if loose:
         return f"the bound of iteration {loose[-1]} is above both ‖p‖ and δ f: it says nothing"
-    finer = [record.k for record, tight in run.sampled if not _within(record, tight)]
+    finer = [record.k for record, tight in run.held if not _within(record, tight)]
     if finer:
         return f"the bound of iteration {finer[0]} is finer than any fit of our own can show"
     return None
@@ -103,9 +103,8 @@ def _within(record: Record, tight: Tight) -> bool:
 
 def _refuted(run: Run) -> str | None:
     """The first record whose p or value is further from the truth than it states."""
-    best = () if run.result.best is None else ((run.result.best, run.tight),)
-    for record, tight in (*run.sampled, *best):
-        if not tight.inner.status.success and not tight.proven:
+    for record, tight in run.held:
+        if not tight.sure:
             continue
         p, e = run.host(record.hypergrad), record.hypergrad_error
         if not np.all(np.isfinite(p)):
@@ -205,11 +204,10 @@ def value(run: Run, model: Clause) -> Clause:
     if not math.isfinite(end.fun):
         return Clause(name, statement, Mark.ASSUMED, "f(λ*) is not finite", figures)
     allowed, error = run.delta * abs(end.fun), end.error_fun if end.proven else 0.0
-    sure = end.proven or end.inner.status.success
-    if sure and not off <= allowed + error:
+    if end.sure and not off <= allowed + error:
         reason = "the last fit was too loose, or this is not its value"
         return Clause(name, statement, Mark.VIOLATED, reason, figures)
-    if not off <= allowed or not sure:
+    if not off <= allowed or not end.sure:
         reason = "the tight fit is not sure enough of f(λ*) to tell"
         return Clause(name, statement, Mark.ASSUMED, reason, figures)
     proved = end.proven and off + error <= allowed

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from ...linalg import norm
 from ...loop import due
-from ...methods import HOAG, MAID
+from ...methods import HOAG, MAID, PathFollowing
 from ...methods._protocol import optimality
 from ...methods.hoag import FixedStep, StepState
 from ...outer import RoundedOuter
-from ...record import Record
+from ...record import Costs, Record
 from ...status import Status
 from .._probe import Vector, length
 from .model import Clause, Mark
@@ -51,10 +51,10 @@ def _order(run: Run) -> Iterator[str]:
     if result.nit != len(records):
         yield f"nit is {result.nit} but the history has {len(records)} records"
     costs = [*(record.costs for record in records), result.costs]
-    for name in ("passes", "column_passes", "outer_passes", "seconds"):
-        spent = [getattr(cost, name) for cost in costs]
+    for field in fields(Costs):
+        spent = [getattr(cost, field.name) for cost in costs]
         if any(not b >= a for a, b in zip(spent, spent[1:], strict=False)) or not spent[0] >= 0:
-            yield f"the {name} spent do not grow along the history"
+            yield f"the {field.name} spent do not grow along the history"
 
 
 def _short(numbers: list[int]) -> str:
@@ -155,12 +155,13 @@ def status(run: Run) -> Clause:
     faults = [*_of_the_end(result.status, last.status), *_of_the_way(run), *_unsaid(run)]
     if result.success and not math.isfinite(result.fun):
         faults.append(f"converged with a value of {result.fun!r}")
-    ruled = _ruled(run) if result.success else None
+    broken = _broken(run) if result.success else None
     statement = "the status is that of the last record, by the rule of the method"
-    if ruled is not None and run.tol is not None:
-        faults.append(ruled)
-    best = Mark.PROVED if ruled is None else Mark.ASSUMED
-    reason = result.status.value + ("" if ruled is None else f", but {ruled}")
+    if broken is not None and run.tol is not None:
+        faults.append(broken)
+    doubt = broken or _untold(run)
+    best = Mark.PROVED if doubt is None else Mark.ASSUMED
+    reason = result.status.value + ("" if doubt is None else f", but {doubt}")
     return _clause("status", statement, faults, reason, best)
 
 
@@ -182,19 +183,48 @@ def _unsaid(run: Run) -> Iterator[str]:
         yield from (f"no note says: {note}" for note in missing)
 
 
-def _ruled(run: Run) -> str | None:
-    """What speaks against an end that says converged: it has to be as stationary as was asked."""
+def _broken(run: Run) -> str | None:
+    """What speaks against an end that says converged, by as much of its rule as records show.
+
+    λ has to be as stationary as was asked; of path following, which asks how far f may still fall,
+    the model has to be as good as that: its correction is small.
+    """
     method, last = run.method, run.records[-1]
-    if not isinstance(method, (HOAG, MAID)):
-        return "by what rule its method ends is not known" if run.method else "pass method="
-    tol = method.default_tol if run.tol is None else run.tol
-    error = last.hypergrad_error or 0.0 if isinstance(method, MAID) else 0.0
-    if last.optimality + error <= tol * abs(last.value) * (1 + run.share):
+    if not isinstance(method, (HOAG, MAID, PathFollowing)):
         return None
-    return (
-        f"its last optimality is {last.optimality + error:.3g}, and tol abs(f) "
-        f"{tol * abs(last.value):.3g}" + (": pass the tol of the run" if run.tol is None else "")
+    tol = method.default_tol if run.tol is None else run.tol
+    if isinstance(method, PathFollowing):
+        name, size = "correction of f", _correction(last)
+    else:
+        error = last.hypergrad_error or 0.0 if isinstance(method, MAID) else 0.0
+        name, size = "optimality", last.optimality + error
+    allowed = tol * abs(last.value)
+    if tol > 0 and size <= allowed * (1 + run.share):  # with a tol of 0 none of them ends
+        return None
+    return f"its last {name} is {size:.3g}, and tol abs(f) {allowed:.3g}" + (
+        ": pass the tol of the run" if run.tol is None else ""
     )
+
+
+def _correction(record: Record) -> float:
+    """By how much its estimate takes the value of a record to be wrong; inf where it can't say."""
+    if record.estimate is None or record.estimate_error in (None, math.inf):
+        return math.inf
+    return abs(record.value - record.estimate)
+
+
+def _untold(run: Run) -> str | None:
+    """What of the end can't be told from the records, so that nothing proves the status."""
+    said, last = run.result.status, run.records[-1].status
+    if said is not last:
+        return "no record says so, nor what the run was allowed"
+    if not said.success or isinstance(run.method, (HOAG, MAID)):
+        return None
+    if run.method is None:
+        return "pass method="
+    if isinstance(run.method, PathFollowing):
+        return "how far f may still fall rests on its curvature there, which no record tells"
+    return "by what rule its method ends is not known"
 
 
 def _of_the_end(said: Status, last: Status) -> Iterator[str]:
@@ -259,19 +289,21 @@ def _near(run: Run, clause: Clause) -> Clause:
 
 
 def _distance(run: Run, clause: Clause, grad: float) -> Clause:
-    """Whether x is as near to X(λ*) as its record states.
+    """Whether x is as near to X(λ*) as its record and the best state.
 
     A bound that can't be had again is not refuted by that: the run may have had a sharper one.
     """
-    stated = None if run.end is None else run.end.inner_error
-    if stated is None:
+    records = (record for record in (run.end, run.result.best) if record is not None)
+    known = [record.inner_error for record in records if record.inner_error is not None]
+    if not known:
         return replace(clause, reason="by g(x, λ*); no distance to X(λ*) is stated")
+    stated = min(known)
     figures = clause.figures | {"stated": stated}
-    if math.isnan(stated):
+    if any(map(math.isnan, known)):
         reason = "the record states NaN for the distance to X(λ*)"
         return replace(clause, mark=Mark.ASSUMED, reason=reason, figures=figures)
-    near = run.tight.near
-    away = length(run.host(run.x).reshape(-1) - run.host(run.tight.inner.x).reshape(-1))
+    near = run.closest.near
+    away = length(run.host(run.x).reshape(-1) - run.host(run.closest.inner.x).reshape(-1))
     certain = max(run.apart, 0.0 if near is None else away - near)
     if certain > stated * (1 + 1e-9):
         reason = f"x is at least {certain:.3g} from X(λ*), {stated:.3g} is stated"

@@ -56,6 +56,11 @@ class Tight:
     near: float | None
     proven: bool
 
+    @property
+    def sure(self) -> bool:
+        """Whether it may refute anything: its errors are bounds, or it went as far as was asked."""
+        return self.proven or self.inner.status.success
+
 
 @dataclass(frozen=True)
 class Run:
@@ -148,6 +153,20 @@ class Run:
         if self.end is not None and all(record is not self.end for record, _ in pairs):
             pairs.append((self.end, fit(self, self.end.lam)))
         return tuple(pairs)
+
+    @cached_property
+    def closest(self) -> Tight:
+        """The fit of λ* that knows most: one that δ is decided by may be looser than the run."""
+        fits = [tight for record, tight in self.sampled if record is self.end]
+        return min(
+            (*fits, self.tight), key=lambda t: (not t.sure, math.inf if t.near is None else t.near)
+        )
+
+    @cached_property
+    def held(self) -> tuple[tuple[Record, Tight], ...]:
+        """What is held against fits of our own: the sampled records, and the best."""
+        best = self.result.best
+        return self.sampled if best is None else (*self.sampled, (best, self.closest))
 
     @cached_property
     def distance(self) -> float | None:
