@@ -9,11 +9,14 @@ from typing import Any
 
 from .answers import (
     Answers,
+    Place,
     is_number,
+    places,
     refuse_other_array,
     refuse_other_counters,
     refuse_other_criterion,
     refuse_other_curvature,
+    refuse_other_kernel,
     refuse_other_loss,
     refuse_other_point,
     refuse_other_sentence,
@@ -21,7 +24,15 @@ from .answers import (
     without_carry,
 )
 from .backends import Array, Maybe, described, function, lent
-from .inner import MLP, TERM_MEMBERS, FunctionInner, LinearModel, inner_constants, lacking
+from .inner import (
+    MLP,
+    TERM_MEMBERS,
+    FunctionInner,
+    KernelRidge,
+    LinearModel,
+    inner_constants,
+    lacking,
+)
 from .inner.penalties import FreeLast
 from .linalg import norm
 from .meter import uncounted
@@ -307,13 +318,18 @@ def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: 
         short = without_carry(inner)
         if short is not None:
             raise TypeError(f"{where}.{short}.")
-        point: Any = answers.found("at", lambda: inner.at(x, lam))
-        _refuse_bare(f"{where}.at", point, lacking(point), _derive("Point"))
-        refuse_other_point(answers, point, x, lam)
+        for at in _places(problem, answers, x, lam):
+            point: Any = answers.found("at", lambda at=at: inner.at(at.x, at.lam))  # type: ignore[misc]
+            _refuse_bare(f"{where}.at", point, lacking(point), _derive("Point"))
+            refuse_other_point(answers, point, at)
+        answers.refuse_touched()
         inner_constants(inner, lam)
         refuse_other_sentence(inner, lam)
     elif isinstance(inner, LinearModel):
-        _refuse_bare_penalty(answers, inner, where, x, lam)
+        _refuse_bare_penalty(problem, inner, where, x, lam)
+    elif isinstance(inner, KernelRidge) and not is_ours(inner.kernel):
+        of_kernel = Answers(f"{where}.kernel", problem.backend, problem.dtype)
+        refuse_other_kernel(of_kernel, inner.kernel, inner.X, lam[:-1])
     _refuse_bare_loss(answers, inner, inner, where)
     for k, (part, x_k) in enumerate(_parts(inner, x)):
         _refuse_bare_inner(problem, part, f"{where}.parts[{k}]", x_k, lam)
@@ -332,19 +348,23 @@ def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> No
         refuse_other_curvature(answers, part.loss, part.y, shape)
 
 
-def _refuse_bare_penalty(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:
+def _refuse_bare_penalty(problem: Problem, model: Any, where: str, x: Array, lam: Array) -> None:
     """The penalty of a linear model: no pass."""
     penalty: Any = model.penalty
     if isinstance(penalty, FreeLast):  # the last row of x is the free intercept
         penalty, x_penalty = penalty.base, x[:-1, ...]
     else:
         x_penalty = x
-    answers = Answers(f"{where}.penalty.at(x, lam, backend)", answers.backend, answers.dtype)
-    term: Any = answers.found("at", lambda: penalty.at(x_penalty, lam, answers.backend))
-    if not is_ours(term):
+    if is_ours(penalty):
+        return
+    backend = problem.backend
+    answers = Answers(f"{where}.penalty.at(x, lam, backend)", backend, problem.dtype)
+    for at in _places(problem, answers, x_penalty, lam):
+        term: Any = answers.found("at", lambda at=at: penalty.at(at.x, at.lam, backend))  # type: ignore[misc]
         missing = lacking(term, TERM_MEMBERS)
         _refuse_bare(f"{where}.penalty.at", term, missing, _derive("PenaltyTerm"))
-        refuse_other_term(answers, term, x_penalty, lam)
+        refuse_other_term(answers, term, at)
+    answers.refuse_touched()
 
 
 def _refuse_bare_outer(problem: Problem, x: Array, lam: Array) -> None:
@@ -354,10 +374,17 @@ def _refuse_bare_outer(problem: Problem, x: Array, lam: Array) -> None:
     if is_ours(outer):
         return
     refuse_other_counters(outer, "problem.outer", ("passes",))
-    found: Any = answers.found("at", lambda: outer.at(x, lam))
-    missing = lacking(found, ("value", "grad_x", "grad_lam"))
-    _refuse_bare("problem.outer.at", found, missing, "")
-    refuse_other_criterion(answers, found, x, lam)
+    for at in _places(problem, answers, x, lam):
+        found: Any = answers.found("at", lambda at=at: outer.at(at.x, at.lam))  # type: ignore[misc]
+        missing = lacking(found, ("value", "grad_x", "grad_lam"))
+        _refuse_bare("problem.outer.at", found, missing, "")
+        refuse_other_criterion(answers, found, at)
+    answers.refuse_touched()
+
+
+def _places(problem: Problem, answers: Answers, x: Array, lam: Array) -> Iterator[Place]:
+    """Where a part is asked: at the start, and beside it in D."""
+    return places(answers, x, lam, lambda other: problem.domain.project(other, problem.backend))
 
 
 def _parts(inner: Any, x: Array) -> Iterator[tuple[Any, Array]]:
