@@ -98,6 +98,9 @@ class Answers:
             found = ask()
         except Exception as error:
             error.add_note(f"{self.where}.{member} was asked where the run starts.")
+            if isinstance(error, StopIteration):  # a generator would tell it as one of its own
+                raised = f"{self.where}.{member} raised StopIteration: an iterator has run out."
+                raise RuntimeError(raised) from error
             raise
         self.untouched.called(member)
         return found

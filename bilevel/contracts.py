@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .answers import (
     Answers,
     Place,
+    Shape,
     is_number,
     places,
     refuse_other_array,
@@ -74,6 +77,8 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
         x = problem.x(x0)
         _refuse_bare_inner(problem, problem.inner, "problem.inner", x, lam)
         _refuse_bare_outer(problem, x, lam)
+        for answers, ask in _asked_of_data(problem):
+            ask(answers)
     vars(problem)[_ASKED] = True  # as what is cached: shapes are those of all x and λ
 
 
@@ -323,29 +328,64 @@ def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: 
             _refuse_bare(f"{where}.at", point, lacking(point), _derive("Point"))
             refuse_other_point(answers, point, at)
         answers.refuse_touched()
-        inner_constants(inner, lam)
-        refuse_other_sentence(inner, lam)
+        answers.found("constants(lam)", lambda: inner_constants(inner, lam))
+        answers.found("remark(lam)", lambda: refuse_other_sentence(inner, lam))
     elif isinstance(inner, LinearModel):
         _refuse_bare_penalty(problem, inner, where, x, lam)
-    elif isinstance(inner, KernelRidge) and not is_ours(inner.kernel):
-        of_kernel = Answers(f"{where}.kernel", problem.backend, problem.dtype)
-        refuse_other_kernel(of_kernel, inner.kernel, inner.X, lam[:-1])
-    _refuse_bare_loss(answers, inner, inner, where)
     for k, (part, x_k) in enumerate(_parts(inner, x)):
         _refuse_bare_inner(problem, part, f"{where}.parts[{k}]", x_k, lam)
 
 
-def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> None:
-    """The loss of a model of ours, or of its held-out rows: no pass."""
-    if not isinstance(part, (LinearModel, MLP, HeldOutLoss)) or is_ours(part.loss):
-        return
-    # Of a network labels and predictions have a column for each output.
-    n, *columns = part.y.shape
-    shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
-    answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
-    refuse_other_loss(answers, part.loss, part.y, shape)
-    if isinstance(part, LinearModel):
-        refuse_other_curvature(answers, part.loss, part.y, shape)
+def _data_parts(
+    problem: Problem, where: str, side: Any, inner: Any
+) -> Iterator[tuple[str, Callable[[Answers], None]]]:
+    """What of h or of g is handed data and is from outside, and how each is asked: no pass."""
+    if isinstance(side, (LinearModel, MLP, HeldOutLoss)) and not is_ours(side.loss):
+        # Of a network labels and predictions have a column for each output.
+        n, *columns = side.y.shape
+        shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
+        convex = isinstance(side, LinearModel)
+        yield f"{where}.loss", partial(_refuse_loss, side.loss, side.y, shape, convex)
+    if isinstance(side, KernelRidge) and not is_ours(side.kernel):
+        theta = problem.lam(0.0)[:-1]
+        yield f"{where}.kernel", partial(_refuse_kernel, side.kernel, side.X, theta)
+    if is_ours(side) and hasattr(side, "parts") and hasattr(inner, "parts"):
+        for k, (part, of) in enumerate(zip(side.parts, inner.parts, strict=True)):
+            yield from _data_parts(problem, f"{where}.parts[{k}]", part, of)
+
+
+def _refuse_loss(loss: Any, y: Array, shape: Shape, convex: bool, answers: Answers) -> None:
+    refuse_other_loss(answers, loss, y, shape)
+    if convex:
+        refuse_other_curvature(answers, loss, y, shape)
+
+
+def _refuse_kernel(kernel: Any, X: Array, theta: Array, answers: Answers) -> None:
+    refuse_other_kernel(answers, kernel, X, theta)
+
+
+def _asked_of_data(problem: Problem) -> Iterator[tuple[Answers, Callable[[Answers], None]]]:
+    """The same of both levels, each with what is expected of it."""
+    for where, side in (("problem.inner", problem.inner), ("problem.outer", problem.outer)):
+        for name, ask in _data_parts(problem, where, side, problem.inner):
+            yield Answers(name, problem.backend, problem.dtype), ask
+
+
+def touching(problem: Problem) -> Iterator[tuple[str, str]]:
+    """The members of losses and kernels from outside that leave no array as it was.
+
+    They are handed copies of the data. What else is wrong with them is not said here.
+
+    Yields
+    ------
+    member, fault : str
+        As ``"problem.inner.loss.derivative(y, t)"``, and what it must not do.
+    """
+    for answers, ask in _asked_of_data(problem):
+        with uncounted(), suppress(Exception):
+            ask(answers)
+        for member, fault in answers.untouched.faults():
+            yield f"{answers.where}.{member}", fault
 
 
 def _refuse_bare_penalty(problem: Problem, model: Any, where: str, x: Array, lam: Array) -> None:
@@ -370,7 +410,6 @@ def _refuse_bare_penalty(problem: Problem, model: Any, where: str, x: Array, lam
 def _refuse_bare_outer(problem: Problem, x: Array, lam: Array) -> None:
     outer: Any = problem.outer
     answers = Answers("problem.outer.at(x, lam)", problem.backend, problem.dtype)
-    _refuse_bare_loss(answers, outer, problem.inner, "problem.outer")
     if is_ours(outer):
         return
     refuse_other_counters(outer, "problem.outer", ("passes",))
@@ -412,7 +451,7 @@ def foreign(problem: Problem) -> Iterator[tuple[str, Any]]:
         if not is_ours(part) or isinstance(part, (FunctionInner, FunctionOuter)):
             yield name, part
             continue
-        for member in ("loss", "penalty"):
+        for member in ("loss", "penalty", "kernel"):
             found = getattr(part, member, None)
             found = found.base if isinstance(found, FreeLast) else found
             if found is not None and not is_ours(found):

@@ -18,6 +18,7 @@ from bilevel.backends import ArrayAPIBackend
 from bilevel.design import Passes, recounted
 from bilevel.fingerprint import fingerprint, unknown
 from bilevel.losses import Pointwise, Squared
+from bilevel.testing.check.designs import _Asked
 from bilevel.testing.check.domains import domain as check_domain
 from bilevel.testing.check.report import Book
 
@@ -712,19 +713,6 @@ def own(ask):
     return lambda self, *arguments: np.array(ask(self, *arguments))
 
 
-def overwriting(name, ask):
-    """The same member, which writes into what it is given."""
-
-    def member(self, *arguments):
-        found = np.array(ask(self, *arguments))
-        given = {"x": getattr(self, "x", None), "λ": getattr(self, "lam", None)}
-        given = given.get(name) if name in given else arguments[{"y": 0, "t": 1}.get(name, 0)]
-        given *= 0.9
-        return found
-
-    return member
-
-
 def bowls(name, ask):
     is_property = name in ("value", "grad")
     return bilevel.Problem(Bowls({name: property(ask) if is_property else ask}), near())
@@ -830,6 +818,142 @@ def test_the_two_weights_of_a_model_with_one_buffer_are_not_taken_for_one():
     best = optimize.minimize(f, np.full(2, 0.2), method="Nelder-Mead", options={"xatol": 1e-8})
     assert found.success
     assert found.fun == pytest.approx(best.fun, rel=1e-4)
+
+
+def zeroed(y):
+    y[...] = 0
+
+
+def shrunk(y):
+    y *= 0.9
+
+
+def centred(y):
+    y -= y.mean()
+
+
+def cut(t):
+    np.maximum(t, 0, out=t)
+
+
+#: A member of a loss, which of its arguments it writes into and how, and what that is called.
+TOUCHING = [
+    ("derivative", 0, zeroed, "y"),
+    ("derivative", 0, shrunk, "y"),
+    ("value", 0, centred, "y"),
+    ("curvature", 0, shrunk, "y"),
+    ("value", 1, cut, "t"),
+    ("derivative", 1, shrunk, "t"),
+    ("curvature_product", 1, shrunk, "d"),
+    ("least", 0, shrunk, "y"),
+]
+
+
+def touched(name, which, write):
+    """A loss that writes into what it is given, and then answers."""
+
+    def member(self, *arguments):
+        write(arguments[which])
+        return (
+            asked_of(Bounded, name)(*arguments)
+            if name in vars(Bounded)
+            else (getattr(Pointwise, name)(self, *arguments))
+        )
+
+    return type("Touching", (Bounded,), {name: member})()
+
+
+@pytest.mark.parametrize(("name", "which", "write", "called"), TOUCHING)
+def test_a_loss_that_writes_into_what_it_is_given_is_refused_and_found(name, which, write, called):
+    """Labels that were 0 were fitted by 0: CONVERGED, and the labels of the caller were lost."""
+    loss, y, y_val = touched(name, which, write), Y.copy() + 1, Y_VAL.copy() + 1
+    says = rf"{name}\(.*\) must not write into {called}, which it is given to read"
+    h, g = inner.linear_model(X, y, Bounded()), outer.held_out(X_VAL, y_val, loss)
+    for one, side in (
+        (problem(inner.linear_model(X, y, loss)), "inner"),
+        (problem(h, g), "outer"),
+    ):
+        with pytest.raises(ValueError, match=rf"problem\.{side}\.loss\.{says}"):
+            bilevel.minimize(one)
+        report = bilevel.testing.check_problem(one)
+        assert [f.what.partition("(")[0] for f in report.findings] == [f"{side}.loss.{name}"]
+        assert f"must not write into {called}" in report.findings[0].message
+    assert np.all(y == Y + 1)
+    assert np.all(y_val == Y_VAL + 1)
+    stack = bilevel.problems.stacked([problem(h, g), problem(h, g)])
+    with pytest.raises(ValueError, match=rf"problem\.outer\.parts\[0\]\.loss\.{says}"):
+        bilevel.minimize(stack)
+
+
+@pytest.mark.parametrize("name", ["value", "derivative", "curvature"])
+def test_a_loss_of_one_buffer_is_refused_and_found(name):
+    answers = {"value": lambda r: r * r / 2, "derivative": lambda r: r, "curvature": np.cosh}
+    refilled = reused(lambda self, y, t, backend: answers[name](t - y))
+    wrong = type("Reusing", (Bounded,), {name: refilled})()
+    one = problem(inner.linear_model(X, Y, wrong))
+    with pytest.raises(ValueError, match=rf"loss\.{name}\(y, t\) must return an array of its own"):
+        bilevel.minimize(one)
+    assert bilevel.testing.check_problem(one).findings[0].what == f"inner.loss.{name}(y, t)"
+    assert bilevel.minimize(problem(inner.linear_model(X, Y, Bounded()))).success
+
+
+@pytest.mark.parametrize("name", ["matmul", "rmatmul", "gram_diag", "square_matmul"])
+def test_a_design_that_touches_arrays_is_found(name):
+    right = getattr(Proxy, name, None) or (lambda self, *a: getattr(self.base, name)(*a))
+
+    def writing(self, v, *others):
+        v *= 0.9
+        return right(self, v, *others)
+
+    for ask, says in ((writing, "must not write into its"), (reused(right), "array of its own")):
+        made = type("Touching", (Proxy,), {name: ask})(bilevel.as_design(X))
+        pair = problem(inner.linear_model(made, Y, Squared()))
+        book = Book(np.random.default_rng(0))
+        probe = SimpleNamespace(problem=pair, eps=1e-16, send=lambda v, _: v.copy(), host=np.copy)
+        _Asked("inner.design", made, probe, book, 1.0, None, None)._untouched()
+        assert [f.what for f in book.findings] == [f"inner.design.{name}"]
+        assert says in book.findings[0].message
+
+
+class OwnKernel:
+    """RBF by hand."""
+
+    n_parameters, derivative_bound = 1, None
+
+    def block(self, X, Z, theta, backend):
+        return np.exp(-np.exp(theta[0]) * self.squares(X, Z))
+
+    def derivatives(self, X, Z, theta, backend):
+        a = np.exp(theta[0]) * self.squares(X, Z)
+        return (-a * np.exp(-a),)
+
+    def diag(self, X, theta, backend):
+        return np.ones(len(X))
+
+    @staticmethod
+    def squares(X, Z):
+        return np.sum((X[:, None] - Z[None]) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"squares": lambda self, X, Z: shrunk(X) or OwnKernel.squares(X, Z)}, "write into X,"),
+        ({"squares": lambda self, X, Z: shrunk(Z) or OwnKernel.squares(X, Z)}, "write into Z,"),
+        ({"block": reused(OwnKernel.block)}, "block.* must return an array of its own"),
+        ({"block": lambda self, X, Z, *_: np.ones(len(X))}, r"block.* \(2, 3\).* got \(2,\)"),
+        ({"derivatives": lambda self, X, Z, *_: None}, "must be a tuple of 1 arrays, .* got None"),
+    ],
+)
+def test_a_kernel_is_asked_with_a_few_rows(members, says):
+    def pair(kernel):
+        h = inner.kernel_ridge(X, Y, kernel)
+        return bilevel.Problem(h, outer.held_out_kernel(h, X_VAL, Y_VAL, Squared()))
+
+    with pytest.raises((TypeError, ValueError), match=rf"problem\.inner\.kernel\..*{says}"):
+        bilevel.minimize(pair(type("Kernel", (OwnKernel,), members)()))
+    found, right = bilevel.minimize(pair(OwnKernel())), bilevel.minimize(pair(inner.RBF()))
+    assert found.fun == pytest.approx(right.fun, rel=1e-4)
 
 
 def test_an_at_without_carry_is_refused_and_found():
