@@ -344,6 +344,17 @@ def refuse_other_kernel(answers: Answers, kernel: Any, X: Array, theta: Array) -
     answers.refuse_touched()
 
 
+def refuse_other_design(answers: Answers, design: Any) -> None:
+    """Refuse a design whose products write into their argument, or into each other: two of each."""
+    backend, (n, p) = answers.backend, design.shape
+    v, r = (backend.xp.ones(size, dtype=answers.dtype, device=backend.device) for size in (p, n))
+    for move in (lambda a, _: a, beside):
+        right, left = answers.lend("v", move(v, backend)), answers.lend("r", move(r, backend))
+        answers.array("matmul(v)", lambda right=right: design.matmul(right), (n,))  # type: ignore[misc]
+        answers.array("rmatmul(r)", lambda left=left: design.rmatmul(left), (p,))  # type: ignore[misc]
+    answers.refuse_touched()
+
+
 def refuse_other_counters(part: Any, where: str, names: Iterable[str]) -> None:
     """Refuse counters that are no numbers, and a unit that nobody knows."""
     for name in names:

@@ -19,6 +19,7 @@ from .answers import (
     refuse_other_counters,
     refuse_other_criterion,
     refuse_other_curvature,
+    refuse_other_design,
     refuse_other_kernel,
     refuse_other_loss,
     refuse_other_point,
@@ -338,17 +339,29 @@ def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: 
 
 def _data_parts(
     problem: Problem, where: str, side: Any, inner: Any
-) -> Iterator[tuple[str, Callable[[Answers], None]]]:
-    """What of h or of g is handed data and is from outside, and how each is asked: no pass."""
+) -> Iterator[tuple[Answers, Callable[[Answers], None]]]:
+    """What of h or of g has to do with data and is from outside, and how each is asked.
+
+    A design makes two products of each kind, which are no run's.
+    """
+
+    def expected(part: str, dtype: Any = problem.dtype) -> Answers:
+        return Answers(f"{where}.{part}", problem.backend, dtype)
+
     if isinstance(side, (LinearModel, MLP, HeldOutLoss)) and not is_ours(side.loss):
         # Of a network labels and predictions have a column for each output.
         n, *columns = side.y.shape
         shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
         convex = isinstance(side, LinearModel)
-        yield f"{where}.loss", partial(_refuse_loss, side.loss, side.y, shape, convex)
+        yield expected("loss"), partial(_refuse_loss, side.loss, side.y, shape, convex)
     if isinstance(side, KernelRidge) and not is_ours(side.kernel):
         theta = problem.lam(0.0)[:-1]
-        yield f"{where}.kernel", partial(_refuse_kernel, side.kernel, side.X, theta)
+        yield expected("kernel"), partial(_refuse_kernel, side.kernel, side.X, theta)
+    design = getattr(side, "design", None) if is_ours(side) else None
+    while design is not None and is_ours(design):  # ours may stand around one that is not
+        design = getattr(design, "base", None)
+    if design is not None:
+        yield expected("design", design.dtype), partial(_refuse_design, design)
     if is_ours(side) and hasattr(side, "parts") and hasattr(inner, "parts"):
         for k, (part, of) in enumerate(zip(side.parts, inner.parts, strict=True)):
             yield from _data_parts(problem, f"{where}.parts[{k}]", part, of)
@@ -364,15 +377,18 @@ def _refuse_kernel(kernel: Any, X: Array, theta: Array, answers: Answers) -> Non
     refuse_other_kernel(answers, kernel, X, theta)
 
 
+def _refuse_design(design: Any, answers: Answers) -> None:
+    refuse_other_design(answers, design)
+
+
 def _asked_of_data(problem: Problem) -> Iterator[tuple[Answers, Callable[[Answers], None]]]:
     """The same of both levels, each with what is expected of it."""
     for where, side in (("problem.inner", problem.inner), ("problem.outer", problem.outer)):
-        for name, ask in _data_parts(problem, where, side, problem.inner):
-            yield Answers(name, problem.backend, problem.dtype), ask
+        yield from _data_parts(problem, where, side, problem.inner)
 
 
 def touching(problem: Problem) -> Iterator[tuple[str, str]]:
-    """The members of losses and kernels from outside that leave no array as it was.
+    """The members of losses, kernels and designs from outside that leave some array not as it was.
 
     They are handed copies of the data. What else is wrong with them is not said here.
 

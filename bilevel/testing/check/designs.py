@@ -52,7 +52,7 @@ class _Asked:
     def all(self) -> None:
         for name, check in (
             ("passes", self._counts),
-            ("matmul", self._untouched),
+            ("gram_diag", self._untouched),
             ("rmatmul", self._adjoint),
             ("gram_diag", self._gram),
             ("square_matmul", self._squares),
@@ -105,7 +105,7 @@ class _Asked:
         )
 
     def _untouched(self) -> None:
-        """Products leave their arguments and each other alone."""
+        """All products leave their arguments and each other alone, of several columns too."""
         n, p = self.design.shape
         held = Untouched(self.design.backend, self.design.dtype)
         for _ in range(2):

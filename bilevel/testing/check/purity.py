@@ -73,11 +73,11 @@ def pure(place: Place, other: Place, book: Book) -> None:
 
 
 def data(problem: Problem, book: Book) -> bool:
-    """Whether a loss or a kernel from outside writes into what it is handed, copies of data here.
+    """Whether a loss, kernel or design from outside writes into what it is handed, or has returned.
 
-    Or into what it has returned. Each check that follows would be made with other data then.
+    It is handed copies here. Each check that follows would be made with other data.
     """
-    book.made("losses and kernels leave labels, predictions and rows alone")
+    book.made("losses, kernels and designs leave labels, rows and directions alone")
     faults = list(touching(problem))
     for member, fault in faults:
         book.add(member.removeprefix("problem."), "", math.inf, f"it {fault}", None)
