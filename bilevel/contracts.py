@@ -260,8 +260,8 @@ class Given:
             if copy is not array and (self.thorough or returned[name] is array)
         }
 
-    def refuse(self, read: Mapping[str, float]) -> None:
-        """Refuse a step that has written into one of them.
+    def refuse(self, read: Mapping[str, float], problem: Problem) -> None:
+        """Refuse a step that has written into one of them, by itself or by a part that it asked.
 
         Raises
         ------
@@ -270,9 +270,11 @@ class Given:
         """
         for name, moved in read.items():
             if name.startswith(_WRITTEN) and moved > 0:
+                others = ", ".join(where for where, _ in foreign(problem))
+                others = f", nor may a part that it asks ({others})" if others else ""
                 raise ValueError(
                     f"method.step must not write into the {name.removeprefix(_WRITTEN)} of the "
-                    "state that it is given: records hold it. Return a new array."
+                    f"state that it is given{others}: records hold it. Return a new array."
                 )
 
 

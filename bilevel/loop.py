@@ -255,7 +255,7 @@ def _read(problem: Problem, state: State, given: Given | None) -> _Found:
     asked = {**wanted, **claims, **written}
     read = dict(zip(asked, backend.scalars(*asked.values()), strict=True)) if asked else {}
     if given is not None:
-        given.refuse(read)
+        given.refuse(read, problem)
     fields = {name: read[name] for name in wanted}
     return _judged(state, record, fields, {name: read[name] for name in claims})
 

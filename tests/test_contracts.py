@@ -916,6 +916,66 @@ def test_a_design_that_touches_arrays_is_found(name):
         assert says in book.findings[0].message
 
 
+def writing_into(name, ask, late=0):
+    """The same member, which writes into x or λ of its point, from a call on."""
+    calls = []
+
+    def member(self, *arguments):
+        found = np.array(ask(self, *arguments))
+        calls.append(None)
+        if len(calls) > late:
+            shift = getattr(self, name)
+            shift += 3.0
+        return found
+
+    return member
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", Steps()])
+@pytest.mark.parametrize("name", ["x", "lam"])
+def test_a_point_that_writes_into_its_place_is_named(method, name):
+    """λ = 376 came back as one at the upper bound of [-12, 12]; or the method was blamed."""
+    says = (
+        rf"problem\.inner\.at\(x, lam\)\.hvp\(v\) must not write into {name.replace('lam', 'λ')},"
+    )
+    with pytest.raises(ValueError, match=says):
+        bilevel.minimize(bowls("hvp", writing_into(name, Bowl.hvp)), method=method)
+    right = bilevel.Problem(Bowls(), near({"grad_x": property(lambda self: self.x - 0.5)}))
+    assert bilevel.minimize(right, method="hoag").success
+    wrong = writing_into(name, lambda self: self.x - 0.5)
+    with pytest.raises(ValueError, match=r"outer\.at\(x, lam\)\.grad_x must not write"):
+        bilevel.minimize(bilevel.Problem(Bowls(), near({"grad_x": property(wrong)})), method=method)
+
+
+def test_a_point_that_writes_later_shares_the_blame_of_a_step():
+    class Asking(Steps):
+        def step(self, problem, state):
+            problem.inner.at(state.x, state.lam).hvp(state.x)
+            return Steps.step(self, problem, state)
+
+    pair = bowls("hvp", writing_into("lam", Bowl.hvp, late=4))
+    with pytest.raises(ValueError, match=r"nor may a part that it asks \(problem\.inner, problem"):
+        bilevel.minimize(pair, 1.0, method=Asking(hypergrad=np.ones(1)))
+
+
+def test_a_box_names_its_bound_and_not_what_lies_beyond():
+    box, numpy = bilevel.Box(-1, 2), bilevel.get_backend("numpy")
+    for lam, says in ((376.0, "upper bound 2"), (-9.0, "lower bound -1"), (2.0, "upper bound 2")):
+        assert box.contact(np.array([lam]), numpy) == f"λ[0] lies at its {says}"
+    assert box.contact(np.array([0.0]), numpy) is None
+
+
+def test_a_domain_of_one_buffer_is_refused():
+    buffer, one = np.zeros(1), problem()
+
+    def project(lam):
+        return np.clip(lam, -3, 3, out=buffer)
+
+    with pytest.raises(ValueError, match=r"domain\.project must return an array of its own"):
+        bilevel.Problem(one.inner, one.outer, Domain(project))
+    assert bilevel.minimize(bilevel.Problem(one.inner, one.outer, Domain(clipped))).success
+
+
 @pytest.mark.parametrize("side", ["inner", "outer"])
 @pytest.mark.parametrize("name", ["matmul", "rmatmul"])
 def test_a_design_of_one_buffer_is_refused_at_the_start(name, side):
