@@ -821,6 +821,27 @@ def test_the_two_weights_of_a_model_with_one_buffer_are_not_taken_for_one():
     assert found.fun == pytest.approx(best.fun, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["grad", "hvp", "cross_vjp", "cross_jvp"])
+def test_a_masked_answer_is_refused_at_the_start(name):
+    right = asked_of(Bowl, name)
+    masked = lambda self, *arguments: np.ma.masked_array(right(self, *arguments))
+    says = rf"inner\.at\(x, lam\)\.{name}.* must be a plain array, got a MaskedArray"
+    with pytest.raises(TypeError, match=says):
+        bilevel.minimize(bowls(name, masked), method="hoag")
+    assert bilevel.minimize(bowls(name, own(right)), method="hoag").success
+
+
+@pytest.mark.parametrize("name", ["value", "hvp", "cross_jvp"])
+def test_an_iterator_that_runs_out_at_the_start_is_said_to(name):
+    out = lambda self, *arguments: next(iter(()))
+    for run in (bilevel.minimize, lambda *a, **b: next(bilevel.iterate(*a, **b))):
+        with pytest.raises(RuntimeError, match=rf"lam\)\.{name}.* raised StopIteration: an iter"):
+            run(bowls(name, out))
+    model = Bowls(constants=lambda lam: next(iter(())))
+    with pytest.raises(RuntimeError, match=r"constants\(lam\) raised StopIteration"):
+        bilevel.minimize(bilevel.Problem(model, near()))
+
+
 def zeroed(y):
     y[...] = 0
 
@@ -1423,8 +1444,13 @@ def test_an_iterator_that_runs_out_in_a_step_is_said_to():
         def step(self, problem, state):
             return next(iter(()))
 
-    with pytest.raises(RuntimeError, match="Out.step raised StopIteration: an iterator"):
-        bilevel.minimize(problem(), 1.0, method=Out())
+    class Begun(Steps):
+        def init(self, *_):
+            return next(iter(()))
+
+    for method, name in ((Out(), "Out.step"), (Begun(), "Begun.init")):
+        with pytest.raises(RuntimeError, match=f"{name} raised StopIteration: an iterator"):
+            bilevel.minimize(problem(), 1.0, method=method)
 
 
 # -- states that no checkpoint can bring back ------------------------------------------------------
