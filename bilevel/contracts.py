@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ._ours import is_ours
 from .answers import (
     Answers,
     Place,
@@ -493,8 +494,3 @@ def blame(error: Exception, problem: Problem, method: Method) -> None:
             "answers with another shape, class or dtype than where the run started, it ends like "
             "this: bilevel.testing.check_problem(problem) asks them everywhere."
         )
-
-
-def is_ours(value: Any) -> bool:
-    """Whether the class of a value is one of this package."""
-    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
+from ._ours import is_ours
 from .answers import refuse_other_array
 from .backends import (
     COUNT,
@@ -28,7 +29,6 @@ from .contracts import (
     Given,
     blame,
     foreign,
-    is_ours,
     refuse_another_lam,
     refuse_bare_parts,
     refuse_misfits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ from scipy import optimize
 from scipy.sparse.linalg import aslinearoperator
 
 import bilevel
-from bilevel import hypergrad, inner, outer
+from bilevel import hypergrad, inner, outer, solvers
 from bilevel.backends import ArrayAPIBackend
 from bilevel.design import MixedPrecision, Passes, recounted
 from bilevel.fingerprint import fingerprint, unknown
 from bilevel.losses import Pointwise, Squared
+from bilevel.methods import HOAG, MAID, AdaptiveStep, StepState
 from bilevel.testing.check.designs import _Asked
 from bilevel.testing.check.domains import domain as check_domain
 from bilevel.testing.check.report import Book
@@ -1451,6 +1452,105 @@ def test_an_iterator_that_runs_out_in_a_step_is_said_to():
     for method, name in ((Out(), "Out.step"), (Begun(), "Begun.init")):
         with pytest.raises(RuntimeError, match=f"{name} raised StopIteration: an iterator"):
             bilevel.minimize(problem(), 1.0, method=method)
+
+
+# -- what HOAG is made of --------------------------------------------------------------------------
+
+
+class Walk:
+    """A walk of ours, each of whose steps is changed."""
+
+    def __init__(self, change=lambda step: step):
+        self.change = change
+
+    def walk(self, point, backend, target):
+        for step in solvers.LBFGS().walk(point, backend, target):
+            yield self.change(step)
+
+
+@pytest.mark.parametrize(
+    ("walk", "says"),
+    [
+        (lambda *_: iter(()), "Odd.walk must yield a Step at its start"),
+        (lambda *_: None, "Odd.walk must return an iterator of Steps, got None"),
+        (lambda *_: iter([None]), "Odd.walk must yield Steps, got None"),
+        (lambda point, *_: iter([point]), "Odd.walk must yield Steps, got"),
+        (lambda point, *_: iter([solvers.Step(point, 0.0)]), "whose grad_norm is that .* got 0"),
+        (
+            Walk(lambda step: replace(step, grad_norm=1e-3 * step.grad_norm)).walk,
+            "must yield Steps whose grad_norm is that of their point",
+        ),
+    ],
+)
+def test_a_solver_of_other_answers_is_refused(walk, says):
+    odd = type("Odd", (), {"walk": staticmethod(walk)})()
+    for method in (HOAG(solver=odd), MAID(solver=odd)):
+        with pytest.raises((TypeError, ValueError), match=says):
+            bilevel.minimize(problem(), method=method)
+    mine, ours = (HOAG(solver=one, tolerances="cubic") for one in (Walk(), solvers.LBFGS()))
+    assert (
+        bilevel.minimize(problem(), method=mine).fun == bilevel.minimize(problem(), method=ours).fun
+    )
+
+
+def found_by(change):
+    """A hypergradient of ours, changed."""
+    return lambda *given, **options: change(hypergrad.Implicit()(*given, **options))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: None, "must return a HypergradResult, got None"),
+        (lambda found: replace(found, value=np.ones(2)), r"the value of the .* \(1,\)"),
+        (lambda found: replace(found, value=None), "the value of the .* must be an array"),
+        (lambda found: replace(found, adjoint=np.ones(2)), r"the adjoint of the .* \(3,\)"),
+        (lambda found: replace(found, error_bound=-1.0), "the error_bound of the .* got -1"),
+        (lambda found: replace(found, error_bound=np.nan), "the error_bound of the .* nan"),
+        (lambda found: replace(found, value_error=-1.0), "the value_error of the .* got -1"),
+        (lambda found: replace(found, residual=-1.0), "the residual of the .* got -1"),
+        (lambda found: replace(found, n_iter=None), "the n_iter of the .* got None"),
+        (lambda found: replace(found, status="converged"), "must be a Status, got 'converged'"),
+        (lambda found: replace(found, outer=None), "the outer of the .* got None"),
+    ],
+)
+def test_a_hypergradient_of_other_answers_is_refused(change, says):
+    for method in (HOAG, MAID):
+        with pytest.raises((TypeError, ValueError), match=says):
+            bilevel.minimize(problem(), method=method(hypergradient=found_by(change)))
+    loose = found_by(lambda found: replace(found, error_bound=np.inf, value_error=None))
+    for right in (loose, found_by(lambda found: found), hypergrad.Implicit()):
+        assert bilevel.minimize(problem(), method=HOAG(hypergradient=right), max_iter=3).nit == 3
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"first": lambda self, *_: None}, r"step_rule\.first must return a StepState, got None"),
+        ({"next": lambda self, *_: None}, r"step_rule\.next must return a StepState and"),
+        ({"next": lambda self, state, *_: state}, r"step_rule\.next must return a StepState and"),
+        ({"next": lambda self, state, *_: (state, 1)}, "step_rule.next accepts"),
+        *(
+            ({"first": lambda self, *_, L=L: StepState(L, 1.0, 1.0)}, "the lipschitz of the StepSt")
+            for L in (0.0, -1.0, np.inf, np.nan, None)
+        ),
+    ],
+)
+def test_a_step_rule_of_other_answers_is_refused(members, says):
+    class Rule:
+        def first(self, *given):
+            return AdaptiveStep().first(*given)
+
+        def next(self, *given):
+            return AdaptiveStep().next(*given)
+
+    odd = type("Odd", (Rule,), members)()
+    with pytest.raises((TypeError, ValueError), match=says):
+        bilevel.minimize(problem(), method=HOAG(step_rule=odd))
+    mine, ours = (
+        bilevel.minimize(problem(), method=HOAG(step_rule=r)) for r in (Rule(), AdaptiveStep())
+    )
+    assert mine.fun == ours.fun
 
 
 # -- states that no checkpoint can bring back ------------------------------------------------------
