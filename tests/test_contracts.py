@@ -1454,6 +1454,22 @@ def test_an_iterator_that_runs_out_in_a_step_is_said_to():
             bilevel.minimize(problem(), 1.0, method=method)
 
 
+def test_a_library_whose_arrays_are_constant_keeps_pairs_too():
+    """A row was written into the block: TypeError in mid-run, unless with_row was overridden."""
+    block, row = np.arange(12.0).reshape(4, 3), np.ones(3)
+    block.flags.writeable = False
+    numpy = bilevel.get_backend("numpy")
+    for i in range(4):
+        right = np.array(block)
+        right[i] = row
+        np.testing.assert_array_equal(ArrayAPIBackend.with_row(numpy, block, i, row), right)
+    with pytest.raises(ValueError, match="read-only"):
+        numpy.with_row(block, 0, row)
+    own = np.array(block)
+    assert numpy.with_row(own, 0, row) is own  # where it can, it writes
+    np.testing.assert_array_equal(own[0], row)
+
+
 # -- what HOAG is made of --------------------------------------------------------------------------
 
 
