@@ -32,8 +32,8 @@ FREE = frozenset(
 FLOORS = (
     "_cached _loading _ours _replacing status backends _untouched meter linalg losses schedules"
     " domains design inner outer answers solvers record problem hypergrad methods snapshot"
-    " _members fingerprint checkpoint contracts scale problems cross_validation stacked loop multistart testing"
-    " __init__ io datasets plotting report estimators cli __main__"
+    " _members fingerprint checkpoint contracts scale problems cross_validation stacked loop"
+    " multistart testing __init__ io datasets plotting report estimators cli __main__"
 ).split()
 
 
