@@ -7,11 +7,13 @@ else without a word. The numbers are not looked at: :func:`bilevel.testing.check
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from ._untouched import Untouched
 from .backends import (
     BOUND,
     NOT_NEGATIVE,
@@ -25,10 +27,11 @@ from .backends import (
     get_backend,
     is_array,
     is_sparse,
+    refuse_matrix_classes,
     same_backend,
 )
 from .inner import Preconditioned, Remarking, Rounded, Rounding
-from .losses import Accounted
+from .losses import Accounted, Pointwise
 from .meter import EVALUATIONS, PASSES
 from .outer import Curved, OuterRounding, RoundedOuter
 
@@ -56,6 +59,7 @@ def refuse_other_array(found: Any, where: str, shape: Shape, backend: Backend, d
         raise TypeError(
             f"{where} must be an array of shape {shape}, got {described(found)}{cause}."
         )
+    refuse_matrix_classes(found, where)
     same_backend(backend, get_backend(found), "the problem", where)
     if tuple(found.shape) != shape or found.dtype != dtype:
         raise ValueError(
@@ -79,14 +83,38 @@ class Answers:
     where: str
     backend: Backend
     dtype: Any
+    untouched: Untouched = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "untouched", Untouched(self.backend, self.dtype))
+
+    def lend(self, name: str, array: Array) -> Array:
+        """A copy of an array for a part to read: see :meth:`refuse_touched`."""
+        return self.untouched.lend(name, array)
 
     def found(self, member: str, ask: Callable[[], Any]) -> Any:
         """What a member answers; an error of its own says where it was asked."""
         try:
-            return ask()
+            found = ask()
         except Exception as error:
             error.add_note(f"{self.where}.{member} was asked where the run starts.")
+            if isinstance(error, StopIteration):  # a generator would tell it as one of its own
+                raised = f"{self.where}.{member} raised StopIteration: an iterator has run out."
+                raise RuntimeError(raised) from error
             raise
+        self.untouched.called(member)
+        return found
+
+    def refuse_touched(self) -> None:
+        """Refuse members that wrote into what they were lent, or into what they had returned.
+
+        Raises
+        ------
+        ValueError
+            The message names the first.
+        """
+        for member, fault in self.untouched.faults():
+            raise ValueError(f"{self.where}.{member} {fault}")
 
     def array(self, member: str, ask: Callable[[], Any], shape: Shape) -> None:
         """A member that returns an array; one that is not implemented is not asked."""
@@ -94,13 +122,18 @@ class Answers:
             found = self.found(member, ask)
         except NotImplementedError:
             return
+        self.held(member, found, shape)
+
+    def held(self, member: str, found: Any, shape: Shape) -> None:
+        """An array that was found: remembered, since later calls have to leave it as it is."""
         refuse_other_array(found, f"{self.where}.{member}", shape, self.backend, self.dtype)
+        self.untouched.keep(member, found)
 
     def maybe(self, member: str, ask: Callable[[], Any], shape: Shape) -> None:
         """The same of one that may know nothing."""
         found = self.found(member, ask)
         if found is not None:
-            self.array(member, lambda: found, shape)
+            self.held(member, found, shape)
 
     def spread(self, member: str, ask: Callable[[], Any], shape: Shape) -> None:
         """The same of one that broadcasts to a shape, with as many axes."""
@@ -109,7 +142,7 @@ class Answers:
             return
         own = tuple(getattr(found, "shape", ()))
         fits = len(own) == len(shape) and all(a in (1, b) for a, b in zip(own, shape, strict=True))
-        self.array(member, lambda: found, own if fits else shape)
+        self.held(member, found, own if fits else shape)
 
     def bounds(self, member: str, ask: Callable[[], Any], kind: type, **shapes: Shape) -> None:
         """The bounds of rounding: None, or an object of numbers and arrays."""
@@ -128,28 +161,59 @@ class Answers:
                         f"{self.where}.{member}.{name} must be of shape {shape}, got {bound.shape}."
                     )
             elif shape or not isinstance(bound, Real):
-                self.array(f"{member}.{name}", lambda bound=bound: bound, shape)  # type: ignore[misc]
+                self.held(f"{member}.{name}", bound, shape)
 
 
 @dataclass(frozen=True)
-class Directions:
-    """Ones, of the shapes that members take: zeros may be a special case."""
+class Place:
+    """Where members are asked, and the directions that they are given: all lent to the part."""
 
+    x: Array
+    lam: Array
     v: Array
     several: Array
     d: Array
 
     @classmethod
-    def of(cls, x: Array, lam: Array, backend: Backend) -> Directions:
-        xp = backend.xp
-        several = xp.ones((*x.shape, 2), dtype=x.dtype, device=backend.device)
-        return cls(xp.ones_like(x), several, xp.ones_like(lam))
+    def lent(cls, answers: Answers, **arrays: Array) -> Place:
+        return cls(**{name: answers.lend(_CALLED[name], array) for name, array in arrays.items()})
 
 
-def refuse_other_term(answers: Answers, term: Any, x: Array, lam: Array) -> None:
+#: What the arrays of a place are called in a sentence.
+_CALLED = {"x": "x", "lam": "λ", "v": "its direction", "several": "its directions"}
+_CALLED["d"] = "its direction of λ"
+
+
+def places(
+    answers: Answers, x: Array, lam: Array, project: Callable[[Array], Array]
+) -> Iterator[Place]:
+    """Two places, of other numbers: what a member fills anew at the second it changes of the first.
+
+    Ones are the directions at the first, since zeros may be a special case.
+    """
+    xp, backend = answers.backend.xp, answers.backend
+    v, d = xp.ones_like(x), xp.ones_like(lam)
+    given = {"x": x, "lam": lam, "v": v, "several": columns_of(v, 2, backend), "d": d}
+    yield Place.lent(answers, **given)
+    other = {name: beside(array, backend) for name, array in given.items()}
+    yield Place.lent(answers, **other | {"lam": project(other["lam"])})
+
+
+def columns_of(v: Array, k: int, backend: Backend) -> Array:
+    """An array of k columns, each of them v."""
+    return backend.xp.stack([v] * k, axis=-1)
+
+
+def beside(array: Array, backend: Backend) -> Array:
+    """An array of other numbers, of both signs where they were zeros."""
+    xp, size = backend.xp, math.prod(array.shape)
+    count = xp.arange(1, size + 1, dtype=array.dtype, device=backend.device)
+    return array + xp.reshape(xp.cos(12.9898 * count), tuple(array.shape)) / 4
+
+
+def refuse_other_term(answers: Answers, term: Any, give: Place) -> None:
     """Refuse a point of h or a term of a penalty whose members answer with other shapes."""
-    shape, m = tuple(x.shape), tuple(lam.shape)
-    give = Directions.of(x, lam, answers.backend)
+    shape, m = tuple(give.x.shape), tuple(give.lam.shape)
     answers.array("value", lambda: term.value, ())
     answers.array("grad", lambda: term.grad, shape)
     answers.array("hvp(v)", lambda: term.hvp(give.v), shape)
@@ -167,10 +231,11 @@ def refuse_other_term(answers: Answers, term: Any, x: Array, lam: Array) -> None
         answers.bounds(name, lambda: term.rounding(give.several, None, give.v), Rounding, **wanted)
 
 
-def refuse_other_point(answers: Answers, point: Any, x: Array, lam: Array) -> None:
+def refuse_other_point(answers: Answers, point: Any, give: Place) -> None:
     """The same of a point of h, which has a ray, and perhaps a preconditioner."""
-    refuse_other_term(answers, point, x, lam)
-    v = answers.backend.xp.ones_like(x)
+    refuse_other_term(answers, point, give)
+    shape, v = tuple(give.x.shape), give.v
+    answers.untouched.keep("carry", answers.found("carry", lambda: point.carry))
     ray = answers.found("ray(d)", lambda: point.ray(v))
     Has("a half-line (bilevel.inner.Ray)", "at", "slope")(ray, f"{answers.where}.ray(d)")
     if isinstance(point, Preconditioned):
@@ -178,30 +243,28 @@ def refuse_other_point(answers: Answers, point: Any, x: Array, lam: Array) -> No
         if inverse is not None:
             name = "preconditioner()"
             function(inverse, f"{answers.where}.{name}")
-            answers.array(f"{name}(r)", lambda: inverse(v), tuple(x.shape))
+            answers.array(f"{name}(r)", lambda: inverse(v), shape)
             # So many columns as x has no entries: else it may be the other axis that is broadcast.
-            xp, k = answers.backend.xp, 3 if x.shape[-1] == 2 else 2
-            several = xp.ones((*x.shape, k), dtype=x.dtype, device=answers.backend.device)
-            answers.array(f"{name}(R)", lambda: inverse(several), (*x.shape, k))
+            k = 3 if shape[-1] == 2 else 2
+            several = answers.lend("its columns", columns_of(v, k, answers.backend))
+            answers.array(f"{name}(R)", lambda: inverse(several), (*shape, k))
 
 
-def refuse_other_criterion(answers: Answers, point: Any, x: Array, lam: Array) -> None:
+def refuse_other_criterion(answers: Answers, point: Any, give: Place) -> None:
     """The same of a point of g."""
-    shape = tuple(x.shape)
-    several = Directions.of(x, lam, answers.backend).several
+    shape = tuple(give.x.shape)
     answers.array("value", lambda: point.value, ())
     answers.array("grad_x", lambda: point.grad_x, shape)
-    answers.array("grad_lam", lambda: point.grad_lam, tuple(lam.shape))
+    answers.array("grad_lam", lambda: point.grad_lam, tuple(give.lam.shape))
     if isinstance(point, Curved):
-        answers.array("hvp(V)", lambda: point.hvp(several), (*shape, 2))
+        answers.array("hvp(V)", lambda: point.hvp(give.several), (*shape, 2))
         answers.maybe("top()", lambda: point.top(), ())
     if isinstance(point, RoundedOuter):
         wanted: dict[str, Shape] = {"value": (), "grad_x": (), "grad_lam": ()}
         _refuse_other_signature(answers, point.rounding, "rounding", "(scale=None)", (0, 1))
         answers.bounds("rounding()", lambda: point.rounding(), OuterRounding, **wanted)
-        scale = answers.backend.xp.ones_like(x)
         name = "rounding(scale)"
-        answers.bounds(name, lambda: point.rounding(scale), OuterRounding, **wanted)
+        answers.bounds(name, lambda: point.rounding(give.v), OuterRounding, **wanted)
 
 
 def refuse_other_loss(answers: Answers, loss: Any, y: Array, shape: Shape) -> None:
@@ -210,30 +273,42 @@ def refuse_other_loss(answers: Answers, loss: Any, y: Array, shape: Shape) -> No
     for name in ("curvature_bound", "third_bound", "self_concordance"):
         Maybe(BOUND)(getattr(loss, name), f"{where}.{name}")
     BOUND(loss.curvature_lower, f"{where}.curvature_lower")
-    xp = backend.xp
-    t, several = (
-        xp.zeros(axes, dtype=answers.dtype, device=backend.device) for axes in (shape, (*shape, 2))
-    )
+    zeros = backend.xp.zeros(shape, dtype=answers.dtype, device=backend.device)
+    labels = answers.lend("y", y)
+    for t in (zeros, beside(zeros, backend)):
+        _refuse_other_loss(answers, loss, labels, answers.lend("t", t))
+    answers.refuse_touched()
+
+
+def _refuse_other_loss(answers: Answers, loss: Any, y: Array, t: Array) -> None:
+    """At these predictions."""
+    shape, backend = tuple(t.shape), answers.backend
     rows = (shape[0], *(1 for _ in loss.output_shape), *shape[1 + len(loss.output_shape) :])
     answers.array("value(y, t)", lambda: loss.value(y, t, backend), rows)
     answers.array("derivative(y, t)", lambda: loss.derivative(y, t, backend), shape)
     curvature = answers.found("curvature(y, t)", lambda: loss.curvature(y, t, backend))
-    for d, name in ((t, "d"), (several, "D")):
+    if getattr(type(loss), "curvature_product", None) is Pointwise.curvature_product:
+        answers.held("curvature(y, t)", curvature, shape)
+    else:
+        answers.untouched.keep("curvature(y, t)", curvature)
+    for d, name in ((t, "d"), (columns_of(t, 2, backend), "D")):
+        given = answers.lend(name, d)
         answers.array(
             f"curvature_product(curvature, {name})",
-            lambda d=d: loss.curvature_product(curvature, d, backend),  # type: ignore[misc]
-            tuple(d.shape),
+            lambda given=given: loss.curvature_product(curvature, given, backend),  # type: ignore[misc]
+            tuple(given.shape),
         )
     answers.spread("curvature_diag", lambda: loss.curvature_diag(curvature, backend), shape)
+    answers.untouched.keep("least(y)", answers.found("least(y)", lambda: loss.least(y, backend)))
     if isinstance(loss, Accounted):
         pair = answers.found("rounding(y, t)", lambda: loss.rounding(y, t, backend))
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(
-                f"{where}.rounding(y, t) must be bounds of the errors of value and derivative, two "
-                f"arrays, got {described(pair)}: leave it out where none is known."
+                f"{answers.where}.rounding(y, t) must be bounds of the errors of value and "
+                f"derivative, two arrays, got {described(pair)}: leave it out where none is known."
             )
         for name, bound, of in zip(("value", "derivative"), pair, (rows, shape), strict=True):
-            answers.array(f"rounding(y, t) of the {name}", lambda bound=bound: bound, of)  # type: ignore[misc]
+            answers.held(f"rounding(y, t) of the {name}", bound, of)
 
 
 def refuse_other_curvature(answers: Answers, loss: Any, y: Array, shape: Shape) -> None:
@@ -247,6 +322,37 @@ def refuse_other_curvature(answers: Answers, loss: Any, y: Array, shape: Shape) 
             f"{answers.where} must be convex, got a curvature of {least:.3g} where predictions "
             "are zero."
         )
+
+
+def refuse_other_kernel(answers: Answers, kernel: Any, X: Array, theta: Array) -> None:
+    """Refuse a kernel whose blocks are of other shapes: of a few rows, no pass."""
+    backend, few, more = answers.backend, X[:2, :], X[:3, :]
+    shape = (few.shape[0], more.shape[0])
+    for move in (lambda a, _: a, beside):
+        rows, others = answers.lend("X", move(few, backend)), answers.lend("Z", move(more, backend))
+        at = (rows, others, answers.lend("θ", move(theta, backend)), backend)
+        answers.array("block(X, Z, θ)", lambda at=at: kernel.block(*at), shape)  # type: ignore[misc]
+        found = answers.found("derivatives(X, Z, θ)", lambda at=at: kernel.derivatives(*at))  # type: ignore[misc]
+        if not isinstance(found, (tuple, list)) or len(found) != kernel.n_parameters:
+            raise TypeError(
+                f"{answers.where}.derivatives(X, Z, θ) must be a tuple of {kernel.n_parameters} "
+                f"arrays, one for each entry of θ, got {described(found)}."
+            )
+        for derivative in found:
+            answers.held("derivatives(X, Z, θ)", derivative, shape)
+        answers.array("diag(X, θ)", lambda at=at: kernel.diag(at[0], *at[2:]), shape[:1])  # type: ignore[misc]
+    answers.refuse_touched()
+
+
+def refuse_other_design(answers: Answers, design: Any) -> None:
+    """Refuse a design whose products write into their argument, or into each other: two of each."""
+    backend, (n, p) = answers.backend, design.shape
+    v, r = (backend.xp.ones(size, dtype=answers.dtype, device=backend.device) for size in (p, n))
+    for move in (lambda a, _: a, beside):
+        right, left = answers.lend("v", move(v, backend)), answers.lend("r", move(r, backend))
+        answers.array("matmul(v)", lambda right=right: design.matmul(right), (n,))  # type: ignore[misc]
+        answers.array("rmatmul(r)", lambda left=left: design.rmatmul(left), (p,))  # type: ignore[misc]
+    answers.refuse_touched()
 
 
 def refuse_other_counters(part: Any, where: str, names: Iterable[str]) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from ._ours import is_ours
 from .answers import (
     Answers,
+    Place,
+    Shape,
     is_number,
+    places,
     refuse_other_array,
     refuse_other_counters,
     refuse_other_criterion,
     refuse_other_curvature,
+    refuse_other_design,
+    refuse_other_kernel,
     refuse_other_loss,
     refuse_other_point,
     refuse_other_sentence,
@@ -21,7 +29,15 @@ from .answers import (
     without_carry,
 )
 from .backends import Array, Maybe, described, function, lent
-from .inner import MLP, TERM_MEMBERS, FunctionInner, LinearModel, inner_constants, lacking
+from .inner import (
+    MLP,
+    TERM_MEMBERS,
+    FunctionInner,
+    KernelRidge,
+    LinearModel,
+    inner_constants,
+    lacking,
+)
 from .inner.penalties import FreeLast
 from .linalg import norm
 from .meter import uncounted
@@ -63,6 +79,8 @@ def refuse_bare_parts(problem: Problem, method: Method, lam: Array, x0: Array | 
         x = problem.x(x0)
         _refuse_bare_inner(problem, problem.inner, "problem.inner", x, lam)
         _refuse_bare_outer(problem, x, lam)
+        for answers, ask in _asked_of_data(problem):
+            ask(answers)
     vars(problem)[_ASKED] = True  # as what is cached: shapes are those of all x and λ
 
 
@@ -243,8 +261,8 @@ class Given:
             if copy is not array and (self.thorough or returned[name] is array)
         }
 
-    def refuse(self, read: Mapping[str, float]) -> None:
-        """Refuse a step that has written into one of them.
+    def refuse(self, read: Mapping[str, float], problem: Problem) -> None:
+        """Refuse a step that has written into one of them, by itself or by a part that it asked.
 
         Raises
         ------
@@ -253,9 +271,11 @@ class Given:
         """
         for name, moved in read.items():
             if name.startswith(_WRITTEN) and moved > 0:
+                others = ", ".join(where for where, _ in foreign(problem))
+                others = f", nor may a part that it asks ({others})" if others else ""
                 raise ValueError(
                     f"method.step must not write into the {name.removeprefix(_WRITTEN)} of the "
-                    "state that it is given: records hold it. Return a new array."
+                    f"state that it is given{others}: records hold it. Return a new array."
                 )
 
 
@@ -307,57 +327,122 @@ def _refuse_bare_inner(problem: Problem, inner: Any, where: str, x: Array, lam: 
         short = without_carry(inner)
         if short is not None:
             raise TypeError(f"{where}.{short}.")
-        point: Any = answers.found("at", lambda: inner.at(x, lam))
-        _refuse_bare(f"{where}.at", point, lacking(point), _derive("Point"))
-        refuse_other_point(answers, point, x, lam)
-        inner_constants(inner, lam)
-        refuse_other_sentence(inner, lam)
+        for at in _places(problem, answers, x, lam):
+            point: Any = answers.found("at", lambda at=at: inner.at(at.x, at.lam))  # type: ignore[misc]
+            _refuse_bare(f"{where}.at", point, lacking(point), _derive("Point"))
+            refuse_other_point(answers, point, at)
+        answers.refuse_touched()
+        answers.found("constants(lam)", lambda: inner_constants(inner, lam))
+        answers.found("remark(lam)", lambda: refuse_other_sentence(inner, lam))
     elif isinstance(inner, LinearModel):
-        _refuse_bare_penalty(answers, inner, where, x, lam)
-    _refuse_bare_loss(answers, inner, inner, where)
+        _refuse_bare_penalty(problem, inner, where, x, lam)
     for k, (part, x_k) in enumerate(_parts(inner, x)):
         _refuse_bare_inner(problem, part, f"{where}.parts[{k}]", x_k, lam)
 
 
-def _refuse_bare_loss(answers: Answers, part: Any, inner: Any, where: str) -> None:
-    """The loss of a model of ours, or of its held-out rows: no pass."""
-    if not isinstance(part, (LinearModel, MLP, HeldOutLoss)) or is_ours(part.loss):
-        return
-    # Of a network labels and predictions have a column for each output.
-    n, *columns = part.y.shape
-    shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
-    answers = Answers(f"{where}.loss", answers.backend, answers.dtype)
-    refuse_other_loss(answers, part.loss, part.y, shape)
-    if isinstance(part, LinearModel):
-        refuse_other_curvature(answers, part.loss, part.y, shape)
+def _data_parts(
+    problem: Problem, where: str, side: Any, inner: Any
+) -> Iterator[tuple[Answers, Callable[[Answers], None]]]:
+    """What of h or of g has to do with data and is from outside, and how each is asked.
+
+    A design makes two products of each kind, which are no run's.
+    """
+
+    def expected(part: str, dtype: Any = problem.dtype) -> Answers:
+        return Answers(f"{where}.{part}", problem.backend, dtype)
+
+    if isinstance(side, (LinearModel, MLP, HeldOutLoss)) and not is_ours(side.loss):
+        # Of a network labels and predictions have a column for each output.
+        n, *columns = side.y.shape
+        shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
+        convex = isinstance(side, LinearModel)
+        yield expected("loss"), partial(_refuse_loss, side.loss, side.y, shape, convex)
+    if isinstance(side, KernelRidge) and not is_ours(side.kernel):
+        theta = problem.lam(0.0)[:-1]
+        yield expected("kernel"), partial(_refuse_kernel, side.kernel, side.X, theta)
+    design = getattr(side, "design", None) if is_ours(side) else None
+    while design is not None and is_ours(design):  # ours may stand around one that is not
+        design = getattr(design, "base", None)
+    if design is not None:
+        yield expected("design", design.dtype), partial(_refuse_design, design)
+    if is_ours(side) and hasattr(side, "parts") and hasattr(inner, "parts"):
+        for k, (part, of) in enumerate(zip(side.parts, inner.parts, strict=True)):
+            yield from _data_parts(problem, f"{where}.parts[{k}]", part, of)
 
 
-def _refuse_bare_penalty(answers: Answers, model: Any, where: str, x: Array, lam: Array) -> None:
+def _refuse_loss(loss: Any, y: Array, shape: Shape, convex: bool, answers: Answers) -> None:
+    refuse_other_loss(answers, loss, y, shape)
+    if convex:
+        refuse_other_curvature(answers, loss, y, shape)
+
+
+def _refuse_kernel(kernel: Any, X: Array, theta: Array, answers: Answers) -> None:
+    refuse_other_kernel(answers, kernel, X, theta)
+
+
+def _refuse_design(design: Any, answers: Answers) -> None:
+    refuse_other_design(answers, design)
+
+
+def _asked_of_data(problem: Problem) -> Iterator[tuple[Answers, Callable[[Answers], None]]]:
+    """The same of both levels, each with what is expected of it."""
+    for where, side in (("problem.inner", problem.inner), ("problem.outer", problem.outer)):
+        yield from _data_parts(problem, where, side, problem.inner)
+
+
+def touching(problem: Problem) -> Iterator[tuple[str, str]]:
+    """The members of losses, kernels and designs from outside that leave some array not as it was.
+
+    They are handed copies of the data. What else is wrong with them is not said here.
+
+    Yields
+    ------
+    member, fault : str
+        As ``"problem.inner.loss.derivative(y, t)"``, and what it must not do.
+    """
+    for answers, ask in _asked_of_data(problem):
+        with uncounted(), suppress(Exception):
+            ask(answers)
+        for member, fault in answers.untouched.faults():
+            yield f"{answers.where}.{member}", fault
+
+
+def _refuse_bare_penalty(problem: Problem, model: Any, where: str, x: Array, lam: Array) -> None:
     """The penalty of a linear model: no pass."""
     penalty: Any = model.penalty
     if isinstance(penalty, FreeLast):  # the last row of x is the free intercept
         penalty, x_penalty = penalty.base, x[:-1, ...]
     else:
         x_penalty = x
-    answers = Answers(f"{where}.penalty.at(x, lam, backend)", answers.backend, answers.dtype)
-    term: Any = answers.found("at", lambda: penalty.at(x_penalty, lam, answers.backend))
-    if not is_ours(term):
+    if is_ours(penalty):
+        return
+    backend = problem.backend
+    answers = Answers(f"{where}.penalty.at(x, lam, backend)", backend, problem.dtype)
+    for at in _places(problem, answers, x_penalty, lam):
+        term: Any = answers.found("at", lambda at=at: penalty.at(at.x, at.lam, backend))  # type: ignore[misc]
         missing = lacking(term, TERM_MEMBERS)
         _refuse_bare(f"{where}.penalty.at", term, missing, _derive("PenaltyTerm"))
-        refuse_other_term(answers, term, x_penalty, lam)
+        refuse_other_term(answers, term, at)
+    answers.refuse_touched()
 
 
 def _refuse_bare_outer(problem: Problem, x: Array, lam: Array) -> None:
     outer: Any = problem.outer
     answers = Answers("problem.outer.at(x, lam)", problem.backend, problem.dtype)
-    _refuse_bare_loss(answers, outer, problem.inner, "problem.outer")
     if is_ours(outer):
         return
     refuse_other_counters(outer, "problem.outer", ("passes",))
-    found: Any = answers.found("at", lambda: outer.at(x, lam))
-    missing = lacking(found, ("value", "grad_x", "grad_lam"))
-    _refuse_bare("problem.outer.at", found, missing, "")
-    refuse_other_criterion(answers, found, x, lam)
+    for at in _places(problem, answers, x, lam):
+        found: Any = answers.found("at", lambda at=at: outer.at(at.x, at.lam))  # type: ignore[misc]
+        missing = lacking(found, ("value", "grad_x", "grad_lam"))
+        _refuse_bare("problem.outer.at", found, missing, "")
+        refuse_other_criterion(answers, found, at)
+    answers.refuse_touched()
+
+
+def _places(problem: Problem, answers: Answers, x: Array, lam: Array) -> Iterator[Place]:
+    """Where a part is asked: at the start, and beside it in D."""
+    return places(answers, x, lam, lambda other: problem.domain.project(other, problem.backend))
 
 
 def _parts(inner: Any, x: Array) -> Iterator[tuple[Any, Array]]:
@@ -385,7 +470,7 @@ def foreign(problem: Problem) -> Iterator[tuple[str, Any]]:
         if not is_ours(part) or isinstance(part, (FunctionInner, FunctionOuter)):
             yield name, part
             continue
-        for member in ("loss", "penalty"):
+        for member in ("loss", "penalty", "kernel"):
             found = getattr(part, member, None)
             found = found.base if isinstance(found, FreeLast) else found
             if found is not None and not is_ours(found):
@@ -409,8 +494,3 @@ def blame(error: Exception, problem: Problem, method: Method) -> None:
             "answers with another shape, class or dtype than where the run started, it ends like "
             "this: bilevel.testing.check_problem(problem) asks them everywhere."
         )
-
-
-def is_ours(value: Any) -> bool:
-    """Whether the class of a value is one of this package."""
-    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]

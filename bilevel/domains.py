@@ -116,15 +116,15 @@ class Box:
         ends = (lam, self.project(lam - math.inf, backend), self.project(lam + math.inf, backend))
         rows = zip(*(backend.to_numpy(a).tolist() for a in ends), strict=True)
         sides = [
-            (j, "lower" if value <= low else "upper", value)
+            (j, *(("lower", low) if value <= low else ("upper", high)))
             for j, (value, low, high) in enumerate(rows)
             if value <= low or value >= high
         ]
         if not sides:
             return None
-        j, side, value = sides[0]
+        j, side, bound = sides[0]
         if len(sides) == 1:
-            return f"λ[{j}] lies at its {side} bound {value:g}"
+            return f"λ[{j}] lies at its {side} bound {bound:g}"
         m = int(lam.shape[0])
         return f"{len(sides)} of {m} hyperparameters lie at a bound, λ[{j}] at its {side} one"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
+from ._ours import is_ours
 from .answers import is_number, refuse_other_array
 from .backends import (
     COUNT,
@@ -28,7 +29,6 @@ from .contracts import (
     Given,
     blame,
     foreign,
-    is_ours,
     refuse_another_lam,
     refuse_bare_parts,
     refuse_misfits,
@@ -147,7 +147,7 @@ def _start(
     start = None if x0 is None else problem.x(x0)
     lam = problem.lam(0.0) if lam0 is None else problem.start(lam0)
     refuse_bare_parts(problem, method, lam, start)
-    state = _state(method.init(problem, lam, start, tol))
+    state = _state(_blamed(method, method.init, problem, lam, start, tol))
     if not is_ours(method):
         refuse_other_start(problem, state)
     return Snapshot(state)
@@ -169,10 +169,7 @@ def _snapshots(
     given = Given.of(problem, snapshot.state, snapshot.n_iter + 1) if asked else None
     while status is Status.RUNNING:
         with meter.running():
-            state = _blamed(method, method.step, problem, snapshot.state)
-            if asked or snapshot.last is None:
-                first = snapshot.last is None
-                refuse_misfits(problem, state, None if first else snapshot.state)
+            state = _blamed(method, _step, problem, method, snapshot, asked)
             found = _read(problem, state, given)
             if asked:
                 _refuse_wrong(problem, state, found, snapshot.n_iter + 1)
@@ -192,19 +189,27 @@ def _snapshots(
         yield snapshot
 
 
-def _blamed(method: Method, ask: Callable[..., Any], problem: Problem, *arguments: Any) -> Any:
+def _step(problem: Problem, method: Method, snapshot: Snapshot, asked: bool) -> State:
+    """The next state; the first of a method of ours tells what a part from outside made of it."""
+    state, first = method.step(problem, snapshot.state), snapshot.last is None
+    if asked or first:
+        refuse_misfits(problem, state, None if first else snapshot.state)
+    return state
+
+
+def _blamed(method: Method, ask: Callable[..., Any], problem: Problem, *of: Any) -> Any:
     """What a method answers; what goes wrong in it may be the doing of a part from outside.
 
     An iterator that has run out inside is an error like any other: the generator of the run would
     tell it as one of its own.
     """
     try:
-        return ask(problem, *arguments)
+        return ask(problem, *of)
     except (BudgetSpent, Unbounded):
         raise
     except StopIteration as error:
-        name = type(method).__name__
-        raise RuntimeError(f"{name}.step raised StopIteration: an iterator has run out.") from error
+        where = f"{type(method).__name__}.{getattr(ask, '__name__', 'step').lstrip('_')}"
+        raise RuntimeError(f"{where} raised StopIteration: an iterator has run out.") from error
     except Exception as error:
         blame(error, problem, method)
         raise
@@ -250,7 +255,7 @@ def _read(problem: Problem, state: State, given: Given | None) -> _Found:
     asked = {**wanted, **claims, **written}
     read = dict(zip(asked, backend.scalars(*asked.values()), strict=True)) if asked else {}
     if given is not None:
-        given.refuse(read)
+        given.refuse(read, problem)
     fields = {name: read[name] for name in wanted}
     return _judged(state, record, fields, {name: read[name] for name in claims})
 

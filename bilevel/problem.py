@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
+from ._untouched import Untouched
 from .answers import refuse_other_array
 from .backends import (
     COUNT,
@@ -105,6 +106,7 @@ class Problem:
             self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
             return
         shape, xp = (self.inner.n_hyperparameters,), self.backend.xp
+        held = Untouched(self.backend, self.dtype)
         for value in (0.0, _BEYOND, -_BEYOND):
             lam = self.lam(value)
             found = self.domain.project(lam, self.backend)
@@ -116,6 +118,9 @@ class Problem:
                 )
             if not bool(xp.all(lam == value)):
                 raise ValueError("domain.project must not write into lam: return a new array.")
+            held.keep("domain.project", found)
+        for member, fault in held.faults():
+            raise ValueError(f"{member} {fault}")
 
     @property
     def backend(self) -> Backend:

@@ -186,6 +186,22 @@ def test_the_problem_of_your_own_is_solved() -> None:
         assert result.fun == pytest.approx(best.fun, rel=1e-5)
 
 
+def test_the_page_of_additions_runs() -> None:
+    assert run("extending.md")["problem"].inner.n_hyperparameters == 1
+
+
+def test_the_page_of_additions_says_how_each_protocol_is_written() -> None:
+    """Those that a class or a call of ours takes: each has a section, and code beside it."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    for name, anchor in re.findall(r"^\| \[([\w ]+)\]\(#([\w-]+)\)", text, re.MULTILINE):
+        heading = f"## {anchor.replace('-', ' ').capitalize()}"
+        assert f"\n{heading}\n" in text, name
+    for file in re.findall(r"literalinclude\} \.\./(\S+)", text):
+        assert (ROOT / file).is_file(), file
+    for protocol in ("methods.StepRule", "solvers.Solver", "hypergrad.Hypergradient"):
+        assert f"| `bilevel.{protocol}` |" in text
+
+
 def test_the_page_of_the_estimators_runs() -> None:
     found = run("estimators.md")
     assert set(found["search"].best_params_) == {"logisticregression__C"}

@@ -245,8 +245,8 @@ class Interrupted:
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_ctrl_c_inside_an_iteration_returns_what_is_there(problem, n):
-    # One point more: the door looks at what a model from outside makes.
-    broken = bilevel.Problem(Interrupted(problem.inner, n + 1), problem.outer, problem.domain)
+    # Two points more: the door looks at what a model from outside makes.
+    broken = bilevel.Problem(Interrupted(problem.inner, n + 2), problem.outer, problem.domain)
     result = minimize(broken, 2.0, tol=0.0, method="hoag")
     assert result.status is Status.INTERRUPTED
     assert result.nit == n

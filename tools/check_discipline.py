@@ -30,10 +30,10 @@ FREE = frozenset(
 #: The rooms of the package, modules and folders, from the ground up. Each imports from itself and
 #: from those before it, so that no two need each other.
 FLOORS = (
-    "_cached _loading _replacing status backends meter linalg losses schedules domains design"
-    " inner outer answers solvers record problem hypergrad methods snapshot _members fingerprint"
-    " checkpoint contracts scale problems cross_validation stacked loop multistart testing"
-    " __init__ io datasets plotting report estimators cli __main__"
+    "_cached _loading _ours _replacing status backends _untouched meter linalg losses schedules"
+    " domains design inner outer answers solvers record problem hypergrad methods snapshot"
+    " _members fingerprint checkpoint contracts scale problems cross_validation stacked loop"
+    " multistart testing __init__ io datasets plotting report estimators cli __main__"
 ).split()
 
 

@@ -47,3 +47,11 @@ def _blocks(array: Array) -> Iterator[Array]:
         return
     for rows in row_blocks(n, row):
         yield array[rows, ...]
+
+
+class Writable:
+    """Of a backend whose arrays can be written into: a row takes no new block."""
+
+    def with_row(self, block: Array, i: int, row: Array) -> Array:
+        block[i, ...] = row
+        return block

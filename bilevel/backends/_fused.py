@@ -124,9 +124,11 @@ class Fused:
         return y
 
     def with_row(self, block: Array, i: int, row: Array) -> Array:
-        """Return a block (k, n) with another row i, overwriting it where the library allows it."""
-        block[i, ...] = row
-        return block
+        """Return a block (k, n) with another row i: a new one, since not every library can write.
+
+        One that can has :class:`~bilevel.backends._blocks.Writable` before this.
+        """
+        return self.xp.concat([block[:i, ...], row[None, ...], block[i + 1 :, ...]], axis=0)
 
     def xpay(self, x: Array, alpha: Array, y: Array) -> Array:
         y *= alpha

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._blocks import Writable
 from ._cupy_fused import CuPyFused
 from ._processes import NotForked
 from ._protocol import Array, BackendUnavailableError, SparseKernel
@@ -23,7 +24,7 @@ from ._transposing_csr import TransposingCSR
 from .array_api import ArrayAPIBackend
 
 
-class CuPyBackend(CuPyFused, NotForked, ArrayAPIBackend):
+class CuPyBackend(Writable, CuPyFused, NotForked, ArrayAPIBackend):
     """CuPy on one device, which is the current one of CuPy in this thread.
 
     Parameters

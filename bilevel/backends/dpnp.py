@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ._blocks import Writable
 from ._processes import NotForked
 from ._protocol import Array
 from .array_api import ArrayAPIBackend
 
 
-class DpnpBackend(NotForked, ArrayAPIBackend):
+class DpnpBackend(Writable, NotForked, ArrayAPIBackend):
     """dpnp on one SYCL device.
 
     Parameters

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.special
 
+from ._blocks import Writable
 from ._protocol import Array, SparseKernel
 from ._sparse_check import check_csr
 from .array_api import ArrayAPIBackend
 
 
-class NumPyBackend(ArrayAPIBackend):
+class NumPyBackend(Writable, ArrayAPIBackend):
     """NumPy on the host.
 
     Parameters

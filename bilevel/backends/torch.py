@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ._blocks import Writable
 from ._protocol import Array, BackendUnavailableError, SparseKernel
 from ._sparse_check import check_csr
 from .array_api import ArrayAPIBackend
 
 
-class TorchBackend(ArrayAPIBackend):
+class TorchBackend(Writable, ArrayAPIBackend):
     """torch on one device.
 
     Parameters

@@ -1,6 +1,6 @@
 """Hypergradients ∇f(λ): one signature, one file a method."""
 
-from ._protocol import Hypergradient, HypergradResult
+from ._protocol import Hypergradient, HypergradResult, hypergradient_at
 from .bound import (
     Along,
     Bend,
@@ -42,6 +42,7 @@ __all__ = [
     "Reversible",
     "Whitened",
     "hessian",
+    "hypergradient_at",
     "hypergradient_bound",
     "self_concordant_adjoint_bound",
     "self_concordant_bound",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..backends import Array
+from .._ours import is_ours
+from ..answers import refuse_other_array
+from ..backends import Array, Maybe, Number, Whole, described
 from ..inner import InnerPoint
 from ..outer import OuterPoint
 from ..problem import Problem
@@ -63,3 +65,61 @@ class Hypergradient(Protocol):
     ) -> HypergradResult:
         """``tol`` bounds the residual of the linear system, ``start`` warm-starts it."""
         ...
+
+
+def hypergradient_at(
+    asked: Hypergradient,
+    problem: Problem,
+    inner: InnerResult,
+    tol: float,
+    start: Array | None = None,
+) -> HypergradResult:
+    """What a hypergradient method finds; one from outside is asked whether it can be that.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names what of the result is not what it should be.
+
+    Examples
+    --------
+    >>> import bilevel, numpy as np
+    >>> from bilevel.solvers import LBFGS, solve
+    >>> problem = bilevel.logistic_regression(*[np.eye(2), np.array([1.0, -1.0])] * 2)
+    >>> at = solve(problem.inner, np.zeros(1), np.zeros(2), solver=LBFGS(), tol=1e-6)
+    >>> hypergradient_at(lambda problem, inner, *, tol, start: None, problem, at, 1e-6)
+    Traceback (most recent call last):
+    TypeError: hypergradient must return a HypergradResult, got None.
+    """
+    found = asked(problem, inner, tol=tol, start=start)
+    if not is_ours(asked):
+        _refuse_other_result(found, problem)
+    return found
+
+
+def _refuse_other_result(found: Any, problem: Problem) -> None:
+    """Refuse what is no hypergradient of this problem, or states what can't be."""
+    if not isinstance(found, HypergradResult):
+        raise TypeError(f"hypergradient must return a HypergradResult, got {described(found)}.")
+    where = "the {} of the HypergradResult that hypergradient returns".format
+    arrays = {"value": (problem.inner.n_hyperparameters,), "adjoint": tuple(problem.inner.x_shape)}
+    for name, shape in arrays.items():
+        array = getattr(found, name)
+        if array is not None or name == "value":
+            refuse_other_array(array, where(name), shape, problem.backend, problem.dtype)
+    bounds = ("error_bound", "value_error", "inner_error", "residual")
+    for name in bounds if found.status is not Status.NON_FINITE else ():
+        Maybe(_BOUND)(getattr(found, name), where(name))
+    Whole(0)(found.n_iter, where("n_iter"))
+    if not isinstance(found.status, Status):
+        raise TypeError(f"{where('status')} must be a Status, got {described(found.status)}.")
+    for name in ("value", "grad_x", "grad_lam"):
+        if not hasattr(found.outer, name):
+            raise TypeError(
+                f"{where('outer')} must be a point of the criterion, problem.outer.at(x, lam), got "
+                f"{described(found.outer)}."
+            )
+
+
+#: What a bound can be: inf where nothing is known.
+_BOUND = Number(at_least=0, finite=False)

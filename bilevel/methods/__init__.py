@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ._protocol import Method, Reporting, State, optimality
-from .hoag import HOAG, AdaptiveStep, FixedStep
+from .hoag import HOAG, AdaptiveStep, FixedStep, StepRule, StepState
 from .maid import MAID
 from .path import PathFollowing
 
@@ -19,6 +19,8 @@ __all__ = [
     "PathFollowing",
     "Reporting",
     "State",
+    "StepRule",
+    "StepState",
     "get_method",
     "optimality",
 ]

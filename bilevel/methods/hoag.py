@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+from .._ours import is_ours
 from ..backends import (
     COUNT,
     NOT_NEGATIVE,
@@ -22,10 +23,11 @@ from ..backends import (
     Has,
     Number,
     check_fields,
+    described,
     flag,
     function,
 )
-from ..hypergrad import Hypergradient, HypergradResult, Implicit
+from ..hypergrad import Hypergradient, HypergradResult, Implicit, hypergradient_at
 from ..inner import constants_at
 from ..linalg import dot, norm
 from ..linalg.rounding import known
@@ -61,7 +63,9 @@ class StepState:
 class StepRule(Protocol):
     """Chooses L, and says whether the last step is to be taken back."""
 
-    def first(self, value: float, grad_norm: float, m: int, tol: float) -> StepState: ...
+    def first(self, value: float, grad_norm: float, m: int, tol: float) -> StepState:
+        """The state after the first iteration: g(x, λ), ‖p‖, the number of λ, and ε."""
+        ...
 
     def next(self, state: StepState, value: float, tol: float) -> tuple[StepState, bool]:
         """The state at the new iterate, and whether that iterate is accepted."""
@@ -230,11 +234,7 @@ class HOAG:
         converged = False
         if at.fires(state.tol):
             at, converged = self._confirm(problem, lam, at, state.tol, tol)
-        rule, accepted = (
-            (self.step_rule.first(at.value, at.norm, lam.shape[0], tol), True)
-            if state.rule is None
-            else self.step_rule.next(state.rule, at.value, tol)
-        )
+        rule, accepted = self._ruled(state, at, tol)
         origin, direction = lam, at.found.value
         if not accepted:
             assert state.anchor_lam is not None
@@ -267,6 +267,18 @@ class HOAG:
             status=status,
         )
 
+    def _ruled(self, state: HOAGState, at: _Iterate, tol: float) -> tuple[StepState, bool]:
+        """L by the step rule, and whether the last step stands; one from outside is asked."""
+        of, m = self.step_rule, state.lam.shape[0]
+        if state.rule is None:
+            found: Any = (of.first(at.value, at.norm, m, tol), True)
+        else:
+            found = of.next(state.rule, at.value, tol)
+        if not is_ours(of):
+            _refuse_other_rule(found, "first" if state.rule is None else "next")
+        rule, accepted = found
+        return rule, accepted
+
     def _solve(self, problem: Problem, state: HOAGState, tol: float) -> _Iterate:
         inner = solve(
             problem.inner,
@@ -280,7 +292,7 @@ class HOAG:
             min_iter=1 if state.record is None else 0,
             max_iter=self.max_inner,
         )
-        found = self.hypergradient(problem, inner, tol=tol, start=state.adjoint)
+        found = hypergradient_at(self.hypergradient, problem, inner, tol, state.adjoint)
         return _Iterate.of(problem, inner, found)
 
     def _confirm(
@@ -309,9 +321,8 @@ class HOAG:
                 max_iter=self.max_inner,
             )
             goal = 0.1 * (at.found.residual or 0.0) or at.finer()
-            found = self.hypergradient(
-                problem, inner, tol=min(goal, epsilon), start=at.found.adjoint
-            )
+            tolerance, start = min(goal, epsilon), at.found.adjoint
+            found = hypergradient_at(self.hypergradient, problem, inner, tolerance, start)
             at = _Iterate.of(problem, inner, found, before)
             (change,) = backend.scalars(norm(found.value - before.found.value, backend))
             if not at.fires(tol):
@@ -319,6 +330,23 @@ class HOAG:
             if change + abs(at.value - before.value) <= tol * abs(at.value) and at.solved:
                 return at, True
         return at, False
+
+
+def _refuse_other_rule(found: Any, name: str) -> None:
+    """Refuse what a step rule can't return: no step is as long as 1/0, or leads uphill.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the member and the number.
+    """
+    pair = isinstance(found, (tuple, list)) and len(found) == 2
+    if not (pair and isinstance(found[0], StepState)):
+        got = found[0] if name == "first" else found
+        wanted = "a StepState" if name == "first" else "a StepState and whether to accept"
+        raise TypeError(f"step_rule.{name} must return {wanted}, got {described(got)}.")
+    POSITIVE(found[0].lipschitz, f"the lipschitz of the StepState that step_rule.{name} returns")
+    flag(bool(found[1]) if hasattr(found[1], "dtype") else found[1], "what step_rule.next accepts")
 
 
 #: How often p is asked to confirm that it is small, each time from solves ten times as precise.

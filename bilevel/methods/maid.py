@@ -23,7 +23,7 @@ import math
 from dataclasses import dataclass
 
 from ..backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Maybe, Number, check_fields, function
-from ..hypergrad import HypergradResult, Implicit, value_error
+from ..hypergrad import HypergradResult, Implicit, hypergradient_at, value_error
 from ..linalg import dot, norm
 from ..linalg.rounding import known
 from ..outer import OuterPoint
@@ -188,7 +188,7 @@ class MAID:
         inner = solve(
             problem.inner, lam, work.x, solver=self.solver, tol=work.epsilon, carry=work.carry
         )
-        found = self.hypergradient(problem, inner, tol=work.delta, start=work.adjoint)
+        found = hypergradient_at(self.hypergradient, problem, inner, work.delta, work.adjoint)
         work.x, work.carry, work.adjoint = inner.x, inner.point.carry, found.adjoint
         work.n_inner, work.n_cg = work.n_inner + inner.n_iter, work.n_cg + found.n_iter
         return _Iterate.of(problem, inner, found)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from .._ours import is_ours
 from ..backends import Array, HostIndex
-from ..contracts import is_ours
 from ..design import Design, Wrapper
 from ..meter import Passes
 

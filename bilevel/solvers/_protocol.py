@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole
+from .._ours import is_ours
+from ..backends import COUNT, POSITIVE, Array, Backend, Has, Whole, described
 from ..inner import (
     Inner,
     InnerConstants,
@@ -26,8 +27,15 @@ from .linesearch import Unbounded
 class Step:
     """Where a solver stands after one of its iterations.
 
-    ``slant`` are sᵀy and sᵀs of the step s, y being the change of the gradient, where the solver
-    has them.
+    Attributes
+    ----------
+    point : InnerPoint
+        The point that it has come to.
+    grad_norm : float
+        ‖∂_x h‖ there.
+    slant : tuple of float, optional
+        sᵀy and sᵀs of the step s, y being the change of the gradient, where the solver has them:
+        by these a μ that is too large is seen.
     """
 
     point: InnerPoint
@@ -214,7 +222,11 @@ def solve(
         status = asked.after(step, n_iter)
         if status is not Status.RUNNING:
             break
-    assert last is not None  # a walk yields its start
+    if last is None:
+        name = f"{type(solver).__name__}.walk"
+        raise TypeError(f"{name} must yield a Step at its start, and then one an iteration.")
+    if not is_ours(solver):
+        _refuse_other_slope(solver, last, inner.backend)
     status = asked.at_last(last, n_iter, status, bent)
     bound = point_error(last.point, mu, inner.backend)
     return InnerResult(last.point, status, n_iter, last.grad_norm, bound)
@@ -224,10 +236,37 @@ def _steps(
     solver: Solver, point: InnerPoint, backend: Backend, target: float
 ) -> Iterator[Step | None]:
     """The steps of a walk, and None where it found that h has no minimum."""
+    walked, name = solver.walk(point, backend, target), f"{type(solver).__name__}.walk"
+    if not isinstance(walked, Iterable):
+        raise TypeError(f"{name} must return an iterator of Steps, got {described(walked)}.")
     try:
-        yield from solver.walk(point, backend, target)
+        for step in walked:
+            if not isinstance(step, Step):
+                raise TypeError(f"{name} must yield Steps, got {described(step)}.")
+            yield step
     except Unbounded:
         yield None
+
+
+def _refuse_other_slope(solver: Solver, last: Step, backend: Backend) -> None:
+    """Refuse a walk that states another slope than its last point has: it decides the end.
+
+    Raises
+    ------
+    ValueError
+        If it does, by more than rounding.
+    """
+    (slope,) = backend.scalars(norm(last.point.grad, backend))
+    off = abs(slope - last.grad_norm)
+    if off > _OFF * slope + grad_rounding(last.point, backend):
+        raise ValueError(
+            f"{type(solver).__name__}.walk must yield Steps whose grad_norm is that of their "
+            f"point, {slope:.6g}, got {last.grad_norm:.6g}."
+        )
+
+
+#: The share of a slope up to which another way to compute it is taken for rounding.
+_OFF = 1e-3
 
 
 def _bent(step: Step, constants: InnerConstants, backend: Backend) -> bool:

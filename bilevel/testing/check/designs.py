@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._untouched import Untouched
 from ...backends import described
 from ...design import Design, Passes, Rounds, Summing
 from .._probe import Probe, Vector, length
@@ -51,6 +52,7 @@ class _Asked:
     def all(self) -> None:
         for name, check in (
             ("passes", self._counts),
+            ("gram_diag", self._untouched),
             ("rmatmul", self._adjoint),
             ("gram_diag", self._gram),
             ("square_matmul", self._squares),
@@ -101,6 +103,24 @@ class _Asked:
             share=10 * share(self.eps),
             reference=reference,
         )
+
+    def _untouched(self) -> None:
+        """All products leave their arguments and each other alone, of several columns too."""
+        n, p = self.design.shape
+        held = Untouched(self.design.backend, self.design.dtype)
+        for _ in range(2):
+            for name, rows in (
+                ("matmul", p),
+                ("rmatmul", n),
+                ("gram_diag", n),
+                ("square_matmul", p),
+            ):
+                for shape in ((rows,), (rows, 2)):
+                    given = held.lend("its argument", self.send(np.abs(self.drawn(*shape))))
+                    held.keep(name, getattr(self.design, name)(given))
+                    held.called(name)
+        for name, fault in held.faults():
+            self.book.add(f"{self.what}.{name}", "", math.inf, f"it {fault}", None)
 
     def _adjoint(self) -> None:
         n, p = self.design.shape

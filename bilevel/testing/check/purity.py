@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...contracts import touching
+from ...problem import Problem
 from .._probe import Probe, Vector, length
 from .members import Member, direction_of, members
 from .places import Place
@@ -68,6 +70,20 @@ def pure(place: Place, other: Place, book: Book) -> None:
             off = _differs(first, later, place.eps)
             message = f"after another point was asked it differs by {off:.2g} of its size."
             book.add(f"{member.name} repeats itself", "", off, message, _STALE)
+
+
+def data(problem: Problem, book: Book) -> bool:
+    """Whether a loss, kernel or design from outside writes into what it is handed, or has returned.
+
+    It is handed copies here. Each check that follows would be made with other data.
+    """
+    book.made("losses, kernels and designs leave labels, rows and directions alone")
+    faults = list(touching(problem))
+    for member, fault in faults:
+        book.add(member.removeprefix("problem."), "", math.inf, f"it {fault}", None)
+    if faults:
+        book.note("Nothing else was checked: mend this, and ask again.")
+    return bool(faults)
 
 
 def _differs(first: _Asked, other: _Asked, eps: float) -> float:

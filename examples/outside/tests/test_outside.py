@@ -13,10 +13,13 @@ from outside.backend import OutsideBackend
 from outside.criterion import WrongPairs
 from outside.design import Sharded
 from outside.domain import HalfSpace
+from outside.hypergradient import Dense
 from outside.loss import LogCosh
 from outside.method import SOBA
 from outside.model import Curve, curve
 from outside.penalty import FusedRidge
+from outside.solver import Steepest
+from outside.steps import Bold
 from scipy import optimize
 
 import bilevel
@@ -99,6 +102,37 @@ def test_soba_says_what_it_needs() -> None:
     h, g = curve(y, np.ones(60)), outer.from_functions(lambda x, lam: (x @ x / 2, x), like=y)
     with pytest.raises(TypeError, match=r"SOBA needs problem\.inner\.rows, which a FunctionInner"):
         bilevel.minimize(bilevel.Problem(h, g), method=SOBA(0.1, 0.1, 5))
+
+
+# -- solver, hypergradient, step rule -------------------------------------------------------------
+
+
+def best_ridge() -> float:
+    def f(lam: float) -> float:
+        z = np.linalg.solve(X.T @ X + math.exp(lam) * np.eye(4), X.T @ y)
+        return float(np.sum((X_val @ z - y_val) ** 2) / 2)
+
+    return float(optimize.minimize_scalar(f, bounds=(-4, 4), method="bounded").fun)
+
+
+@pytest.mark.parametrize(
+    "part", [{"solver": Steepest()}, {"hypergradient": Dense()}, {"step_rule": Bold()}]
+)
+def test_what_hoag_is_made_of_may_be_another(part: Any, tmp_path: Path) -> None:
+    hoag = bilevel.methods.HOAG(tolerances="cubic", **part)
+    found = same_when_resumed(ridge(), tmp_path, method=hoag, max_iter=200)
+    assert found.success
+    assert found.fun == pytest.approx(best_ridge(), rel=1e-4)
+    a_budget_ends_it(ridge(), method=hoag)
+
+
+def test_the_walk_of_steepest_descent_is_told_when_it_is_there() -> None:
+    h = inner.linear_model(X, signs, Logistic())
+    lam, x = np.zeros(1), np.zeros(4)
+    found = bilevel.solvers.solve(h, lam, x, solver=Steepest(), tol=1e-6)
+    other = bilevel.solvers.solve(h, lam, x, solver=bilevel.solvers.LBFGS(), tol=1e-6)
+    assert found.status is bilevel.Status.CONVERGED
+    np.testing.assert_allclose(found.x, other.x, atol=2e-6)
 
 
 # -- the model -----------------------------------------------------------------------------------
