@@ -10,7 +10,7 @@ from ...linalg import dot, norm
 from ...linalg.rounding import known
 from ...problem import Problem
 from ...status import Status
-from .._protocol import estimated, free, lost, optimality, too_rounded
+from .._protocol import estimated, free_part, lost, optimality, too_rounded
 from ..correction import SHARES, Look, Solved
 
 
@@ -20,7 +20,7 @@ class Estimate:
 
     hypergrad: Array
     norm: float
-    free_norm: float  # of the coordinates that D leaves free
+    free_norm: float  # of what D leaves of it
     error: float
     linear_error: float
     errors: tuple[float, ...]  # of q and each t_j, in the norm of H
@@ -83,7 +83,7 @@ def asked_of(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Asked
         abs(pending(point.value)),
         solved.fall,
         norm(p, backend),
-        norm(p * free(point.lam, p, problem.domain, backend), backend),
+        norm(free_part(point.lam, p, problem.domain, backend), backend),
         optimality(problem.domain, backend, point.lam, p),
         norm(p - solved.healed, backend),
         norm(solved.p - solved.healed, backend),
@@ -208,7 +208,7 @@ class _AheadByRows:
 class _Numbers:
     """What an estimate reads of a correction.
 
-    ``size`` and ``free`` are ‖p‖ and that of its free coordinates, ``change`` that of p by the
+    ``size`` and ``free`` are ‖p‖ and that of what D leaves of it, ``change`` that of p by the
     walk, ``healed`` by the solve, ``moved`` by both; ``old`` and ``new`` are the residuals of q and
     the t_j after the solve, and at the new x.
     """
