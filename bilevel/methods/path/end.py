@@ -114,8 +114,12 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
     if not look.has_tangents:
         return let_go(problem, look, seen.error, gap), []
     said = Left(gap, gap, gap)
-    if seen.free_norm == 0 and not seen.flat:
-        return said, []
+    if (
+        seen.free_norm == 0
+        and not seen.flat
+        and coordinatewise(problem.domain, len(seen.errors) - 1)
+    ):
+        return said, []  # a corner; where D is round λ may be a maximum along it
     p, axes = _axes(problem, work)
     looks = _looks(problem, work, p, axes, gap)
     if len(looks) < len(axes):
@@ -126,7 +130,7 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
     if [b.axis for b in work.looks] == axes:
         known = [confirmed(now, was) for now, was in zip(looks, work.looks, strict=True)]
     work.looks = looks
-    if not coordinatewise(problem.domain, len(p)):
+    if not boxed:
         return left_within(problem, look.point.lam, look.p, seen.error, known), looks
     return decrease_left(problem, look.point.lam, p, seen.error, known), looks
 

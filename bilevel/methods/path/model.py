@@ -21,6 +21,9 @@ _STEPS, _LOOKS = 8, 40
 #: The share of the decrease that so many steps may still gain where it is taken for found.
 _GAINED = 1e-3
 
+#: How far the length of a step may grow beyond the first: along a flat direction it has no end.
+_LONGEST = 1e8
+
 
 @dataclass(frozen=True)
 class Model:
@@ -57,6 +60,7 @@ def least(model: Model, domain: Domain, start: Array, backend: Backend) -> Least
     slope = model.p + model.product(at - lam)
     one = xp.ones_like(model.p[0])
     length, decrease, found = model.scale * one, -float("inf"), False
+    longest = _LONGEST * length
     for _ in range(_LOOKS):
         for _ in range(_STEPS):
             way = domain.project(at - length * slope, backend) - at
@@ -67,6 +71,7 @@ def least(model: Model, domain: Domain, start: Array, backend: Backend) -> Least
             share = xp.minimum(-dot(slope, way, backend) / curvature, one)
             share = xp.maximum(xp.where(bends, share, one), 0 * one)
             length = xp.where(bends, dot(way, way, backend) / curvature, length)
+            length = xp.minimum(length, longest)
             at, slope = at + share * way, slope + share * bent
         before, step = decrease, at - lam
         (decrease,) = backend.scalars(-dot(model.p + slope, step, backend) / 2)
@@ -81,7 +86,7 @@ def pairs_model(
 ) -> Model:
     """The model whose B is the BFGS matrix of the pairs: Nocedal and Wright (2006), 7.2.
 
-    Unrolled it is σ I + Σ a aᵀ - b bᵀ with a = y / √(sᵀy) and b = B s / √(sᵀB s), B before the pair.
+    Unrolled it is σ I + Σ a aᵀ - b bᵀ, a = y / √(sᵀy) and b = B s / √(sᵀB s) with B before the pair.
     """
     xp = backend.xp
     s, y = pairs[-1]

@@ -143,9 +143,7 @@ def decrease_left(
     return Left(seen, least, min(most, flat))
 
 
-def left_within(
-    problem: Problem, lam: Array, p: Array, error: float, looks: list[Beside]
-) -> Left:
+def left_within(problem: Problem, lam: Array, p: Array, error: float, looks: list[Beside]) -> Left:
     """The same where D is no box: by where in D the model of the looks is least.
 
     On a face that bends a Hessian that is not positive definite may be one along the face.
@@ -166,14 +164,15 @@ def _decrease_within(
     """The decrease of the model in D, from both sides: from a saddle it leads far away."""
     backend, xp = problem.backend, problem.backend.xp
     matrix = xp.asarray(hessian, dtype=lam.dtype, device=backend.device)
-    scale = 1 / max(max(sum(map(abs, row)) for row in hessian), 1e-300)
     part = free_part(lam, p, problem.domain, backend)
-    (size,) = backend.scalars(norm(part, backend))
+    size, slope = backend.scalars(norm(part, backend), norm(p, backend))
     aside = generic(lam, backend)
     if size == 0:  # λ is where it is least by p as it is, and not by p as it may be
         p = p + error * aside
-    model = Model(lam, p, lambda v: matrix @ v, scale)
-    found = [least(model, problem.domain, lam + way, backend) for way in (_ASIDE * aside, -_ASIDE * aside)]
+    rows = (sum(map(abs, row)) for row in hessian)
+    model = Model(lam, p, lambda v: matrix @ v, 1 / max(*rows, _FAR * (slope + error), 1e-30))
+    starts = (lam + _ASIDE * aside, lam - _ASIDE * aside)
+    found = [least(model, problem.domain, start, backend) for start in starts]
     lengths = backend.scalars(*(norm(one.step, backend) for one in found))
     if not all(one.found for one in found) or max(lengths) > _REACH:
         return math.inf
@@ -183,6 +182,9 @@ def _decrease_within(
 
 #: How far beside λ the model is asked for a lower place.
 _ASIDE = 0.1
+
+#: A first step of 1 / _FAR is beyond all reach, where the Hessian asks for a longer one.
+_FAR = 1e-3
 
 
 def _hessian(looks: list[Beside]) -> tuple[list[list[float]], list[list[float]]]:
