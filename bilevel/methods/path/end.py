@@ -114,11 +114,8 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
     if not look.has_tangents:
         return let_go(problem, look, seen.error, gap), []
     said = Left(gap, gap, gap)
-    if (
-        seen.free_norm == 0
-        and not seen.flat
-        and coordinatewise(problem.domain, len(seen.errors) - 1)
-    ):
+    boxed = coordinatewise(problem.domain, int(look.p.shape[0]))
+    if seen.free_norm == 0 and not seen.flat and boxed:
         return said, []  # a corner; where D is round λ may be a maximum along it
     p, axes = _axes(problem, work)
     looks = _looks(problem, work, p, axes, gap)

@@ -86,7 +86,7 @@ def pairs_model(
 ) -> Model:
     """The model whose B is the BFGS matrix of the pairs: Nocedal and Wright (2006), 7.2.
 
-    Unrolled it is σ I + Σ a aᵀ - b bᵀ, a = y / √(sᵀy) and b = B s / √(sᵀB s) with B before the pair.
+    Unrolled it is σ I + Σ a aᵀ - b bᵀ, a = y / √(sᵀy) and b = B s / √(sᵀB s) B before it.
     """
     xp = backend.xp
     s, y = pairs[-1]
