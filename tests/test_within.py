@@ -237,3 +237,25 @@ def test_the_model_of_the_pairs_is_the_inverse_of_the_two_loops():
     model = pairs_model(v, v, pairs, NUMPY)
     rule = Projected(1.0, pairs=pairs)
     np.testing.assert_allclose(model.product(rule.newton(v.copy(), NUMPY)), v, rtol=1e-9)
+
+
+def test_a_sphere_on_every_library(backend):
+    """The same end, in float32 and float64; f is by direct solves in float64."""
+    h, g, f = ridge(1, 3)
+    domain = Ball((2.0, 2.0, 2.0), 1.5)
+    least_f = truth(f, domain, np.full(3, 2.0))
+    rng = np.random.default_rng(1)
+    X, w = rng.standard_normal((160, 6)), rng.standard_normal(6)
+    y = X @ w + rng.standard_normal(160)
+    for dtype in ("float64", "float32"):
+        A, b, C, d = (
+            backend.asarray(np.ascontiguousarray(a, dtype=dtype))
+            for a in (X[::2], y[::2], X[1::2], y[1::2])
+        )
+        model = inner.linear_model(A, b, losses.Squared(), groups=[0, 0, 1, 1, 2, 2])
+        problem = Problem(model, outer.held_out(C, d, losses.Squared()), domain)
+        result = bilevel.minimize(problem)
+        assert result.lam.dtype == A.dtype
+        assert result.success
+        lam = backend.to_numpy(result.lam).astype(np.float64)
+        assert f(lam)[0] <= least_f * (1 + 2e-5)
