@@ -284,8 +284,24 @@ def _linear(
     share = max(shares, default=0.0)
     energy = after.energies[0]
     linear = seen.size * grown[0] / energy if energy > 0 else math.inf
+    if _unseen(solved, errors[1], energy):
+        linear = max(linear, seen.size)
     return max(linear, share * seen.moved) if seen.grad_x > 0 else 0.0
 
+
+def _unseen(solved: Solved, error: float, energy: float) -> bool:
+    """Whether the solve has ended without seeing how far q was from its own: p may be all error.
+
+    Where no μ is stated the error of q is an estimate by the last steps of CG. One that is most of
+    what the whole solve has changed is one of a few steps, in which nothing has been seen to fall:
+    a q that was right for another x lies along flat directions, where such steps hardly lead.
+    """
+    return solved.errors is None and error > max(_FALLEN * solved.energies[1], _LITTLE * energy)
+
+
+#: The share of its change up to which the error of a solve has been seen to fall, and the share of
+#: q that is little either way.
+_FALLEN, _LITTLE = 0.5, 0.03
 
 #: A residual that is this share of its right-hand side is one of rounding.
 _ROUNDED = 1e-8
