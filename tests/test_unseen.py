@@ -7,9 +7,10 @@ import pytest
 
 import bilevel
 from bilevel import Problem, inner, outer
+from bilevel.methods.path import estimate
 
 
-def quadratic(seed, n=20, m=6, stated=False):
+def quadratic(seed, n=20, m=6, stated=False, size=1e-3):
     """h = ½ xᵀ(M + Σ e^λ_j M_j) x - bᵀx of condition 10⁴, and a bounded g that is not convex."""
     rng = np.random.default_rng(seed)
     U = np.linalg.qr(rng.standard_normal((n, n)))[0]
@@ -17,7 +18,7 @@ def quadratic(seed, n=20, m=6, stated=False):
     M = (U * spectrum) @ U.T
     true = rng.standard_normal(n)
     b = M @ true + 0.1 * U @ (np.sqrt(spectrum) * rng.standard_normal(n))
-    masks = np.eye(m)[np.arange(n) % m].T * 1e-3
+    masks = np.eye(m)[np.arange(n) % m].T * size
     C = rng.standard_normal((40, n)) / np.sqrt(n)
     c = C @ true + rng.standard_normal(40)
 
@@ -44,9 +45,7 @@ def quadratic(seed, n=20, m=6, stated=False):
         cross_jvp=lambda x, lam, d: (np.exp(lam) * d) @ masks * x,
         cross_vjp=lambda x, lam, v: np.exp(lam) * (masks @ (x * v)),
     )
-    g = outer.from_functions(
-        lambda x, lam: criterion(x), like=b, grad_lam=lambda x, lam: 0 * lam
-    )
+    g = outer.from_functions(lambda x, lam: criterion(x), like=b, grad_lam=lambda x, lam: 0 * lam)
     return Problem(h, g), f
 
 
@@ -57,12 +56,25 @@ def wrong(result, f):
     return sum(o > 0.9 for o in off), len(off)
 
 
+DRAWN = [(0, 1e-5), (1, 1e-5), (6, 1e-5), (7, 1e-5), (2, 1e-6), (7, 1e-6)]
+
+
 @pytest.mark.parametrize("stated", [False, True])
-@pytest.mark.parametrize("seed", range(4))
-def test_p_that_is_all_error_moves_nothing(seed, stated):
-    problem, f = quadratic(seed, stated=stated)
-    result = bilevel.minimize(problem, 2.3, max_iter=25)
+@pytest.mark.parametrize(("seed", "size"), DRAWN)
+def test_p_that_is_all_error_moves_nothing(seed, size, stated):
+    """Up to all 15 steps were from such a p, and f stood where it was or rose."""
+    problem, f = quadratic(seed, stated=stated, size=size)
+    result = bilevel.minimize(problem, 2.3, max_iter=15)
     bad, moves = wrong(result, f)
-    print(seed, stated, bad, moves, f(np.full(6, 2.3))[0], f(result.lam)[0], result.status)
-    assert bad <= 0.2 * moves
-    assert f(result.lam)[0] < f(np.full(6, 2.3))[0]
+    assert moves > 5
+    assert bad <= 1
+    assert f(result.lam)[0] < 0.9 * f(np.full(6, 2.3))[0]
+
+
+def test_without_the_question_it_would(monkeypatch):
+    monkeypatch.setattr(estimate, "_unseen", lambda *_: False)
+    problem, f = quadratic(7, size=1e-5)
+    result = bilevel.minimize(problem, 2.3, max_iter=15)
+    bad, moves = wrong(result, f)
+    assert bad > 0.9 * moves
+    assert f(result.lam)[0] > f(np.full(6, 2.3))[0]
