@@ -6,7 +6,7 @@ import math
 from typing import Any, Protocol, runtime_checkable
 
 from ..backends import Array, Backend, Pending, backend_of, each, pending
-from ..domains import Domain
+from ..domains import Box, Domain
 from ..hypergrad import HypergradResult, smaller
 from ..inner import InnerPoint, Preconditioned, RoundingAlong, constants_at
 from ..linalg import cg, dot, norm
@@ -132,6 +132,30 @@ def free(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
     step = xp.where(p > 0, xp.maximum(step, least), away)
     probe = domain.project(lam - step, backend) - lam
     return xp.astype((probe != 0) & some, p.dtype)
+
+
+def coordinatewise(domain: Domain, m: int) -> bool:
+    """Whether D is known to hold each of m hyperparameters by itself, as a box does."""
+    return m == 1 or isinstance(domain, Box)
+
+
+def free_part(lam: Array, p: Array, domain: Domain, backend: Backend) -> Array:
+    """What of p D leaves: its free coordinates, or on an oblique face what is not normal to it.
+
+    That is (λ - P(λ - τ p)) / τ for a short step, τ ‖p‖ = 10⁻², and 0 where it is one of rounding.
+    """
+    if coordinatewise(domain, int(lam.shape[0])):
+        return p * free(lam, p, domain, backend)
+    xp = backend.xp
+    size = norm(p, backend)
+    tau = _SHORT / xp.where(size > 0, size, xp.ones_like(size))
+    moved = lam - domain.project(lam - tau * p, backend)
+    least = 8 * float(xp.finfo(lam.dtype).eps) * (1 + xp.max(xp.abs(lam)))
+    return xp.where(xp.max(xp.abs(moved)) > least, moved / tau, xp.zeros_like(p))
+
+
+#: The step by which it is seen what an oblique face leaves: of little curvature, beyond rounding.
+_SHORT = 1e-2
 
 
 def lost(problem: Problem, point: InnerPoint, outer: OuterPoint, q: Array) -> Pending:

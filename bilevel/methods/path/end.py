@@ -8,11 +8,12 @@ from dataclasses import replace
 from ...hypergrad import whitened_bounds
 from ...problem import Problem
 from ...status import Status
-from .._protocol import bends_down, free
+from .._protocol import bends_down, coordinatewise, free, free_part
 from ..correction import Wanted, contradicted
 from .estimate import Estimate
-from .settled import Beside, Left, beside, confirmed, decrease_left, let_go
+from .settled import Beside, Left, beside, confirmed, decrease_left, left_within, let_go
 from .state import PathState, Work
+from .within import fall_within
 
 #: Ends of a solve that say its errors are not known, so that no run converges by them.
 _BLIND = (Status.NEGATIVE_CURVATURE, Status.STALLED)
@@ -118,26 +119,47 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
     if not look.has_tangents:
         return let_go(problem, look, seen.error, gap), []
     said = Left(gap, gap, gap)
-    if seen.free_norm == 0 and not seen.flat:
-        return said, []
+    boxed = coordinatewise(problem.domain, int(look.p.shape[0]))
+    if seen.free_norm == 0 and not seen.flat and boxed:
+        return said, []  # a corner; where D is round λ may be a maximum along it
     p, axes = _axes(problem, work)
     looks = _looks(problem, work, p, axes, gap)
     if len(looks) < len(axes):
-        return said, []
+        return _unseen(problem, work), []
     if seen.flat and all(abs(c) <= 4 * seen.noise for b in looks for c in b.change):
         return Left(0.0, 0.0, 0.0), []  # beside it too: f does not depend on λ here
     known = looks
     if [b.axis for b in work.looks] == axes:
         known = [confirmed(now, was) for now, was in zip(looks, work.looks, strict=True)]
     work.looks = looks
+    if not boxed:
+        return left_within(problem, look.point.lam, look.p, seen.error, known), looks
     return decrease_left(problem, look.point.lam, p, seen.error, known), looks
 
 
+def _unseen(problem: Problem, work: Work) -> Left:
+    """What the rule said where D leaves no room to look.
+
+    Of an oblique face that is what the pairs have seen of f along it, and its slope has to agree.
+    """
+    seen, gap, lam, p = work.estimate, work.verdict.gap, work.look.point.lam, work.look.p
+    assert gap is not None
+    if not coordinatewise(problem.domain, int(lam.shape[0])):
+        gap = max(gap, fall_within(problem, lam, p, seen.error))
+    return Left(gap, gap, gap)
+
+
 def _axes(problem: Problem, work: Work) -> tuple[tuple[float, ...], list[int]]:
-    """p, and the coordinates that D leaves free: all of them where p says nothing."""
+    """p, and the coordinates that D leaves free: all of them where p says nothing.
+
+    Of a D that is no box they are all looked at, and p is what D leaves of it.
+    """
     look, backend = work.look, problem.backend
-    inside = free(look.point.lam, look.p, problem.domain, backend)
     m = int(look.p.shape[0])
+    if not coordinatewise(problem.domain, m):
+        part = free_part(look.point.lam, look.p, problem.domain, backend)
+        return backend.scalars(part), list(range(m))
+    inside = free(look.point.lam, look.p, problem.domain, backend)
     host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
     return host[:m], [j for j in range(m) if work.estimate.flat or host[m + j] != 0]
 

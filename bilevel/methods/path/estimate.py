@@ -10,7 +10,7 @@ from ...linalg import dot, norm
 from ...linalg.rounding import known
 from ...problem import Problem
 from ...status import Status
-from .._protocol import estimated, free, lost, optimality, too_rounded
+from .._protocol import estimated, free_part, lost, optimality, too_rounded
 from ..correction import SHARES, Look, Solved
 
 
@@ -20,7 +20,7 @@ class Estimate:
 
     hypergrad: Array
     norm: float
-    free_norm: float  # of the coordinates that D leaves free
+    free_norm: float  # of what D leaves of it
     error: float
     linear_error: float
     errors: tuple[float, ...]  # of q and each t_j, in the norm of H
@@ -86,7 +86,7 @@ def asked_of(problem: Problem, solved: Solved, after: Look, rhs: Array) -> Asked
         abs(pending(point.value)),
         solved.fall,
         norm(p, backend),
-        norm(p * free(point.lam, p, problem.domain, backend), backend),
+        norm(free_part(point.lam, p, problem.domain, backend), backend),
         optimality(problem.domain, backend, point.lam, p),
         norm(p - solved.healed, backend),
         norm(solved.p - solved.healed, backend),
@@ -211,7 +211,7 @@ class _AheadByRows:
 class _Numbers:
     """What an estimate reads of a correction.
 
-    ``size`` and ``free`` are ‖p‖ and that of its free coordinates, ``change`` that of p by the
+    ``size`` and ``free`` are ‖p‖ and that of what D leaves of it, ``change`` that of p by the
     walk, ``healed`` by the solve, ``moved`` by both; ``old`` and ``new`` are the residuals of q and
     the t_j after the solve, and at the new x.
     """
@@ -287,8 +287,24 @@ def _linear(
     share = max(shares, default=0.0)
     energy = after.energies[0]
     linear = seen.size * grown[0] / energy if energy > 0 else math.inf
+    if _unseen(solved, errors[1], energy):
+        linear = max(linear, seen.size)
     return max(linear, share * seen.moved) if seen.grad_x > 0 else 0.0
 
+
+def _unseen(solved: Solved, error: float, energy: float) -> bool:
+    """Whether the solve has ended without seeing how far q was from its own: p may be all error.
+
+    Where no μ is stated the error of q is an estimate by the last steps of CG. One that is most of
+    what the whole solve has changed is one of a few steps, in which nothing has been seen to fall:
+    a q that was right for another x lies along flat directions, where such steps hardly lead.
+    """
+    return solved.errors is None and error > max(_FALLEN * solved.energies[1], _LITTLE * energy)
+
+
+#: The share of its change up to which the error of a solve has been seen to fall, and the share of
+#: q that is little either way.
+_FALLEN, _LITTLE = 0.5, 0.03
 
 #: A residual that is this share of its right-hand side is one of rounding.
 _ROUNDED = 1e-8

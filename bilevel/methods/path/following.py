@@ -16,7 +16,8 @@ product with the data serves all. Then
   left, error included, is a share ``tol`` of f. With the constants of the objective known the
   end is certified by :func:`~bilevel.hypergrad.self_concordant_bound`.
 
-λ moves by a safeguarded secant (one hyperparameter) or by projected L-BFGS (several).
+λ moves by a safeguarded secant (one hyperparameter) or by L-BFGS with projection (several), where D
+is no box towards where the model of its pairs is least in D.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ import math
 from dataclasses import dataclass, replace
 
 from ...backends import COUNT, NOT_NEGATIVE, POSITIVE, Array, Number, Whole, check_fields, flag
+from ...domains import Domain
 from ...inner import InnerPoint, Pushable
 from ...linalg import norm
 from ...meter import offer
 from ...problem import Problem
 from ...record import Record
 from ...status import REFUTING, Status
+from .._protocol import coordinatewise
 from ..correction import (
     Averages,
     Kept,
@@ -55,6 +58,7 @@ from .rules import Rule, Verdict
 from .secant import Secant
 from .solver import BlockSolver
 from .state import PathState, Work
+from .within import Within
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class PathFollowing:
             carry=None,
             vectors=vectors,
             pushed=None,
-            rule=self._rule(m),
+            rule=self._rule(problem.domain, m),
             tol=self.default_tol if tol is None else tol,
             gap=math.inf,
             sketch=None,
@@ -184,11 +188,12 @@ class PathFollowing:
             work.wanted = again
         return self._leave(problem, state, work)
 
-    def _rule(self, m: int) -> Rule:
+    def _rule(self, domain: Domain, m: int) -> Rule:
         """How λ moves: by a secant on a line, by L-BFGS where there are directions."""
         if m == 1:
             return Secant(self.trust)
-        return Projected(self.trust / 2, memory=self.memory, theta=self.theta)
+        rule = Projected if coordinatewise(domain, m) else Within
+        return rule(self.trust / 2, memory=self.memory, theta=self.theta)
 
     @property
     def _solver(self) -> BlockSolver:

@@ -80,8 +80,9 @@ class Projected:
             return Verdict(rule, 0.0, size)
         if seen.free_norm == 0:  # in a corner, and p points outwards as far as is known
             known = accepted and error <= self.theta * size
-            return Verdict(rule, 0.0 if known else None, size, undecided)
-        target, decrement = proposed(rule, problem.domain, backend)
+            gap = self.cornered(problem, lam, seen) if known else None
+            return Verdict(rule, gap, size, undecided)
+        target, decrement = rule.proposal(problem)
         # What the last step gained and the next one promises is to be told from the error of f.
         (promised,) = backend.scalars(dot(p, lam - target, backend))
         fallen = promised if self.lam is None else self.value - seen.corrected
@@ -89,7 +90,7 @@ class Projected:
         undecided = undecided or (accepted and seen.corrected_error > told)
         if decrement is None:
             return Verdict(rule, undecided=undecided)
-        gap = _gap(problem, lam, seen, decrement) if accepted else None
+        gap = rule.left(problem, lam, seen, decrement) if accepted else None
         ratio = PROVEN * enough / decrement if decrement > 0 else 0.0
         return Verdict(rule, gap, max(seen.free_norm * (math.sqrt(ratio) - 1), 0.0), undecided)
 
@@ -106,19 +107,34 @@ class Projected:
 
     def propose(self, problem: Problem) -> Array:
         """The step of projected L-BFGS, no longer than trusted."""
-        return proposed(self, problem.domain, problem.backend)[0]
+        return self.proposal(problem)[0]
+
+    def proposal(self, problem: Problem) -> tuple[Array, float | None]:
+        """The next λ in D, and the decrease that the model promises (None without a model)."""
+        return proposed(self, problem.domain, problem.backend)
+
+    def newton(self, p: Array, backend: Backend) -> Array:
+        """H p, H the inverse Hessian that the pairs imply."""
+        return _newton(self.pairs, p, backend)
+
+    def cornered(self, problem: Problem, lam: Array, seen: Estimate) -> float:
+        """How far f may fall in a corner of D: p has to be wrong by more than it may be."""
+        return 0.0
+
+    def fall(self, problem: Problem, lam: Array, p: Array, error: float) -> float:
+        """How far f falls by its slope where every λ_j moves by 1, as far as D lets it."""
+        return fall(lam, p, error, problem)
+
+    def left(self, problem: Problem, lam: Array, seen: Estimate, decrement: float) -> float:
+        """The promised decrease with the error of p; without tangents no less than the fall."""
+        gap = decrement * (1 + seen.error / seen.free_norm) ** 2
+        if seen.has_tangents:
+            return gap
+        return max(gap, self.fall(problem, lam, seen.hypergrad, seen.error))
 
     def stepped(self, moved: float, sweeps: int) -> Projected:
         """As it is: the trust follows from whether steps are taken back."""
         return self
-
-
-def _gap(problem: Problem, lam: Array, seen: Estimate, decrement: float) -> float:
-    """The promised decrease with the error of p, and without tangents no less than the fall."""
-    gap = decrement * (1 + seen.error / seen.free_norm) ** 2
-    if seen.has_tangents:
-        return gap
-    return max(gap, fall(lam, seen.hypergrad, seen.error, problem))
 
 
 def took(

@@ -20,7 +20,9 @@ from dataclasses import dataclass, replace
 from ...backends import Array
 from ...linalg import norm
 from ...problem import Problem
+from .._protocol import free_part
 from ..correction.looks import Look, ahead, look_at
+from .model import Model, generic, least
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def beside(
     for signed in (step, -step):
         target = problem.domain.project(lam + signed * unit, backend)
         delta = target - lam
-        (moved,) = backend.scalars(delta[axis])
-        if abs(moved) >= 0.9 * abs(step):
+        moved, length = backend.scalars(delta[axis], norm(delta, backend))
+        # A face that is oblique would turn the step away from e_j.
+        if abs(moved) >= 0.9 * abs(step) and length <= 1.001 * abs(moved):
             break
     else:
         return None
@@ -140,6 +143,50 @@ def decrease_left(
     return Left(seen, least, min(most, flat))
 
 
+def left_within(problem: Problem, lam: Array, p: Array, error: float, looks: list[Beside]) -> Left:
+    """The same where D is no box: by where in D the model of the looks is least.
+
+    On a face that bends a Hessian that is not positive definite may be one along the face.
+    """
+    hessian, blur = _hessian(looks)
+    spread = [sum(row) for row in blur]
+    seen, lowest, most = (
+        _decrease_within(problem, lam, p, _shifted(hessian, spread, sign), error)
+        for sign in (0, 1, -1)
+    )
+    flat = seen + max(spread) * _REACH**2 / 2
+    return Left(seen, lowest, min(most, flat))
+
+
+def _decrease_within(
+    problem: Problem, lam: Array, p: Array, hessian: list[list[float]], error: float
+) -> float:
+    """The decrease of the model in D, from both sides: from a saddle it leads far away."""
+    backend, xp = problem.backend, problem.backend.xp
+    matrix = xp.asarray(hessian, dtype=lam.dtype, device=backend.device)
+    part = free_part(lam, p, problem.domain, backend)
+    size, slope = backend.scalars(norm(part, backend), norm(p, backend))
+    aside = generic(lam, backend)
+    if size == 0:  # λ is where it is least by p as it is, and not by p as it may be
+        p = p + error * aside
+    rows = (sum(map(abs, row)) for row in hessian)
+    model = Model(lam, p, lambda v: matrix @ v, 1 / max(*rows, _FAR * (slope + error), 1e-30))
+    starts = (lam + _ASIDE * aside, lam - _ASIDE * aside)
+    found = [least(model, problem.domain, start, backend) for start in starts]
+    lengths = backend.scalars(*(norm(one.step, backend) for one in found))
+    if not all(one.found for one in found) or max(lengths) > _REACH:
+        return math.inf
+    decrease = max(0.0, *(one.decrease for one in found))
+    return decrease * (1 + error / size) ** 2 if size > 0 else decrease
+
+
+#: How far beside λ the model is asked for a lower place.
+_ASIDE = 0.1
+
+#: A first step of 1 / _FAR is beyond all reach, where the Hessian asks for a longer one.
+_FAR = 1e-3
+
+
 def _hessian(looks: list[Beside]) -> tuple[list[list[float]], list[list[float]]]:
     """The second derivatives, of two looks that tell the same one the better, and their blur."""
     n = range(len(looks))
@@ -214,7 +261,8 @@ def let_go(problem: Problem, look: Look, error: float, gap: float) -> Left:
     if share is None:
         return Left(gap, gap, gap)
     eps = float(xp.finfo(lam.dtype).eps)
-    falls = xp.where(look.p > 0, look.p, xp.zeros_like(look.p))
+    p = free_part(lam, look.p, problem.domain, backend)
+    falls = xp.where(p > 0, p, xp.zeros_like(p))
     way = -xp.log(xp.where(falls > 0, xp.clip(1 - share, eps, 1.0), xp.ones_like(share)))
     moved = lam - problem.domain.project(lam - way, backend)
     each = falls * xp.expm1(moved)
