@@ -329,8 +329,7 @@ class PathFollowing:
     def _leave(self, problem: Problem, state: PathState, work: Work) -> PathState:
         """Choose the next λ, and predict x there."""
         seen, point, running = work.estimate, work.look.point, work.status is Status.RUNNING
-        # p of which not even the sign is known moves nothing: the next iteration corrects on.
-        moves = running and ((seen.signed and not work.blank) or work.verdict.back)
+        moves = work.moves
         rule = work.verdict.rule if moves or not running else state.rule
         lam = rule.propose(problem) if moves else state.lam
         delta = lam - state.lam

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...backends import Array
+from ...inner import InnerPoint
 from ...linalg import CGResult, Recorder, cg
 from ...problem import Problem
 from ..correction import (
@@ -68,18 +69,14 @@ class BlockSolver:
         don't precondition it: nothing is known of the curvatures of what they make of H.
         """
         formed = Formed.at(problem, look) if self.pays(problem, self.rank) else None
-        if wanted.guarded and isinstance(sketch, (Sketch, Pairs)):
-            sketch = None
+        sketch = _allowed(sketch, wanted)
         apply, bottom, sound = preconditioner(problem, look, formed or sketch)
         point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
         if bottom is not None:  # of this solve, or of the one whose pairs precondition it
             bottom *= 1 - shift
-        averages = isinstance(sketch, Averages)
-        plainly = formed is not None or averages or self._sketches(problem, look)
-        seen = None
-        if self.pays(problem, 2 * self.pairs) and not plainly:
-            seen = Recorder(point.hvp, self.pairs, columns=True)
+        plainly = formed is not None or isinstance(sketch, Averages)
+        seen = None if plainly else self._recorder(problem, look, point)
         found = cg(
             point.hvp if seen is None else seen,
             rhs,
@@ -94,6 +91,12 @@ class BlockSolver:
         enough = seen is not None and 2 * len(seen) >= self.pairs
         known = formed is None and sketch is None
         return Found(found, seen if enough else None, sound, found.curvature if known else math.inf)
+
+    def _recorder(self, problem: Problem, look: Look, point: InnerPoint) -> Recorder | None:
+        """What keeps the pairs of a solve, where they are worth it and no sketch is."""
+        if self._sketches(problem, look) or not self.pays(problem, 2 * self.pairs):
+            return None
+        return Recorder(point.hvp, self.pairs, columns=True)
 
     def kept(self, problem: Problem, look: Look, found: Found, sketch: Kept | None) -> Kept | None:
         """What is to precondition the next solve; ``sketch`` has done so for this one."""
@@ -134,6 +137,11 @@ class BlockSolver:
     def _sketches(self, problem: Problem, look: Look) -> bool:
         """Whether there is a plain H, as a sketch needs it, and it pays; pairs do without."""
         return plain(problem, look) and self.pays(problem, self.rank)
+
+
+def _allowed(sketch: Kept | None, wanted: Wanted) -> Kept | None:
+    """What is kept, where a solve may rest on it."""
+    return None if wanted.guarded and isinstance(sketch, (Sketch, Pairs)) else sketch
 
 
 #: Elsewhere than where they were found a sketch and pairs have no proven bound, and the errors of

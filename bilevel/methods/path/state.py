@@ -98,6 +98,15 @@ class Work:
         """Whether p says nothing because f is flat, while x is still on its way: λ waits for it."""
         return self.moved and self.estimate.flat
 
+    @property
+    def moves(self) -> bool:
+        """Whether λ may move.
+
+        p of which not even the sign is known moves nothing: the next iteration corrects on.
+        """
+        told = self.estimate.signed and not self.blank
+        return self.status is Status.RUNNING and (told or self.verdict.back)
+
     def record(self, state: PathState, moved: float = 0.0) -> Record:
         """The iteration as it stands, with a step of this length after it."""
         seen = self.estimate
