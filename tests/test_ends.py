@@ -193,8 +193,14 @@ def test_what_letting_go_promises_is_what_f_falls_by():
         assert (unknown.least, unknown.most) == (1e-9, max(left.most, 1e-9))
 
 
+def seeds(few, many):
+    """Those of the default run, and more for the slow one."""
+    more = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, many)]
+    return pytest.mark.parametrize("seed", [*range(few), *more])
+
+
 @pytest.mark.parametrize("method", ["path", "hoag"])
-@pytest.mark.parametrize("seed", range(12))
+@seeds(5, 12)
 def test_a_stranger_gains_nothing_from_a_converged_end(seed, method):
     dense = draw(seed)
     result = bilevel.minimize(problem_of(dense), 1.0, method=method, max_iter=100)
@@ -209,7 +215,7 @@ def test_a_stranger_gains_nothing_from_a_converged_end(seed, method):
         assert np.linalg.norm(moved) * max(np.linalg.norm(p), 1) <= 2e-4 * abs(f)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@seeds(1, 2)
 def test_many_hyperparameters_are_at_an_end_or_do_not_say_so(seed):
     """With a λ for each of 30 weights 0.1 to 2.7% of f was left, and tol said 1e-5."""
     rng = np.random.default_rng(seed)
@@ -510,7 +516,7 @@ def test_functions_without_products_move_lam():
     assert result.lam[0] == pytest.approx(0.8439, abs=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@seeds(3, 5)
 def test_a_lam_for_each_of_few_weights_is_found(seed):
     """With 4 to 8 unknowns CG is exact after a few steps, and the run stalled at its start."""
     rng = np.random.default_rng(seed)
