@@ -75,7 +75,7 @@ def iris():
         BilevelRidge(cv=2, max_iter=5),
         BilevelKernelRidge(cv=2, max_iter=4),
         HyperparameterSearchCV(LogisticRegression(), cv=3),
-        HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), cv=3),
+        HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), cv=2, max_iter=5),
         pytest.param(
             HyperparameterSearchCV(KernelRidge(kernel="rbf"), cv=3), marks=pytest.mark.slow
         ),
