@@ -6,6 +6,9 @@ import os
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # before JAX is first imported
 os.environ.setdefault("MPLBACKEND", "agg")
+# Before NumPy: -n auto fills the cores, on which the threads of BLAS would wait for one another by
+# spinning (one example took 80 s of them in place of 7). The tests of threads ask for theirs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
 

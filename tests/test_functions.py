@@ -400,7 +400,9 @@ class Counted:
 def test_calls_of_no_known_price_are_evaluations_and_no_passes(method):
     """Counted by the functions themselves."""
     functions, seen = Counted(), []
-    found = bilevel.minimize(functions.problem(), 2.0, method=method, callback=seen.append)
+    found = bilevel.minimize(
+        functions.problem(), 2.0, method=method, max_iter=8, callback=seen.append
+    )
     assert (found.evaluations, found.outer_evaluations) == (functions.inner, functions.outer)
     assert found.evaluations > 0
     assert found.outer_evaluations > 0
@@ -418,7 +420,7 @@ def test_progress_and_searches_say_evaluations():
     assert all(costs.unit == "evaluations" for costs in seen if costs.work)
     assert 0 < seen[-1].evaluations <= found.evaluations
     functions = Counted()
-    several = bilevel.multistart(functions.problem(), [2.0, -1.0])
+    several = bilevel.multistart(functions.problem(), [2.0, -1.0], max_iter=8)
     assert (several.evaluations, several.outer_evaluations) == (functions.inner, functions.outer)
     assert several.evaluations == sum(result.evaluations for result in several.results)
     assert f"evaluations: {functions.inner}\n" in repr(several)
@@ -428,14 +430,14 @@ def test_progress_and_searches_say_evaluations():
 def test_calls_of_a_stated_price_are_passes():
     """Both alike but for the price: so are the runs."""
     functions, others = Counted(), Counted()
-    found = bilevel.minimize(functions.problem(2.0, 0.5), 2.0)
-    unpriced = bilevel.minimize(others.problem(), 2.0)
+    found = bilevel.minimize(functions.problem(2.0, 0.5), 2.0, max_iter=8)
+    unpriced = bilevel.minimize(others.problem(), 2.0, max_iter=8)
     assert found.passes == found.column_passes == 2 * functions.inner == 2 * unpriced.evaluations
     assert found.outer_passes == 0.5 * functions.outer
     assert found.evaluations == found.outer_evaluations == 0
     assert "evaluations" not in repr(found)
     np.testing.assert_array_equal(found.lam, unpriced.lam)
-    free = bilevel.minimize(Counted().problem(0, 0), 2.0, max_passes=1)
+    free = bilevel.minimize(Counted().problem(0, 0), 2.0, max_iter=8, max_passes=1)
     assert (free.passes, free.outer_passes, free.nit) == (0, 0, unpriced.nit)
 
 
@@ -475,14 +477,17 @@ def test_the_pictures_and_the_report_say_what_was_counted():
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
     functions = Counted()
-    found = bilevel.minimize(functions.problem(), 2.0)
+    found = bilevel.minimize(functions.problem(), 2.0, max_iter=8)
     page = render_report(found, title="A run", settings={}, versions={})
     assert ">evaluations<" in page
     assert "evaluations of h" in page
     assert f">{found.history[-1].evaluations}<" in page
     assert "passes" not in page
     assert "evaluations" not in render_report(
-        bilevel.minimize(functions.problem(1), 2.0), title="A run", settings={}, versions={}
+        bilevel.minimize(functions.problem(1), 2.0, max_iter=8),
+        title="A run",
+        settings={},
+        versions={},
     )
 
 

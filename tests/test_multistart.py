@@ -251,9 +251,10 @@ def test_every_linear_problem_shares(kind):
 @pytest.mark.parametrize(("method", "factor"), [("path", 0.7), ("hoag", 0.5)])
 def test_searches_share_passes(method, factor, csr):
     problem = problem_on(bilevel.get_backend("numpy"), csr)
-    found = multistart(problem, STARTS, method=method)
+    options = {"method": method, "max_iter": 10}
+    found = multistart(problem, STARTS, **options)
     own = [result.passes for result in found.results]
-    apart = [alone(problem_on(problem.backend, csr), s, method=method).passes for s in STARTS]
+    apart = [alone(problem_on(problem.backend, csr), s, **options).passes for s in STARTS]
     np.testing.assert_allclose(own, apart, rtol=0.1)  # what each would have cost alone
     assert max(own) <= found.passes <= factor * sum(apart)
     # Every column of every search went through the matrix once, and the counters are the data's.

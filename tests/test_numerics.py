@@ -397,8 +397,15 @@ def test_coefficients_of_unlike_scales_are_all_exact():
     assert abs(rest.sum()) <= 1e-11 * np.abs(rest).sum()
 
 
-@pytest.mark.parametrize("method", ["path", "hoag"])
-@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize(
+    ("method", "intercept"),
+    [
+        ("path", False),
+        ("path", True),
+        ("hoag", False),
+        pytest.param("hoag", True, marks=pytest.mark.slow),
+    ],
+)
 def test_tiny_and_huge_targets_end_where_others_do(method, intercept):
     """f scales by c², λ stays: an absolute tolerance ended y · 1e-8 where f was 3% too large."""
     X, y = regression()
@@ -469,7 +476,8 @@ def test_a_kernel_estimator_finds_the_scale_of_the_data(kernel, scale, offset):
     rng = np.random.default_rng(0)
     t = rng.standard_normal((80, 1))
     y = np.sin(2 * t[:, 0]) + 0.1 * rng.standard_normal(80)
-    model = BilevelKernelRidge(kernel=kernel, cv=0.3, random_state=0).fit(scale * t + offset, y)
+    model = BilevelKernelRidge(kernel=kernel, cv=0.3, tol=1e-2, random_state=0)
+    model.fit(scale * t + offset, y)
     assert model.score(scale * t + offset, y) > 0.97
     # γ has the units of 1/‖x‖², or of 1/‖x‖.
     unit = scale**-2 if kernel == "rbf" else 1 / scale

@@ -382,7 +382,7 @@ def test_gcv_that_is_lost_in_rounding_does_not_converge(method):
     y = X[:, 0] + rng.standard_normal(20)
     h = linear_model(X, y, Squared())
     problem = bilevel.Problem(h, gcv(h), bilevel.Box(-12.0, -11.0))
-    result = bilevel.minimize(problem, -11.5, method=method, max_iter=30)
+    result = bilevel.minimize(problem, -11.5, method=method, max_iter=12)
     assert not result.success
     f = exact_gcv(X, y, result.lam[0])
     assert not abs(result.best.estimate - f) > result.best.estimate_error

@@ -358,7 +358,7 @@ STARTS = [
 @pytest.mark.parametrize("mkl", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_children_answer_as_their_parent(tmp_path, how, mkl):
     """A child that was forked after a threaded product once waited for threads it did not have."""
-    done = script(tmp_path, how, "numpy", BILEVEL_MKL=mkl)
+    done = script(tmp_path, how, "numpy", BILEVEL_MKL=mkl, OMP_NUM_THREADS="2")
     assert done.stdout.strip() == "as here", done.stderr[-2000:]
 
 

@@ -45,7 +45,7 @@ def test_a_divergent_sum_lets_an_adversary_prevent_convergence(exponent: float) 
     assert figures["error"] <= 2  # Theorem 1 holds all along, with C = 2 for these X and g
     assert figures["crossings"] >= 10
     assert figures["late"] == pytest.approx(0.5)  # from face to face, to the end
-    again = drift(schedule, steps=1800)
+    again = drift(schedule, steps=1200)
     assert again["crossings"] > figures["crossings"]  # and it never ends
 
 
@@ -89,10 +89,10 @@ def test_the_constant_of_theorem_1_has_no_bound_near_singularity() -> None:
 
 
 def test_an_unbounded_domain_lets_the_iterates_run_away() -> None:
-    decades = [unbounded(steps)["lam"] for steps in (10, 100, 1000)]
-    gained = np.diff(decades)
+    decades = [unbounded(steps) for steps in (5, 50, 500)]
+    gained = np.diff([figures["lam"] for figures in decades])
     assert np.all(gained > 0.9)  # ½ log 10 = 1.15 for each decade of k, without end
-    assert unbounded(1000)["optimality"] < 1e-3  # while the gradient vanishes: no point attains it
+    assert decades[-1]["optimality"] < 1e-3  # while the gradient vanishes: no point attains it
 
 
 def test_a_bounded_domain_holds_them() -> None:
