@@ -205,7 +205,7 @@ def test_shares_of_a_pass_spend_a_budget_alike_wherever_a_run_was_broken_off(tmp
     budget = {"max_iter": 1000, "max_passes": 20}
     whole = bilevel.minimize(easy(), -2.0, method=Batched(), **budget)
     assert whole.status is Status.MAX_PASSES and whole.passes <= 20
-    for cut in range(1, whole.nit, 9):
+    for cut in range(1, whole.nit, 4):
         path = tmp_path / f"{cut}.npz"
         bilevel.minimize(easy(), -2.0, method=Batched(), max_iter=cut, checkpoint=path)
         found = bilevel.minimize(

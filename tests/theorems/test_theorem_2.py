@@ -27,7 +27,7 @@ from bilevel.testing.theorems import (
     trace,
 )
 
-FEW = settings(max_examples=max(5, settings().max_examples // 5))
+FEW = settings(max_examples=max(5, settings().max_examples // 3))
 AFFINE = sts.quadratics(
     kinds=("affine",),
     max_p=8,
