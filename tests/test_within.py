@@ -170,7 +170,7 @@ def test_a_run_ends_where_slsqp_does(kind, seed, m):
         assert f(result.lam)[0] <= truth(f, domain, start) * (1 + 2e-5)
 
 
-def plain(value_and_grad, like):
+def plain(value_and_grad, like, **stated):
     """X(λ) = λ, so that f is g."""
     h = inner.from_functions(
         lambda x, lam: (float(np.sum((x - lam) ** 2) / 2), x - lam),
@@ -180,6 +180,7 @@ def plain(value_and_grad, like):
         hvp=lambda x, lam, v: v,
         cross_jvp=lambda x, lam, d: -d,
         cross_vjp=lambda x, lam, q: -q,
+        **stated,
     )
     g = outer.from_functions(
         lambda x, lam: value_and_grad(x), like=like, grad_lam=lambda x, lam: 0 * lam
@@ -207,6 +208,65 @@ def test_a_maximum_along_the_sphere_is_no_end(start):
     turns = np.linspace(0, 2 * np.pi, 100001)
     best = min(10 - np.sin(turns) ** 2 / 2 + np.cos(turns) / 2)
     assert not result.success or at(result.lam)[0] <= best * (1 + 1e-5)
+
+
+def itself(m, f, df, domain):
+    """A problem with f = g, and the μ of h."""
+    known = inner.InnerConstants(mu=1.0)
+    h, g = plain(lambda x: (f(x), np.asarray(df(x), float)), np.zeros(m), constants=known)
+    return Problem(h, g, domain)
+
+
+def ridged(x):
+    return 1 - 0.2 * x[0] - 20 * x[1] ** 2
+
+
+def ridged_slope(x):
+    return np.array([-0.2, -40 * x[1]])
+
+
+@pytest.mark.parametrize("radius", [0.02, 0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("off", [0.0, 1e-7, 1e-5])
+def test_a_maximum_along_a_sphere_of_any_size_is_no_end(radius, off):
+    """A look of a fixed length had no room on a small one, and the slope alone decided."""
+    problem = itself(2, ridged, ridged_slope, Ball(0.0, radius))
+    result = bilevel.minimize(problem, [0.0, off])
+    angles = np.linspace(0, 2 * np.pi, 4001)
+    circle = radius * np.stack([np.cos(angles), np.sin(angles)])
+    least_f = min(ridged(x) for x in circle.T)
+    if result.success:
+        assert result.fun <= least_f + 2e-5 * abs(result.fun)
+
+
+@pytest.mark.parametrize(
+    ("f", "df"),
+    [
+        (lambda x: 10 - x[0] - 0.5 * x[1] ** 2, lambda x: np.array([-1, -x[1]])),
+        (
+            lambda x: 10 + np.cosh(x[0] - 0.3) - 0.25 * x[1] ** 2,
+            lambda x: np.array([np.sinh(x[0] - 0.3), -0.5 * x[1]]),
+        ),
+    ],
+)
+@pytest.mark.parametrize("half", [0.01, 1.0, 12.0])
+def test_a_maximum_along_a_hyperparameter_whose_slope_is_0_is_no_end(f, df, half):
+    """It was taken for one that the box holds, and not looked at."""
+    assert not bilevel.minimize(itself(2, f, df, Box(-half, half))).success
+
+
+@pytest.mark.parametrize(
+    ("f", "df", "lam"),
+    [
+        (lambda x: 2 + (x[0] - 1) ** 2, lambda x: np.array([2 * (x[0] - 1), 0.0]), (1, 0)),
+        (lambda x: 2 - x[0], lambda x: np.array([-1.0, 0.0]), (12, 0)),
+        (lambda x: 2 - x[0] + x[1] ** 2, lambda x: np.array([-1.0, 2 * x[1]]), (12, 0)),
+        (lambda x: 2 + (x[0] - 1) ** 2 + x[1] ** 2, lambda x: 2 * (x - [1, 0]), (1, 0)),
+    ],
+)
+def test_control_a_hyperparameter_without_effect_or_at_its_minimum_holds_no_end_up(f, df, lam):
+    result = bilevel.minimize(itself(2, f, df, Box()))
+    assert result.success
+    np.testing.assert_allclose(result.lam, lam, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(6))

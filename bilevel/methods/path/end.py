@@ -120,14 +120,19 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
         return let_go(problem, look, seen.error, gap), []
     said = Left(gap, gap, gap)
     boxed = coordinatewise(problem.domain, int(look.p.shape[0]))
-    if seen.free_norm == 0 and not seen.flat and boxed:
-        return said, []  # a corner; where D is round λ may be a maximum along it
     p, axes = _axes(problem, work)
+    if not axes:
+        return said, []  # a corner of a box
     looks = _looks(problem, work, p, axes, gap)
     if len(looks) < len(axes):
         return _unseen(problem, work), []
-    if seen.flat and all(abs(c) <= 4 * seen.noise for b in looks for c in b.change):
+    if seen.flat and all(_level(b, seen) for b in looks):
         return Left(0.0, 0.0, 0.0), []  # beside it too: f does not depend on λ here
+    if boxed:  # nor on a hyperparameter whose p is 0, there and beside it
+        looks = [b for b in looks if p[b.axis] != 0 or not _level(b, seen)]
+        axes = [b.axis for b in looks]
+        if not axes:
+            return said, []
     known = looks
     if [b.axis for b in work.looks] == axes:
         known = [confirmed(now, was) for now, was in zip(looks, work.looks, strict=True)]
@@ -135,6 +140,11 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
     if not boxed:
         return left_within(problem, look.point.lam, look.p, seen.error, known), looks
     return decrease_left(problem, look.point.lam, p, seen.error, known), looks
+
+
+def _level(look: Beside, seen: Estimate) -> bool:
+    """Whether p is the same there, but for noise."""
+    return all(abs(c) <= 4 * seen.noise for c in look.change)
 
 
 def _unseen(problem: Problem, work: Work) -> Left:
@@ -150,9 +160,10 @@ def _unseen(problem: Problem, work: Work) -> Left:
 
 
 def _axes(problem: Problem, work: Work) -> tuple[tuple[float, ...], list[int]]:
-    """p, and the coordinates that D leaves free: all of them where p says nothing.
+    """p, and the coordinates that D does not hold against it: all of them where p says nothing.
 
-    Of a D that is no box they are all looked at, and p is what D leaves of it.
+    One whose p is 0 is held by nothing, and f may have a maximum along it. Of a D that is no box
+    they are all looked at, and p is what D leaves of it.
     """
     look, backend = work.look, problem.backend
     m = int(look.p.shape[0])
@@ -161,18 +172,25 @@ def _axes(problem: Problem, work: Work) -> tuple[tuple[float, ...], list[int]]:
         return backend.scalars(part), list(range(m))
     inside = free(look.point.lam, look.p, problem.domain, backend)
     host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
-    return host[:m], [j for j in range(m) if work.estimate.flat or host[m + j] != 0]
+    held = [p_j != 0 and inside_j == 0 for p_j, inside_j in zip(host[:m], host[m:], strict=True)]
+    return host[:m], [j for j in range(m) if work.estimate.flat or not held[j]]
 
 
 def _looks(
     problem: Problem, work: Work, p: tuple[float, ...], axes: list[int], gap: float
 ) -> list[Beside]:
-    """A look beside the iterate for each axis, up to the first that has no room in D."""
+    """A look beside the iterate for each axis, up to the first that has no room in D.
+
+    On a round face, and in a small D, there is room for a shorter step.
+    """
     seen, looks = work.estimate, []
     least = _eps(problem) ** 0.4
     for j in axes:
         step = math.copysign(max(work.near * _probe(seen, gap, p[j]), least), -p[j])
         found = beside(problem, work.look, work.rhs, seen.errors, j, step)
+        while found is None and abs(step) > least:
+            step *= 0.25
+            found = beside(problem, work.look, work.rhs, seen.errors, j, step)
         if found is None:
             break
         looks.append(found)
