@@ -1,6 +1,6 @@
 """Linear algebra with operators: conjugate gradients and preconditioners."""
 
-from .accuracy import Accuracy, Energy, EstimatedEnergy, GuardedEnergy, Residual, SeenEnergy
+from .accuracy import Accuracy, Energy, EstimatedEnergy, GuardedEnergy, Residual
 from .cg import CGResult, cg
 from .claims import contradicted
 from .preconditioners import Nystrom, Preconditioner, Proven, QuasiNewton, Recorder, jacobi
@@ -21,7 +21,6 @@ __all__ = [
     "QuasiNewton",
     "Recorder",
     "Residual",
-    "SeenEnergy",
     "cg",
     "contradicted",
     "dot",

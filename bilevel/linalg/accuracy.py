@@ -214,23 +214,6 @@ class Guarded(Delayed):
 
 
 @dataclass(frozen=True)
-class Seen(Delayed):
-    """A column whose error is estimated by the least curvature that other solves have shown.
-
-    Where the operator and its preconditioner are much as they were there, the Gauss-Radau bound by
-    that tells the error with no steps of delay; the last steps do where they tell less.
-    """
-
-    @property
-    def estimate(self) -> float | None:
-        recent = super().estimate
-        assert recent is not None
-        if self.lost:
-            return recent
-        return min(recent, math.sqrt(self.gamma * self.rz))
-
-
-@dataclass(frozen=True)
 class Bounded(Progress):
     """A column with a bound, which notes where an estimate would have stopped it.
 
@@ -479,40 +462,6 @@ class GuardedEnergy(EstimatedEnergy):
     least: float = math.inf
 
     def start(self, column: int) -> Progress:
+        gamma = 1 / self.least if self.least > 0 else math.inf
         goals = self.absolute[column], self.relative[column]
-        return Guarded(*goals, gamma=_inverse(self.least), least=self.least)
-
-
-@dataclass(frozen=True)
-class SeenEnergy(EstimatedEnergy):
-    """The same by what other solves have shown, with no steps of delay.
-
-    Parameters
-    ----------
-    absolute, relative : tuple of float
-        One number a column.
-    least : float
-        The least curvature that solves with much the same operator and preconditioner have shown:
-        :attr:`~bilevel.linalg.CGResult.curvature`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from bilevel.linalg import EstimatedEnergy, SeenEnergy, cg
-    >>> diagonal, goals = np.linspace(1, 5, 50), ((0.0,), (0.1,))
-    >>> for accuracy in (EstimatedEnergy(*goals), SeenEnergy(*goals, 1.0)):
-    ...     print(cg(lambda v: diagonal * v, np.ones(50), tol=accuracy).n_iter)
-    7
-    3
-    """
-
-    least: float = math.inf
-
-    def start(self, column: int) -> Progress:
-        goals = self.absolute[column], self.relative[column]
-        return Seen(*goals, gamma=_inverse(self.least), least=self.least)
-
-
-def _inverse(least: float) -> float:
-    """γ_0; nothing is known without a least curvature."""
-    return 1 / least if 0 < least < math.inf else math.inf
+        return Guarded(*goals, gamma=gamma, least=self.least)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...backends import Array, Backend
@@ -19,7 +19,6 @@ from ...linalg import (
     Preconditioner,
     QuasiNewton,
     Recorder,
-    SeenEnergy,
     jacobi,
     norm,
 )
@@ -95,12 +94,10 @@ class Averages:
     """The preconditioner by mean curvatures, formed anew at each point.
 
     ``proves``: with the crude bound that is known of it. By that a solve goes on until its error
-    is proven; otherwise the error is estimated, by ``least``, the least curvature of M⁻¹H that
-    solves have shown.
+    is proven; otherwise the error is estimated.
     """
 
     proves: bool = False
-    least: float = math.inf
 
     @classmethod
     def at(cls, look: Look) -> Averages | None:
@@ -112,15 +109,11 @@ class Averages:
         """M⁻¹ and its bound, None where the point knows none."""
         return look.point.averaged() if isinstance(look.point, Averaging) else None
 
-    def after(self, curvature: float) -> Averages:
-        """With the least curvature that a solve with it has shown."""
-        return replace(self, least=min(self.least, curvature))
-
     def ahead(self, look: Look) -> Averages:
-        return replace(self, proves=True)
+        return Averages(True)
 
     def proven(self, look: Look, backend: Backend) -> Averages:
-        return replace(self, proves=True)
+        return Averages(True)
 
 
 #: Coefficients up to which H is formed for each correction: two passes with so many columns cost
@@ -238,26 +231,16 @@ def base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | N
     return jacobi(diagonal), mu / top if top > 0 else None
 
 
-def accuracy(
-    look: Look,
-    wanted: Wanted,
-    bottom: float | None,
-    sketch: Kept | None = None,
-    least: float = math.inf,
-) -> Accuracy:
+def accuracy(look: Look, wanted: Wanted, bottom: float | None, least: float = math.inf) -> Accuracy:
     """What is wanted of d, q and the t_j, by a bound where M⁻¹H has one below.
 
-    ``least`` is what other solves with this M have shown of M⁻¹H, ``sketch`` what M is made of.
+    ``least`` is what other solves with this M have shown of M⁻¹H.
     """
     absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
     relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
     if bottom is None:
-        averages = sketch if isinstance(sketch, Averages) else None
         if wanted.guarded:
-            shown = least if averages is None else averages.least
-            return GuardedEnergy(absolute, relative, shown)
-        if averages is not None:
-            return SeenEnergy(absolute, relative, averages.least)
+            return GuardedEnergy(absolute, relative, least)
         return EstimatedEnergy(absolute, relative)
     return Energy(bottom, absolute, relative, look.constants.smoothness)
 

@@ -216,7 +216,7 @@ class PathFollowing:
             if sketch is not None:
                 sketch = sketch.ahead(look)
         elif isinstance(sketch, Averages):
-            sketch = replace(sketch, proves=False)  # not wanted yet
+            sketch = Averages()  # a proof is not wanted yet
         return Work(
             look,
             rhs,
@@ -243,7 +243,7 @@ class PathFollowing:
         for now, then in itertools.pairwise(here):
             look, rhs = look_at(problem, point, vectors, pushed)
             found = self._solver.solve(problem, look, rhs, wanted, averages).result
-            averages = self._solver.averages(look, found, averages)
+            averages = averages or self._solver.averages(look, found)
             n_cg += found.n_iter
             turn = turned(problem, look, found)
             point, _ = walk(problem, look, turn)

@@ -80,7 +80,7 @@ class BlockSolver:
         found = cg(
             point.hvp if seen is None else seen,
             rhs,
-            tol=accuracy(look, wanted, bottom, sketch, least),
+            tol=accuracy(look, wanted, bottom, least),
             preconditioner=apply,
             columns=True,
             verify=False,
@@ -100,7 +100,9 @@ class BlockSolver:
 
     def kept(self, problem: Problem, look: Look, found: Found, sketch: Kept | None) -> Kept | None:
         """What is to precondition the next solve; ``sketch`` has done so for this one."""
-        averages = self.averages(look, found.result, sketch)
+        if isinstance(sketch, Averages):
+            return sketch
+        averages = self.averages(look, found.result)
         if averages is not None:
             return averages
         if found.result.misjudged > _MISJUDGED:
@@ -111,10 +113,8 @@ class BlockSolver:
             return Sketch.at(look, self.rank) if self._sketches(problem, look) else None
         return sketch
 
-    def averages(self, look: Look, found: CGResult, sketch: Kept | None) -> Averages | None:
+    def averages(self, look: Look, found: CGResult) -> Averages | None:
         """What mean curvatures are worth forming for, after a solve that took many steps."""
-        if isinstance(sketch, Averages):
-            return sketch.after(found.curvature)
         many = found.n_iter >= self.sketch_after and self.rank > 0
         return Averages.at(look) if many else None
 
