@@ -325,12 +325,17 @@ def refuse_other_curvature(answers: Answers, loss: Any, y: Array, shape: Shape) 
 
 
 def refuse_other_kernel(answers: Answers, kernel: Any, X: Array, theta: Array) -> None:
-    """Refuse a kernel whose blocks are of other shapes: of a few rows, no pass."""
-    backend, few, more = answers.backend, X[:2, :], X[:3, :]
-    shape = (few.shape[0], more.shape[0])
-    for move in (lambda a, _: a, beside):
-        rows, others = answers.lend("X", move(few, backend)), answers.lend("Z", move(more, backend))
-        at = (rows, others, answers.lend("θ", move(theta, backend)), backend)
+    """Refuse a kernel whose blocks are of other shapes: of a few rows, no pass.
+
+    Rows of the data alone: they may be of unit length, or the numbers of objects.
+    """
+    backend, n = answers.backend, X.shape[0]
+    shape = (X[:2, :].shape[0], X[:3, :].shape[0])
+    places = (X[:2, :], X[:3, :], theta), (X[max(n - 2, 0) :, :], X[max(n - 3, 0) :, :], None)
+    for few, more, where in places:
+        rows, others = answers.lend("X", few), answers.lend("Z", more)
+        other = beside(theta, backend) if where is None else where
+        at = (rows, others, answers.lend("θ", other), backend)
         answers.array("block(X, Z, θ)", lambda at=at: kernel.block(*at), shape)  # type: ignore[misc]
         found = answers.found("derivatives(X, Z, θ)", lambda at=at: kernel.derivatives(*at))  # type: ignore[misc]
         if not isinstance(found, (tuple, list)) or len(found) != kernel.n_parameters:

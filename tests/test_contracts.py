@@ -1820,3 +1820,116 @@ def test_nothing_follows_from_a_criterion_that_bends_down():
             ),
         )
         assert np.isfinite(found).tolist() == [right] * 3
+
+
+# -- what a part returns is its own ----------------------------------------------------------------
+
+
+class Memo(inner.Point):
+    """h = xᵀK x / 2 - xᵀB λ, whose products are kept, or can't be written into."""
+
+    value = property(lambda s: 0.5 * s.x @ K @ s.x - s.x @ (B @ s.lam))
+    grad = property(lambda s: K @ s.x - B @ s.lam)
+    cross_vjp = lambda s, q: -B.T @ q
+    cross_jvp = lambda s, d: -B @ d
+
+    def hvp(self, v):
+        key, memo = (v.shape, v.tobytes()), self.inner.memo
+        if key not in memo:
+            memo[key] = K @ v
+            memo[key].flags.writeable = self.inner.writeable
+        return memo[key]
+
+
+class Memoised:
+    backend, dtype = bilevel.get_backend("numpy"), np.dtype(float)
+    x_shape, n_hyperparameters, passes, column_passes = (6,), 3, 0, 0
+
+    def __init__(self, writeable):
+        self.memo, self.writeable = {}, writeable
+
+    def at(self, x, lam, carry=None):
+        return Memo(self, x, lam)
+
+    def constants(self, lam):
+        return inner.InnerConstants(mu=0.5, hessian_lipschitz=0.0, self_concordance=0.0)
+
+
+_DRAWN = np.random.default_rng(0)
+_Q = _DRAWN.standard_normal((9, 6))
+K, B, C = _Q.T @ _Q + 0.5 * np.eye(6), _DRAWN.standard_normal((6, 3)), _DRAWN.standard_normal(6)
+
+
+@pytest.mark.parametrize("method", ["path", "hoag"])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_products_that_a_part_keeps_are_not_written_into(writeable, method):
+    """A memoised H v was a scratch array of CG: a later run was REFUTED, or CONVERGED elsewhere."""
+    h = Memoised(writeable)
+    g = outer.from_functions(
+        lambda x, lam: (C @ x + 0.5 * lam @ lam, C.copy()), like=C, grad_lam=lambda x, lam: lam
+    )
+    problem_, right = bilevel.Problem(h, g), -B.T @ np.linalg.solve(K, C)
+    for _ in range(4):
+        found = bilevel.minimize(problem_, method=method, max_iter=200)
+        assert found.success
+        np.testing.assert_allclose(found.lam, right, atol=0.05)
+    for (shape, raw), product in h.memo.items():
+        np.testing.assert_allclose(product, K @ np.frombuffer(raw).reshape(shape), rtol=1e-9)
+
+
+class Kept:
+    """A design whose products can't be written into."""
+
+    def __init__(self, base):
+        self.base = base
+
+    def __getattr__(self, name):
+        return getattr(self.base, name)
+
+    def matmul(self, v):
+        return self._kept(self.base.matmul(v))
+
+    def rmatmul(self, r):
+        return self._kept(self.base.rmatmul(r))
+
+    @staticmethod
+    def _kept(array):
+        array.flags.writeable = False
+        return array
+
+
+@pytest.mark.parametrize("method", ["path", "hoag", "maid"])
+def test_products_of_a_design_may_be_read_only(method):
+    designs = [Kept(bilevel.as_design(A)) for A in (X, X_VAL)]
+    h = inner.linear_model(designs[0], Y, Squared())
+    own = bilevel.Problem(h, outer.held_out(designs[1], Y_VAL, Squared()))
+    plain = bilevel.Problem(
+        inner.linear_model(X, Y, Squared()), outer.held_out(X_VAL, Y_VAL, Squared())
+    )
+    found, right = (bilevel.minimize(p, 1.0, method=method, max_iter=5) for p in (own, plain))
+    np.testing.assert_allclose(found.lam, right.lam)
+
+
+def test_a_kernel_is_asked_about_rows_of_the_data_alone():
+    """They may be the numbers of objects: it was refused by a KeyError for a row of its own making."""
+    F = np.random.default_rng(0).standard_normal((50, 3))
+
+    class ById:
+        n_parameters, derivative_bound = 1, None
+
+        def feats(self, rows):
+            return np.array([F[int(i)] if i == int(i) else None for i in rows[:, 0]])
+
+        def block(self, rows, others, theta, backend):
+            return np.exp(theta[0]) * (self.feats(rows) @ self.feats(others).T + 1)
+
+        def derivatives(self, rows, others, theta, backend):
+            return (self.block(rows, others, theta, backend),)
+
+        def diag(self, rows, theta, backend):
+            return np.exp(theta[0]) * ((self.feats(rows) ** 2).sum(1) + 1)
+
+    ids, t = np.arange(50.0)[:, None], np.sin(F[:, 0])
+    h = inner.kernel_ridge(ids[:30], t[:30], ById())
+    g = outer.held_out_kernel(h, ids[30:], t[30:], Squared())
+    assert np.isfinite(bilevel.minimize(bilevel.Problem(h, g), max_iter=3).fun)

@@ -105,9 +105,12 @@ class Fused:
     def cg_advance(
         self, alpha: Array, p: Array, ap: Array, x: Array, r: Array
     ) -> tuple[Array, Array, Array]:
-        """x + α p, r - α A p and the squares of the new r, (k,); x, r and A p are overwritten."""
-        r = self.axpy(-alpha, ap, r, ap)
-        x = self.axpy(alpha, p, x, ap)
+        """x + α p, r - α A p and the squares of the new r, (k,); x and r are overwritten.
+
+        A p is not: it is whatever a product from outside has returned, and may be kept there.
+        """
+        r = self.axpy(-alpha, ap, r)
+        x = self.axpy(alpha, p, x)
         return x, r, self.column_dot(r, r)
 
     def cg_turn(

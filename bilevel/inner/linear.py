@@ -362,9 +362,8 @@ class LinearPoint:
         """(Xᵀ D X + ∂²_{xx} r) v, two passes whatever the number of columns."""
         model = self.model
         rows = matmul(model.design, v)
-        product = rmatmul(model.design, model.bend(self.curvature, rows))
-        product += self.penalty.hvp(v)  # in place where the library can: blocks are large
-        return product
+        # A new array: a design and a penalty from outside may keep what they return.
+        return rmatmul(model.design, model.bend(self.curvature, rows)) + self.penalty.hvp(v)
 
     def cross_vjp(self, q: Array) -> Array:
         return self.penalty.cross_vjp(q)
@@ -561,9 +560,7 @@ class LinearPoint:
         both = xp.concat([self.loss_derivative[..., None], bent], axis=-1)
         back = rmatmul(model.design, both)
         self.__dict__["grad"] = back[..., 0] + self.penalty.grad
-        products = self.penalty.hvp(v)
-        products += back[..., 1:]
-        return self.grad, products
+        return self.grad, self.penalty.hvp(v) + back[..., 1:]
 
     def swing(self, pushed: Array) -> tuple[Pending, Pending] | None:
         """From |∂³ℓ[u, v, w]| ≤ c ‖v‖ (∂²ℓ[u, u] ∂²ℓ[w, w])^½, row by row, and Cauchy-Schwarz.
