@@ -95,8 +95,12 @@ class Work:
 
     @property
     def blank(self) -> bool:
-        """Whether p says nothing because f is flat, while x is still on its way: λ waits for it."""
-        return self.moved and self.estimate.flat
+        """Whether p says nothing because f is flat, while x is still on its way: λ waits for it.
+
+        A p that is zero by chance, with an error that is not, says that q is not known yet.
+        """
+        seen = self.estimate
+        return self.moved and seen.norm + seen.error <= seen.noise
 
     @property
     def moves(self) -> bool:
