@@ -107,11 +107,11 @@ class CuPyFused(Fused):
         return out[0, :], out[1, :], out[2, :]
 
     def cg_advance(
-        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array
+        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array, work: Array | None = None
     ) -> tuple[Array, Array, Array]:
         k = r.shape[-1]
         if not kernels.takes_blocks(k, r, x, p, alpha):
-            return super().cg_advance(alpha, p, ap, x, r)
+            return super().cg_advance(alpha, p, ap, x, r, work)
         rr = self.xp.empty((k,), dtype=r.dtype)
         # A sparse product is in columns.
         ap = importlib.import_module("cupy").ascontiguousarray(ap, dtype=r.dtype)

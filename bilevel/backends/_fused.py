@@ -102,15 +102,18 @@ class Fused:
         alpha = xp.where(bent, xp.zeros_like(rz), rz / xp.where(bent, one, curvature))
         return alpha, share, top
 
+    def scratch(self, like: Array) -> Array | None:
+        return None
+
     def cg_advance(
-        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array
+        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array, work: Array | None = None
     ) -> tuple[Array, Array, Array]:
         """x + α p, r - α A p and the squares of the new r, (k,); x and r are overwritten.
 
         A p is not: it is whatever a product from outside has returned, and may be kept there.
         """
-        r = self.axpy(-alpha, ap, r)
-        x = self.axpy(alpha, p, x)
+        r = self.axpy(-alpha, ap, r, work)
+        x = self.axpy(alpha, p, x, work)
         return x, r, self.column_dot(r, r)
 
     def cg_turn(

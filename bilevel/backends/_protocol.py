@@ -141,10 +141,14 @@ class Backend(Protocol):
         """Lengths of a step of CG, and how little A bends: see :class:`ArrayAPIBackend`."""
         ...
 
+    def scratch(self, like: Array) -> Array | None:
+        """Memory for products that the updates of a solve make on the way; None where none do."""
+        ...
+
     def cg_advance(
-        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array
+        self, alpha: Array, p: Array, ap: Array, x: Array, r: Array, work: Array | None = None
     ) -> tuple[Array, Array, Array]:
-        """x + α p, r - α A p and the squares of the columns of the new r."""
+        """x + α p, r - α A p and the squares of the columns of the new r; A p stays as it is."""
         ...
 
     def cg_turn(

@@ -63,6 +63,9 @@ class NumPyBackend(Writable, ArrayAPIBackend):
     def solve_triangular(self, a: Array, b: Array, *, lower: bool = True) -> Array:
         return scipy.linalg.solve_triangular(a, b, lower=lower, check_finite=False)
 
+    def scratch(self, like: Array) -> Array | None:
+        return np.empty_like(like)
+
     def axpy(self, alpha: Array, x: Array, y: Array, work: Array | None = None) -> Array:
         y += _by_column(x, alpha, work)
         return y

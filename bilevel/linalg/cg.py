@@ -300,6 +300,7 @@ class _Descent:
         self._block = list(range(len(progress)))
         self._done: dict[int, tuple[Array, Array]] = {}
         self._n_iter, self._status = 0, Status.CONVERGED
+        self._work: Array | None = None
 
     def run(self, max_iter: int) -> tuple[Array, Array, tuple[Progress, ...], int, Status]:
         """Return x, r, the progress of the columns, the steps made and how they ended."""
@@ -335,6 +336,7 @@ class _Descent:
         self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz))
         self._keep([j for j in range(k) if self._goes_on(j)])
         self._p = xp.asarray(self._p, copy=True)  # it may be r itself
+        self._work = backend.scratch(self._p) if self._block else None
         return bool(self._block)
 
     def _apply(self, rr: Array) -> tuple[Array, Array]:
@@ -359,7 +361,9 @@ class _Descent:
         alpha, share, flatness.top = backend.cg_length(
             backend.column_dot(self._p, ap), before, flatness.square, flatness.top, flatness.least
         )
-        self._x, self._r, rr = backend.cg_advance(alpha, self._p, ap, self._x, self._r)
+        # A p may be kept by whoever has made it.
+        blocks = alpha, self._p, ap, self._x, self._r
+        self._x, self._r, rr = backend.cg_advance(*blocks, self._work)
         del ap
         z, self._rz = self._apply(rr)
         self._n_iter += 1
@@ -413,6 +417,7 @@ class _Descent:
             self._p = _take(backend, self._p, kept)
             self._rz = _take(backend, self._rz, kept)
             self._flatness.keep(backend, kept)
+            self._work = backend.scratch(self._r)
 
     def _gather(self) -> None:
         """Say how those ended that are still in the block, and put all columns together again."""
@@ -422,7 +427,7 @@ class _Descent:
             unknowns = math.prod(self._x.shape) // len(block)
             flat = self._n_iter >= unknowns and any(self._flatness.flat(j) for j in block)
             self._status = Status.SINGULAR if flat else Status.MAX_ITER
-        del self._p
+        del self._p, self._work
         if not self._done:
             return
         if block:
