@@ -252,6 +252,12 @@ class Given:
         """What a run may keep, whatever the method makes of its own buffers later."""
         return self.kept[name][1]
 
+    @property
+    def recorded(self) -> dict[str, Array]:
+        """The copies of the arrays of the record."""
+        names = ("lam", "hypergrad")
+        return {name: self.copy(f"record.{name}") for name in names}
+
     def written(self, problem: Problem, state: Any) -> dict[str, Array]:
         """How far each has moved, to be read; nothing where no one can write."""
         xp, returned = problem.backend.xp, _arrays(state)

@@ -176,14 +176,11 @@ def _snapshots(
             problem.backend.synchronize()
         meter.offered = None
         costs = metered(problem, meter, before)
-        record, x = (
-            replace(found.record, k=snapshot.n_iter + 1, costs=costs, **found.fields),
-            state.x,
-        )
+        n, x, own = snapshot.n_iter + 1, state.x, found.fields
         if asked:  # its buffers are its own, and may be filled anew
-            given = Given.of(problem, state, record.k + 1)
-            lam, hypergrad = given.copy("record.lam"), given.copy("record.hypergrad")
-            record, x = replace(record, lam=lam, hypergrad=hypergrad), given.copy("x")
+            given = Given.of(problem, state, n + 1)
+            x, own = given.copy("x"), own | given.recorded
+        record = replace(found.record, k=n, costs=costs, **own)
         snapshot = snapshot.followed(problem.backend, state, record, x, every=every)
         status = record.status
         yield snapshot
