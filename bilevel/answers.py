@@ -331,11 +331,10 @@ def refuse_other_kernel(answers: Answers, kernel: Any, X: Array, theta: Array) -
     """
     backend, n = answers.backend, X.shape[0]
     shape = (X[:2, :].shape[0], X[:3, :].shape[0])
-    places = (X[:2, :], X[:3, :], theta), (X[max(n - 2, 0) :, :], X[max(n - 3, 0) :, :], None)
-    for few, more, where in places:
-        rows, others = answers.lend("X", few), answers.lend("Z", more)
-        other = beside(theta, backend) if where is None else where
-        at = (rows, others, answers.lend("θ", other), backend)
+    first = X[:2, :], X[:3, :], theta
+    last = X[max(n - 2, 0) :, :], X[max(n - 3, 0) :, :], beside(theta, backend)
+    for place in (first, last):
+        at = (*map(answers.lend, ("X", "Z", "θ"), place), backend)
         answers.array("block(X, Z, θ)", lambda at=at: kernel.block(*at), shape)  # type: ignore[misc]
         found = answers.found("derivatives(X, Z, θ)", lambda at=at: kernel.derivatives(*at))  # type: ignore[misc]
         if not isinstance(found, (tuple, list)) or len(found) != kernel.n_parameters:

@@ -362,32 +362,30 @@ def _data_parts(
         n, *columns = side.y.shape
         shape = (n, *(columns if isinstance(inner, MLP) else inner.x_shape[1:]))
         convex = isinstance(side, LinearModel)
-        yield expected("loss"), partial(_refuse_loss, side.loss, side.y, shape, convex)
+        yield (
+            expected("loss"),
+            partial(_refuse_loss, loss=side.loss, y=side.y, shape=shape, convex=convex),
+        )
     if isinstance(side, KernelRidge) and not is_ours(side.kernel):
         theta = problem.lam(0.0)[:-1]
-        yield expected("kernel"), partial(_refuse_kernel, side.kernel, side.X, theta)
+        yield (
+            expected("kernel"),
+            partial(refuse_other_kernel, kernel=side.kernel, X=side.X, theta=theta),
+        )
     design = getattr(side, "design", None) if is_ours(side) else None
     while design is not None and is_ours(design):  # ours may stand around one that is not
         design = getattr(design, "base", None)
     if design is not None:
-        yield expected("design", design.dtype), partial(_refuse_design, design)
+        yield expected("design", design.dtype), partial(refuse_other_design, design=design)
     if is_ours(side) and hasattr(side, "parts") and hasattr(inner, "parts"):
         for k, (part, of) in enumerate(zip(side.parts, inner.parts, strict=True)):
             yield from _data_parts(problem, f"{where}.parts[{k}]", part, of)
 
 
-def _refuse_loss(loss: Any, y: Array, shape: Shape, convex: bool, answers: Answers) -> None:
+def _refuse_loss(answers: Answers, loss: Any, y: Array, shape: Shape, convex: bool) -> None:
     refuse_other_loss(answers, loss, y, shape)
     if convex:
         refuse_other_curvature(answers, loss, y, shape)
-
-
-def _refuse_kernel(kernel: Any, X: Array, theta: Array, answers: Answers) -> None:
-    refuse_other_kernel(answers, kernel, X, theta)
-
-
-def _refuse_design(design: Any, answers: Answers) -> None:
-    refuse_other_design(answers, design)
 
 
 def _asked_of_data(problem: Problem) -> Iterator[tuple[Answers, Callable[[Answers], None]]]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .._ours import is_ours
 from ..answers import refuse_other_array
-from ..backends import Array, Maybe, Number, Whole, described
+from ..backends import BOUND, Array, Maybe, Whole, described
 from ..inner import InnerPoint
 from ..outer import OuterPoint
 from ..problem import Problem
@@ -109,7 +109,7 @@ def _refuse_other_result(found: Any, problem: Problem) -> None:
             refuse_other_array(array, where(name), shape, problem.backend, problem.dtype)
     bounds = ("error_bound", "value_error", "inner_error", "residual")
     for name in bounds if found.status is not Status.NON_FINITE else ():
-        Maybe(_BOUND)(getattr(found, name), where(name))
+        Maybe(BOUND)(getattr(found, name), where(name))
     Whole(0)(found.n_iter, where("n_iter"))
     if not isinstance(found.status, Status):
         raise TypeError(f"{where('status')} must be a Status, got {described(found.status)}.")
@@ -119,7 +119,3 @@ def _refuse_other_result(found: Any, problem: Problem) -> None:
                 f"{where('outer')} must be a point of the criterion, problem.outer.at(x, lam), got "
                 f"{described(found.outer)}."
             )
-
-
-#: What a bound can be: inf where nothing is known.
-_BOUND = Number(at_least=0, finite=False)

@@ -336,7 +336,6 @@ class _Descent:
         self._flatness = _Flatness(eps, self._rz, xp.zeros_like(self._rz))
         self._keep([j for j in range(k) if self._goes_on(j)])
         self._p = xp.asarray(self._p, copy=True)  # it may be r itself
-        self._work = backend.scratch(self._p) if self._block else None
         return bool(self._block)
 
     def _apply(self, rr: Array) -> tuple[Array, Array]:
@@ -361,7 +360,8 @@ class _Descent:
         alpha, share, flatness.top = backend.cg_length(
             backend.column_dot(self._p, ap), before, flatness.square, flatness.top, flatness.least
         )
-        # A p may be kept by whoever has made it.
+        if self._work is None:  # A p may be kept by whoever has made it
+            self._work = backend.scratch(self._r)
         blocks = alpha, self._p, ap, self._x, self._r
         self._x, self._r, rr = backend.cg_advance(*blocks, self._work)
         del ap
@@ -411,13 +411,13 @@ class _Descent:
         gone = [i for i in range(len(block)) if i not in kept]
         self._done |= _leave(backend, self._x, self._r, gone, block)
         if kept:
+            self._work = None
             # One after the other: each old block is free before the next new one is made.
             self._x = _take(backend, self._x, kept)
             self._r = _take(backend, self._r, kept)
             self._p = _take(backend, self._p, kept)
             self._rz = _take(backend, self._rz, kept)
             self._flatness.keep(backend, kept)
-            self._work = backend.scratch(self._r)
 
     def _gather(self) -> None:
         """Say how those ended that are still in the block, and put all columns together again."""
