@@ -137,15 +137,10 @@ class Delayed(Progress):
     ``energies`` are ‖x_j - x_0‖²_A of all steps. A window of a fifth of the steps, at least
     ``window``, covers the plateaus that the convergence of an ill-conditioned system has; the error
     of the beginning of the window is taken for that of its end, which is smaller.
-
-    ``least`` is a number below the Ritz values until now, at most four times; γ_k is by it what it
-    would be by μ. ``steps`` are α_k and β_{k+1} of all steps.
     """
 
     window: int = 4
     energies: tuple[float, ...] = (0.0,)
-    least: float = math.inf
-    steps: tuple[tuple[float, float], ...] = ()
 
     @property
     def estimate(self) -> float | None:
@@ -164,39 +159,49 @@ class Delayed(Progress):
         return math.inf
 
     @property
-    def curvature(self) -> float:
-        return self.least
-
-    @property
     def reached(self) -> bool:
         estimate = self.estimate
         assert estimate is not None
         return estimate <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
 
+    def advance(self, alpha: float, rz: float, rr: float) -> Self:
+        energy = self.energy + alpha * self.rz
+        return self._with(energy=energy, rz=rz, rr=rr, energies=(*self.energies, energy))
+
+
+@dataclass(frozen=True)
+class Followed(Delayed):
+    """A column whose least curvature is followed too.
+
+    ``least`` is a number below the Ritz values until now, at most four times; γ_k is by it what it
+    would be by μ. ``steps`` are α_k and β_{k+1} of all steps.
+    """
+
+    least: float = math.inf
+    steps: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def curvature(self) -> float:
+        return self.least
+
     def again(self) -> Self:
         return self._with(gamma=math.inf, steps=())
 
     def advance(self, alpha: float, rz: float, rr: float) -> Self:
-        energy, beta = self.energy + alpha * self.rz, rz / self.rz if self.rz > 0 else 0.0
+        beta = rz / self.rz if self.rz > 0 else 0.0
         steps, least = (*self.steps, (alpha, beta)), min(self.least, 0.5 / alpha)
         known = least == self.least and self.gamma < math.inf
         gamma = _pivot(least, self.gamma, alpha, beta, self.rounding) if known else None
         while gamma is None and least > 0:
             gamma = _radau(least, steps, self.rounding)
             least = least if gamma is not None else 0.5 * least
-        return self._with(
-            energy=energy,
-            rz=rz,
-            rr=rr,
-            energies=(*self.energies, energy),
-            gamma=math.inf if gamma is None else gamma,
-            least=least,
-            steps=steps,
-        )
+        ahead = super().advance(alpha, rz, rr)
+        gamma = math.inf if gamma is None else gamma
+        return ahead._with(gamma=gamma, least=least, steps=steps)
 
 
 @dataclass(frozen=True)
-class Guarded(Delayed):
+class Guarded(Followed):
     """A column whose error is estimated by its last steps and by the least curvature seen.
 
     On a plateau the last steps add nothing while the error is large. The Gauss-Radau bound with a
@@ -427,7 +432,7 @@ class EstimatedEnergy:
     relative: tuple[float, ...]
 
     def start(self, column: int) -> Progress:
-        return Delayed(self.absolute[column], self.relative[column])
+        return Followed(self.absolute[column], self.relative[column])
 
 
 @dataclass(frozen=True)
