@@ -269,6 +269,63 @@ def test_control_a_hyperparameter_without_effect_or_at_its_minimum_holds_no_end_
     np.testing.assert_allclose(result.lam, lam, atol=1e-3)
 
 
+def spread(sign):
+    """f = 10 ± half the squared distance from the diagonal, and its slope."""
+    return (
+        lambda x: 10 + sign * 0.5 * ((x - x.mean()) @ (x - x.mean())),
+        lambda x: sign * (x - x.mean()),
+    )
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("total", [0.0, 3.0])
+def test_a_maximum_in_the_centre_of_a_simplex_is_no_end(m, total):
+    """No axis has room there: the slope alone decided, and it is 0."""
+    problem = itself(m, *spread(-1), Simplex(total, -1.0))
+    centre = np.full(m, total / m)
+    assert not bilevel.minimize(problem, centre).success
+    beside = bilevel.minimize(problem, centre + 1e-4 * (m * np.eye(m)[0] - 1))
+    corner = np.full(m, -1.0)
+    corner[0] = total + m - 1
+    assert beside.success
+    assert beside.fun == pytest.approx(spread(-1)[0](corner), rel=1e-9)
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_control_a_minimum_in_the_centre_of_a_simplex_is_an_end(m):
+    result = bilevel.minimize(itself(m, *spread(1), Simplex(3.0, -1.0)), np.full(m, 3.0 / m))
+    assert result.success
+    np.testing.assert_allclose(result.lam, 3.0 / m)
+
+
+@dataclass(frozen=True)
+class Disc:
+    """{a v : ‖v‖ ≤ 2} for a matrix a of right-angled columns: a disc, or a line, in space."""
+
+    a: Any
+
+    def project(self, lam: Any, backend: Any) -> Any:
+        v = self.a.T @ backend.to_numpy(lam)
+        return backend.asarray(self.a @ (v * min(1.0, 2 / max(np.linalg.norm(v), 1e-300))))
+
+
+def saddle(x):
+    return 10 + x[0] ** 2 - x[1] ** 2 / 2 + 0.3 * x[2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ends_on_a_disc_that_lies_askew(seed):
+    """Looks along the axes have no room on it: they go along the disc itself."""
+    a = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 1 + seed % 2)))[0]
+    slope = lambda x: np.array([2 * x[0], -x[1], 0.3])
+    disc = Disc(a)
+    result = bilevel.minimize(itself(3, saddle, slope, disc), max_iter=60)
+    assert result.success
+    steps = np.random.default_rng(seed).standard_normal((2000, a.shape[1])) * 0.2
+    near = [saddle(disc.project(result.lam + a @ step, NUMPY)) for step in steps]
+    assert result.fun <= min(near) * (1 + 2e-5)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_where_a_model_is_least(seed):
     rng = np.random.default_rng(seed)

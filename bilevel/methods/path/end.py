@@ -10,10 +10,10 @@ from ...problem import Problem
 from ...status import Status
 from .._protocol import bends_down, coordinatewise, free, free_part
 from ..correction import Wanted, contradicted
+from .aside import along_axis, within
 from .estimate import Estimate
-from .settled import Beside, Left, beside, confirmed, decrease_left, left_within, let_go
+from .settled import Beside, Left, along, beside, confirmed, decrease_left, left_within, let_go
 from .state import PathState, Work
-from .within import fall_within
 
 #: Ends of a solve that say its errors are not known, so that no run converges by them.
 _BLIND = (Status.NEGATIVE_CURVATURE, Status.STALLED)
@@ -120,21 +120,17 @@ def _left(problem: Problem, work: Work) -> tuple[Left, list[Beside]]:
         return let_go(problem, look, seen.error, gap), []
     said = Left(gap, gap, gap)
     boxed = coordinatewise(problem.domain, int(look.p.shape[0]))
-    p, axes = _axes(problem, work)
-    if not axes:
-        return said, []  # a corner of a box
-    looks = _looks(problem, work, p, axes, gap)
-    if len(looks) < len(axes):
-        return _unseen(problem, work), []
+    p, looks = (_boxed if boxed else _within)(problem, work, gap)
+    if not looks:
+        return said, []  # in a corner of a box, or where D is a point
     if seen.flat and all(_level(b, seen) for b in looks):
         return Left(0.0, 0.0, 0.0), []  # beside it too: f does not depend on λ here
     if boxed:  # nor on a hyperparameter whose p is 0, there and beside it
-        looks = [b for b in looks if p[b.axis] != 0 or not _level(b, seen)]
-        axes = [b.axis for b in looks]
-        if not axes:
+        looks = [b for b in looks if along(p, b.way) != 0 or not _level(b, seen)]
+        if not looks:
             return said, []
     known = looks
-    if [b.axis for b in work.looks] == axes:
+    if [b.way for b in work.looks] == [b.way for b in looks]:
         known = [confirmed(now, was) for now, was in zip(looks, work.looks, strict=True)]
     work.looks = looks
     if not boxed:
@@ -147,54 +143,41 @@ def _level(look: Beside, seen: Estimate) -> bool:
     return all(abs(c) <= 4 * seen.noise for c in look.change)
 
 
-def _unseen(problem: Problem, work: Work) -> Left:
-    """What the rule said where D leaves no room to look.
+def _boxed(problem: Problem, work: Work, gap: float) -> tuple[tuple[float, ...], list[Beside]]:
+    """p, and a look beside the iterate for each axis that D does not hold against it.
 
-    Of an oblique face that is what the pairs have seen of f along it, and its slope has to agree.
+    One whose p is 0 is held by nothing, and f may have a maximum along it. Where p says nothing
+    they are all looked at.
     """
-    seen, gap, lam, p = work.estimate, work.verdict.gap, work.look.point.lam, work.look.p
-    assert gap is not None
-    if not coordinatewise(problem.domain, int(lam.shape[0])):
-        gap = max(gap, fall_within(problem, lam, p, seen.error))
-    return Left(gap, gap, gap)
-
-
-def _axes(problem: Problem, work: Work) -> tuple[tuple[float, ...], list[int]]:
-    """p, and the coordinates that D does not hold against it: all of them where p says nothing.
-
-    One whose p is 0 is held by nothing, and f may have a maximum along it. Of a D that is no box
-    they are all looked at, and p is what D leaves of it.
-    """
-    look, backend = work.look, problem.backend
+    look, seen, backend = work.look, work.estimate, problem.backend
     m = int(look.p.shape[0])
-    if not coordinatewise(problem.domain, m):
-        part = free_part(look.point.lam, look.p, problem.domain, backend)
-        return backend.scalars(part), list(range(m))
     inside = free(look.point.lam, look.p, problem.domain, backend)
-    host = backend.scalars(*(look.p[j] for j in range(m)), *(inside[j] for j in range(m)))
-    held = [p_j != 0 and inside_j == 0 for p_j, inside_j in zip(host[:m], host[m:], strict=True)]
-    return host[:m], [j for j in range(m) if work.estimate.flat or not held[j]]
-
-
-def _looks(
-    problem: Problem, work: Work, p: tuple[float, ...], axes: list[int], gap: float
-) -> list[Beside]:
-    """A look beside the iterate for each axis, up to the first that has no room in D.
-
-    On a round face, and in a small D, there is room for a shorter step.
-    """
-    seen, looks = work.estimate, []
-    least = _eps(problem) ** 0.4
-    for j in axes:
+    host = backend.scalars(look.p, inside)
+    p, least, looks = host[:m], _least(problem), []
+    for j in range(m):
+        held = p[j] != 0 and host[m + j] == 0
+        if held and not seen.flat:
+            continue
         step = math.copysign(max(work.near * _probe(seen, gap, p[j]), least), -p[j])
-        found = beside(problem, work.look, work.rhs, seen.errors, j, step)
-        while found is None and abs(step) > least:
-            step *= 0.25
-            found = beside(problem, work.look, work.rhs, seen.errors, j, step)
-        if found is None:
-            break
-        looks.append(found)
-    return looks
+        move = along_axis(problem, look.point.lam, j, step, least)
+        if move is not None:
+            looks.append(beside(problem, look, work.rhs, seen.errors, move))
+    return p, looks
+
+
+def _within(problem: Problem, work: Work, gap: float) -> tuple[tuple[float, ...], list[Beside]]:
+    """What D leaves of p where it is no box, and a look for each way that it has."""
+    look, seen, backend = work.look, work.estimate, problem.backend
+    p = backend.scalars(free_part(look.point.lam, look.p, problem.domain, backend))
+    least = _least(problem)
+    steps = [math.copysign(max(work.near * _probe(seen, gap, p_j), least), -p_j) for p_j in p]
+    moves = within(problem, look.point.lam, steps, least)
+    return p, [beside(problem, look, work.rhs, seen.errors, move) for move in moves]
+
+
+def _least(problem: Problem) -> float:
+    """The shortest look that rounding leaves of use."""
+    return _eps(problem) ** 0.4
 
 
 def _probe(estimate: Estimate, gap: float, p: float) -> float:

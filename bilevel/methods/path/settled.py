@@ -15,6 +15,7 @@ is then not known.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ...backends import Array
@@ -22,56 +23,46 @@ from ...linalg import norm
 from ...problem import Problem
 from .._protocol import free_part
 from ..correction.looks import Look, ahead, look_at
+from .aside import Move
 from .model import Model, generic, least
 
 
 @dataclass(frozen=True)
 class Beside:
-    """The change of p from λ to λ + step e_j, as far as the look at λ predicts it.
+    """The change of p from λ to λ + step · way, as far as the look at λ predicts it.
 
     ``blur``: how far each number of it may be wrong.
     """
 
-    axis: int
+    way: tuple[float, ...]
     step: float
     change: tuple[float, ...]
     blur: tuple[float, ...]
 
     @property
     def hidden(self) -> bool:
-        """Whether not even the sign of the second derivative along e_j is known."""
-        return self.blur[self.axis] >= abs(self.change[self.axis])
+        """Whether not even the sign of the second derivative along the way is known."""
+        return along(self.blur, map(abs, self.way)) >= abs(along(self.change, self.way))
+
+
+def along(numbers: Iterable[float], way: Iterable[float]) -> float:
+    """What of the numbers lies along a way; those that it leaves alone may be NaN."""
+    return sum(n * w for n, w in zip(numbers, way, strict=True) if w != 0)
 
 
 def beside(
-    problem: Problem,
-    look: Look,
-    rhs: Array,
-    errors: tuple[float, ...],
-    axis: int,
-    step: float,
-) -> Beside | None:
-    """Look at λ + step e_j, or on the other side where D ends before; None without room in D.
+    problem: Problem, look: Look, rhs: Array, errors: tuple[float, ...], move: Move
+) -> Beside:
+    """Look where ``move`` leads.
 
     ``rhs`` and ``errors`` are the residuals at λ, and the errors of q and t there in the norm of H.
     """
-    backend, xp = problem.backend, problem.backend.xp
-    lam = look.point.lam
-    unit = xp.eye(lam.shape[0], dtype=lam.dtype, device=backend.device)[axis, :]
-    for signed in (step, -step):
-        target = problem.domain.project(lam + signed * unit, backend)
-        delta = target - lam
-        moved, length = backend.scalars(delta[axis], norm(delta, backend))
-        # A face that is oblique would turn the step away from e_j.
-        if abs(moved) >= 0.9 * abs(step) and length <= 1.001 * abs(moved):
-            break
-    else:
-        return None
-    point = ahead(problem, look.point, look.vectors, look.pushed, target, delta)
+    backend, m = problem.backend, len(move.way)
+    point = ahead(problem, look.point, look.vectors, look.pushed, move.target, move.delta)
     there, rest = look_at(problem, point, look.vectors, look.pushed)
-    change, m = there.p - look.p, int(lam.shape[0])
+    change = there.p - look.p
     host = backend.scalars(change, backend.column_norm(rest[..., 1:] - rhs[..., 1:]))
-    return Beside(axis, moved, host[:m], _blur(look, errors, host[m:]))
+    return Beside(move.way, move.step, host[:m], _blur(look, errors, host[m:]))
 
 
 def confirmed(now: Beside, before: Beside) -> Beside:
@@ -124,7 +115,7 @@ def decrease_left(
     The error of p is counted against it; inf where the Hessian is not positive definite, and where
     the step, as far as D lets it, is so long that f may bend before its end: on a plateau.
     """
-    axes = [b.axis for b in looks]
+    axes = [b.way.index(1.0) for b in looks]
     right, n = [p[j] for j in axes], range(len(axes))
     hessian, blur = _hessian(looks)
     seen = _decrease(problem, lam, axes, hessian, right, error)
@@ -148,8 +139,8 @@ def left_within(problem: Problem, lam: Array, p: Array, error: float, looks: lis
 
     On a face that bends a Hessian that is not positive definite may be one along the face.
     """
-    hessian, blur = _hessian(looks)
-    spread = [sum(row) for row in blur]
+    hessian, blur = _unfolded(looks, *_hessian(looks))
+    spread = [sum(map(abs, row)) for row in blur]
     seen, lowest, most = (
         _decrease_within(problem, lam, p, _shifted(hessian, spread, sign), error)
         for sign in (0, 1, -1)
@@ -188,13 +179,34 @@ _FAR = 1e-3
 
 
 def _hessian(looks: list[Beside]) -> tuple[list[list[float]], list[list[float]]]:
-    """The second derivatives, of two looks that tell the same one the better, and their blur."""
+    """The second derivatives along the ways, of two looks that tell one the better, and blurs."""
     n = range(len(looks))
     rows = [
-        [(b.blur[c.axis] / abs(b.step), b.change[c.axis] / b.step) for c in looks] for b in looks
+        [
+            (
+                along(b.blur, map(abs, c.way)) / abs(b.step),
+                along(b.change, c.way) / b.step,
+            )
+            for c in looks
+        ]
+        for b in looks
     ]
     best = [[min(rows[j][k], rows[k][j]) for k in n] for j in n]
     return [[h for _, h in row] for row in best], [[b for b, _ in row] for row in best]
+
+
+def _unfolded(looks: list[Beside], *matrices: list[list[float]]) -> list[list[list[float]]]:
+    """The matrices W S Wᵀ of all λ_j that have the numbers S along the ways, and none beyond.
+
+    The columns of W are the ways where they are at right angles, else U (UᵀU)⁻¹.
+    """
+    n, m = range(len(looks)), range(len(looks[0].way))
+    gram = [[along(b.way, c.way) for c in looks] for b in looks]
+    inverse = [_solved(gram, [float(j == k) for j in n]) or [0.0 for _ in n] for k in n]
+    w = [[sum(looks[k].way[i] * inverse[k][j] for k in n) for j in n] for i in m]
+    return [
+        [[sum(a[j] * s[j][k] * b[k] for j in n for k in n) for b in w] for a in w] for s in matrices
+    ]
 
 
 def _shifted(matrix: list[list[float]], by: list[float], sign: int) -> list[list[float]]:
