@@ -177,7 +177,7 @@ def _within(problem: Problem, work: Work, gap: float) -> tuple[tuple[float, ...]
 
 def _least(problem: Problem) -> float:
     """The shortest look that rounding leaves of use."""
-    return _eps(problem) ** 0.4
+    return math.pow(_eps(problem), 0.4)
 
 
 def _probe(estimate: Estimate, gap: float, p: float) -> float:
