@@ -1,7 +1,9 @@
 """The same search on other array libraries, by changing the arrays alone.
 
-Libraries that are not usable here are named and left out.
+All that are known, or those that the command line names; what is not usable here is left out.
 """
+
+import sys
 
 import numpy as np
 
@@ -11,7 +13,7 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((200, 5))
 y = np.where(X @ rng.standard_normal(5) + rng.standard_normal(200) > 0, 1.0, -1.0)
 
-for name in bilevel.backend_names():
+for name in sys.argv[1:] or bilevel.backend_names():
     try:
         backend = bilevel.get_backend(name)
         arrays = [backend.asarray(a) for a in (X[::2], y[::2], X[1::2], y[1::2])]

@@ -60,7 +60,9 @@ def test_iterates_agree_in_float64(backend, csr, reference):
 
 
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
-@pytest.mark.parametrize("method", ["hoag", "path"])
+@pytest.mark.parametrize(
+    "method", ["path", pytest.param("hoag", marks=pytest.mark.slow_on("jax", "dpnp"))]
+)
 def test_float32_finds_the_same_lam(backend, csr, method):
     if csr and backend.name not in HAS_CSR:
         pytest.skip(f"{backend.name} has no sparse arrays")

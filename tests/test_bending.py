@@ -521,7 +521,10 @@ def test_a_function_that_returns_another_shape_is_refused():
     assert point.fold(np.ones(2), np.ones((1, 1))) is None
 
 
-@every_problem
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in EXAMPLES else pytest.mark.slow) for name in PROBLEMS],
+)
 def test_a_check_is_silent_about_right_third_derivatives(name):
     problem = PROBLEMS[name](NUMPY)
     report = bilevel.testing.check_problem(problem, hyperparameters(problem))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -111,10 +112,25 @@ def test_quickstart_runs() -> None:
     exec(compile(code, "quickstart.md", "exec"), {})
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_examples_run(path: Path) -> None:
+def example(name: str, *words: str, marks: Any = ()) -> Any:
+    return pytest.param(name, words, marks=marks, id=" ".join([name, *words]))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *(
+            example(path.name)
+            for path in sorted((ROOT / "examples").glob("*.py"))
+            if path.name != "any_array.py"
+        ),
+        example("any_array.py", "numpy", "array_api_strict"),
+        example("any_array.py", marks=pytest.mark.slow),  # the libraries that compile take long
+    ],
+)
+def test_examples_run(name: str, words: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(ROOT / "examples" / name), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,

@@ -74,7 +74,7 @@ def iris():
         BilevelLogisticRegression(cv=3),
         BilevelRidge(cv=2, max_iter=5),
         BilevelKernelRidge(cv=2, max_iter=4),
-        HyperparameterSearchCV(LogisticRegression(), cv=3),
+        pytest.param(HyperparameterSearchCV(LogisticRegression(), cv=3), marks=pytest.mark.slow),
         HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), cv=2, max_iter=5),
         pytest.param(
             HyperparameterSearchCV(KernelRidge(kernel="rbf"), cv=3), marks=pytest.mark.slow
@@ -128,9 +128,16 @@ print("passed")
     "check_sample_weight" not in inspect.signature(check_array_api_input).parameters,
     reason="the check of this release of scikit-learn knows neither weights nor devices by name",
 )
-@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
 @pytest.mark.parametrize(
-    "name", ["BilevelLogisticRegression", "BilevelRidge", "BilevelKernelRidge"]
+    ("name", "library"),
+    [
+        ("BilevelLogisticRegression", "array_api_strict"),
+        ("BilevelRidge", "torch"),
+        ("BilevelKernelRidge", "array_api_strict"),
+        pytest.param("BilevelLogisticRegression", "torch", marks=pytest.mark.slow),
+        pytest.param("BilevelRidge", "array_api_strict", marks=pytest.mark.slow),
+        pytest.param("BilevelKernelRidge", "torch", marks=pytest.mark.slow),
+    ],
 )
 def test_scikit_learns_own_array_checks_pass(name, library):
     """In a process of its own: SciPy wants to know before it is imported."""
@@ -767,8 +774,14 @@ LOOPS = {
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent as on POSIX")
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("at", [0, 1, "reported"], ids=str)
+@pytest.mark.parametrize(
+    ("at", "loop"),
+    [
+        pytest.param(at, loop, marks=[] if more == often else pytest.mark.slow)
+        for often, loop in enumerate(LOOPS)
+        for more, at in enumerate((0, 1, "reported"))
+    ],
+)
 @pytest.mark.parametrize("name", ["logistic regression", "kernel ridge", "search"])
 def test_ctrl_c_ends_the_loop_that_a_fit_is_a_step_of(name, at, loop, ctrl_c):
     """It ended the search of one fit, and the loop went on; in the first step with a score of nan."""

@@ -100,6 +100,8 @@ def torch_matrix(kind, send):
 
 MAKE = {"numpy": scipy_matrix, "cupy": cupyx_matrix, "torch": torch_matrix}
 KINDS = ["csr", "csc", "coo", "repeated", "cut out"]
+#: Whose products differ in nothing from those of the others.
+ALIKE = ["csc", "coo", "cut out"]
 
 
 @pytest.fixture(params=KINDS)
@@ -166,6 +168,11 @@ def test_problems(backend, own, assert_close):
         assert_close(outer.grad_x, dense_one.outer.at(x, lam).grad_x, rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    "own",
+    [pytest.param(kind, marks=pytest.mark.slow if kind in ALIKE else []) for kind in KINDS],
+    indirect=True,
+)
 def test_estimators(backend, own):
     y = backend.asarray(LABELS)
     for cls in (BilevelRidge, BilevelLogisticRegression):

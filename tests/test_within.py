@@ -156,7 +156,9 @@ def test_the_ball_on_whose_sphere_the_default_method_stood_still():
 
 
 @pytest.mark.parametrize("m", [2, 3, 5])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
+)
 @pytest.mark.parametrize("kind", ["ball", "half-space", "simplex", "ordered", "box"])
 def test_a_run_ends_where_slsqp_does(kind, seed, m):
     h, g, f = ridge(10 * seed + m, m)

@@ -424,7 +424,7 @@ def drawn_logistic(seed: int) -> tuple[Problem, Any]:
 
 
 @pytest.mark.parametrize("method", ["path", "hoag", "maid"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_error_of_the_best_below_the_true_one_is_seen(seed: int, method: str) -> None:
     problem, truth = drawn_logistic(seed)
     result = bilevel.minimize(problem, method=method, max_iter=100)
@@ -460,7 +460,7 @@ class Blind(inners.LinearModel):
         return InnerConstants()
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.slow), "float32"])
 @pytest.mark.parametrize("method", ["path", "hoag", "maid"])
 def test_what_a_last_look_makes_of_the_best_is_no_fault(method: str, dtype: Any) -> None:
     """Early ends, bounds of D, no constants: the best knows more than its record, or otherwise."""

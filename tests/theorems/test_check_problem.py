@@ -422,7 +422,8 @@ def test_fault_is_found_and_explained_and_nothing_else_is_blamed(name: str) -> N
         report.raise_for_findings()
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_faults_are_found_with_any_seed(seed: int) -> None:
     missed = [
         name
