@@ -431,7 +431,7 @@ def test_overflow_is_no_success(method, scale):
 
 
 @pytest.mark.parametrize("method", ["path", "hoag"])
-@pytest.mark.parametrize("after", [3, 8, 20, 60])
+@pytest.mark.parametrize("after", [3, 8, 20, 30])
 @pytest.mark.parametrize("what", ["value", "grad", "hvp", "cross"])
 def test_nan_in_mid_run_returns_the_best_iterate(method, after, what):
     """It ended in an assertion without text, or in "success" with an x that had not moved."""
@@ -746,7 +746,10 @@ def test_what_a_look_cannot_tell_is_left():
 
     def left(blur, cross=-1.0):
         rows = ((1.001, cross), (cross, 1.001))
-        looks = [settled.Beside(j, 1.0, row, (blur, blur)) for j, row in enumerate(rows)]
+        looks = [
+            settled.Beside(way, 1.0, row, (blur, blur))
+            for way, row in zip([(1.0, 0.0), (0.0, 1.0)], rows, strict=True)
+        ]
         return settled.decrease_left(problem, lam, p, 0.0, looks)
 
     for blur in (0.0, 1e-5):  # of the curvature of 1/1000 two such errors are 2 %
@@ -773,7 +776,7 @@ def test_maid_ends_where_tighter_solves_tell_nothing_more():
 def test_a_curvature_of_which_not_even_the_sign_is_known_ends_no_search(m, blur, known):
     """A look along λ₁ alone, λ₂ held by D or none, whose error is larger than what it saw."""
     problem = surface(lambda x: float(x @ x), lambda x: 2 * x, m)
-    look = settled.Beside(0, 0.1, (0.1,) * m, (0.1 * blur,) * m)
+    look = settled.Beside((1.0, *[0.0] * (m - 1)), 0.1, (0.1,) * m, (0.1 * blur,) * m)
     left = settled.decrease_left(problem, np.zeros(m), (1e-3, 1.0)[:m], 0.0, [look])
     assert left.seen == pytest.approx(5e-7)
     assert (left.most == left.seen) == known

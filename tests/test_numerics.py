@@ -424,6 +424,24 @@ def test_tiny_and_huge_targets_end_where_others_do(method, intercept):
         assert result.fun / c**2 == pytest.approx(expected.fun, rel=2e-4)
 
 
+@pytest.mark.parametrize("c", [2.0**-66, 2.0**17, 2.0**66])
+def test_targets_of_any_size_take_as_many_steps_in_several_hyperparameters(c):
+    """Pairs were left out where f'' was beyond 1e8, an absolute number, and the run crept."""
+    X, y = regression()
+
+    def found(c):
+        groups = [j % 2 for j in range(X.shape[1])]
+        inner = bilevel.inner.linear_model(X[:40], y[:40] * c, Squared(), groups=groups)
+        outer = bilevel.outer.held_out(X[40:], y[40:] * c, Squared())
+        return bilevel.minimize(bilevel.Problem(inner, outer))
+
+    expected, result = found(1.0), found(c)
+    assert expected.success
+    assert result.success, result.message
+    assert result.passes <= 1.1 * expected.passes
+    np.testing.assert_allclose(result.lam, expected.lam, rtol=1e-3)
+
+
 @pytest.mark.parametrize("method", ["path", "hoag"])
 def test_tiny_targets_in_single_precision(method):
     """p is of the size of y²: its square underflows where it is smaller than 1e-23."""

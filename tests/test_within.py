@@ -328,6 +328,84 @@ def test_ends_on_a_disc_that_lies_askew(seed):
     assert result.fun <= min(near) * (1 + 2e-5)
 
 
+def plateau(seed):
+    """A wall across two slopes of tanh, in three hyperparameters or fewer, turned by chance."""
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(1, 4))
+    turn = np.linalg.qr(rng.normal(size=(m, m)))[0]
+    wall = np.array([10 ** rng.uniform(0, 3), 0, 0])[:m]
+    low = np.r_[0, 10 ** rng.uniform(-3, 0, 2)][:m]
+    a, w = rng.normal(size=m), rng.uniform(0.3, 2)
+
+    def f(x):
+        u = turn.T @ (x - a)
+        return 2 + wall @ u**2 / 2 + low @ np.tanh(w * u) + 0.02 * low @ u**2
+
+    def slope(x):
+        u = turn.T @ (x - a)
+        return turn @ (wall * u + low * w / np.cosh(w * u) ** 2 + 0.04 * low * u)
+
+    return f, slope, a + rng.normal(size=m) * rng.choice([0.3, 2])
+
+
+@pytest.mark.parametrize("seed", [2, 5, 8])
+def test_looks_in_single_precision_are_not_lost_in_the_rounding_of_a_step(seed):
+    """λ + s e_j is λ + s but for rounding: half of the looks were taken to have no room."""
+    optimize = pytest.importorskip("scipy.optimize")
+    f, slope, start = plateau(seed)
+    single = np.float32
+    h, g = plain(
+        lambda x: (single(f(x.astype(float))), slope(x.astype(float)).astype(single)),
+        np.zeros(start.size, single),
+        constants=inner.InnerConstants(mu=1.0, self_concordance=0.0),
+    )
+    result = bilevel.minimize(Problem(h, g, Ball(0.0, 50.0)), start.astype(single))
+    if result.success:
+        lam = np.asarray(result.lam, float)
+        beside = optimize.minimize(f, lam, jac=slope)
+        assert f(lam) <= beside.fun + 3e-5 * abs(beside.fun)
+
+
+@pytest.mark.parametrize("mu", [None, 0.01])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_step_of_rounding_says_nothing_of_the_shape_of_h(seed, mu):
+    """f was taken for unknown for ever: x = W λ is met exactly, but for single precision."""
+    rng, single, c = np.random.default_rng(seed), np.float32, 3.0
+    turn = np.linalg.qr(rng.normal(size=(2, 2)))[0]
+    A, W, x0 = (turn * [0.01, 1]) @ turn.T, rng.normal(size=(2, 2)), rng.normal(size=2)
+    off = lambda x, lam: x.astype(float) - W @ lam.astype(float)
+    curved = lambda x, lam, v: A @ v + c / np.cosh(off(x, lam)) ** 2 * v
+
+    def h(x, lam):
+        u = off(x, lam)
+        value = u @ A @ u / 2 + c * np.sum(np.log(np.cosh(u)))
+        return single(value), (A @ u + c * np.tanh(u)).astype(single)
+
+    like = np.zeros(1, single)
+    model = inner.from_functions(
+        h,
+        like=like,
+        x_shape=(2,),
+        n_hyperparameters=2,
+        hvp=lambda x, lam, v: curved(x, lam, v).astype(single),
+        cross_jvp=lambda x, lam, d: -curved(x, lam, W @ d).astype(single),
+        cross_vjp=lambda x, lam, q: -(W.T @ curved(x, lam, q)).astype(single),
+        **({} if mu is None else {"constants": inner.InnerConstants(mu=mu)}),
+    )
+    criterion = outer.from_functions(
+        lambda x, lam: (single(np.sum((x - x0) ** 4)), (4 * (x - x0) ** 3).astype(single)),
+        like=like,
+        grad_lam=lambda x, lam: 0 * lam,
+    )
+    domain = Simplex(2.69, 0.0)
+    result = bilevel.minimize(Problem(model, criterion, domain), [1.345, 1.345], max_iter=30)
+    line = np.linspace(0, 2.69, 100001)
+    truth = np.sum((W @ np.stack([line, 2.69 - line]) - x0[:, None]) ** 4, axis=0).min()
+    assert result.success
+    assert result.fun == pytest.approx(truth, rel=2e-5)
+    assert result.evaluations < 400
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_where_a_model_is_least(seed):
     rng = np.random.default_rng(seed)

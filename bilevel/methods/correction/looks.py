@@ -163,16 +163,28 @@ def turned(problem: Problem, look: Look, found: CGResult) -> Turn:
     return Turn(d, through[..., 0], vectors, pushed)
 
 
-def walk(problem: Problem, look: Look, turn: Turn) -> tuple[InnerPoint, bool]:
-    """Go along the Newton step as far as h descends; whether that is anywhere."""
-    point, backend = look.point, problem.backend
+@dataclass(frozen=True)
+class Walked:
+    """Where a Newton step has led: whether x has moved, or the step was one of rounding."""
+
+    point: InnerPoint
+    moved: bool
+    rounded: bool
+
+
+def walk(problem: Problem, look: Look, turn: Turn) -> Walked:
+    """Go along the Newton step as far as h descends; nowhere where it is lost in rounding of x."""
+    point, backend, xp = look.point, problem.backend, problem.backend.xp
     d, pushed = turn.d, turn.d_pushed
     ray = point.ray(d, pushed) if isinstance(point, Pushable) else point.ray(d)
-    value, slope = backend.scalars(point.value, dot(look.grad, d, backend))
+    beyond = xp.max(xp.abs(d) - 8 * float(xp.finfo(d.dtype).eps) * xp.abs(point.x))
+    value, slope, beyond = backend.scalars(point.value, dot(look.grad, d, backend), beyond)
+    if beyond <= 0:
+        return Walked(point, False, True)
     found = None
     if slope < 0:
         found = WolfeSearch()(ray, value, slope, 1.0, backend, point.x.dtype)
-    return (point, False) if found is None else (found, True)
+    return Walked(point, False, False) if found is None else Walked(found, True, False)
 
 
 def ahead(
@@ -215,6 +227,7 @@ class Solved:
     turning: Pending | None
     ready: bool
     moved: bool
+    rounded: bool
 
     @classmethod
     def of(
@@ -223,10 +236,10 @@ class Solved:
         look: Look,
         found: CGResult,
         turn: Turn,
-        point: InnerPoint,
-        moved: bool,
+        walked: Walked,
     ) -> Solved:
         assert found.energy_estimates is not None  # both accuracies that are asked for have them
+        point = walked.point
         backend, stayed = problem.backend, problem.backend.xp.zeros_like(point.value)
         return cls(
             residual=found.residual,
@@ -241,10 +254,11 @@ class Solved:
             ),
             grad_norm=norm(look.grad, backend),
             distance=norm(point.x - look.point.x, backend),
-            fall=look.point.value - point.value if moved else stayed,  # inf - inf is none
+            fall=look.point.value - point.value if walked.moved else stayed,  # inf - inf is none
             turning=_turning(problem.backend, point, turn),
             ready=look.ready,
-            moved=moved,
+            moved=walked.moved,
+            rounded=walked.rounded,
         )
 
 

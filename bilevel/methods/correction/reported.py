@@ -91,9 +91,9 @@ def _by_blocks(problem: Problem, point: InnerPoint, record: Record) -> Bounds:
             break
         steps -= found.n_iter
         turn = turned(problem, look, found)
-        ahead, moved = walk(problem, look, turn)
-        solved = Solved.of(problem, look, found, turn, ahead, moved)
-        look, rhs = look_at(problem, ahead, turn.vectors, turn.pushed)
+        walked = walk(problem, look, turn)
+        solved = Solved.of(problem, look, found, turn, walked)
+        look, rhs = look_at(problem, walked.point, turn.vectors, turn.pushed)
         attempt = prove(problem, solved, look, rhs)
         proof = attempt.proof
         left = proven(problem, look, proof)
@@ -131,7 +131,7 @@ def _fitted(problem: Problem, point: InnerPoint, record: Record) -> Record:
             break
         steps -= found.n_iter
         turn = turned(problem, look, found)
-        ahead, _ = walk(problem, look, turn)
+        ahead = walk(problem, look, turn).point
         look, rhs = look_at(problem, ahead, turn.vectors, turn.pushed)
         q = look.vectors[..., 0]
         value, correction, rounding = backend.scalars(

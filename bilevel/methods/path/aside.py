@@ -28,13 +28,17 @@ class Move:
         """Whether it leads along an axis."""
         return max(map(abs, self.way)) == 1.0
 
+    def reaches(self, length: float) -> bool:
+        """Whether it goes so far, but for the rounding of λ."""
+        return abs(self.step) >= 0.9 * length
+
 
 def along_axis(problem: Problem, lam: Array, axis: int, step: float, least: float) -> Move | None:
     """λ + step e_j, or on the other side where D ends before; shorter in a small D, or None."""
     while True:
         for signed in (step, -step):
             move = _towards(problem, lam, axis, signed)
-            if move is not None and move.straight and abs(move.step) >= 0.9 * abs(step):
+            if move is not None and move.straight and move.reaches(abs(step)):
                 return move
         if not abs(step) > least:
             return None
@@ -49,7 +53,7 @@ def within(problem: Problem, lam: Array, steps: Sequence[float], least: float) -
     """
     signed = [(j, sign * s) for sign in (1, -1) for j, s in enumerate(steps)]
     found = [_towards(problem, lam, axis, step) for axis, step in signed]
-    left = [(move, move.way) for move in found if move is not None and abs(move.step) >= least]
+    left = [(move, move.way) for move in found if move is not None and move.reaches(least)]
     chosen: list[Move] = []
     while left:
         move, rest = max(left, key=lambda one: math.hypot(*one[1]) * (1 + one[0].straight))

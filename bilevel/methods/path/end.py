@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from ...backends import Array
 from ...hypergrad import whitened_bounds
 from ...problem import Problem
 from ...status import Status
@@ -153,7 +154,7 @@ def _boxed(problem: Problem, work: Work, gap: float) -> tuple[tuple[float, ...],
     m = int(look.p.shape[0])
     inside = free(look.point.lam, look.p, problem.domain, backend)
     host = backend.scalars(look.p, inside)
-    p, least, looks = host[:m], _least(problem), []
+    p, least, looks = host[:m], _least(problem, look.point.lam), []
     for j in range(m):
         held = p[j] != 0 and host[m + j] == 0
         if held and not seen.flat:
@@ -169,15 +170,19 @@ def _within(problem: Problem, work: Work, gap: float) -> tuple[tuple[float, ...]
     """What D leaves of p where it is no box, and a look for each way that it has."""
     look, seen, backend = work.look, work.estimate, problem.backend
     p = backend.scalars(free_part(look.point.lam, look.p, problem.domain, backend))
-    least = _least(problem)
+    least = _least(problem, look.point.lam)
     steps = [math.copysign(max(work.near * _probe(seen, gap, p_j), least), -p_j) for p_j in p]
     moves = within(problem, look.point.lam, steps, least)
     return p, [beside(problem, look, work.rhs, seen.errors, move) for move in moves]
 
 
-def _least(problem: Problem) -> float:
+def _least(problem: Problem, lam: Array) -> float:
     """The shortest look that rounding leaves of use."""
-    return math.pow(_eps(problem), 0.4)
+    eps, (largest,) = (
+        _eps(problem),
+        problem.backend.scalars(problem.backend.xp.max(problem.backend.xp.abs(lam))),
+    )
+    return max(math.pow(eps, 0.4), 100 * eps * largest)
 
 
 def _probe(estimate: Estimate, gap: float, p: float) -> float:

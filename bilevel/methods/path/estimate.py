@@ -110,15 +110,19 @@ def estimate(problem: Problem, solved: Solved, after: Look, asked: Asked) -> Est
     seen = _Numbers.of(problem, asked)
     eps = float(problem.backend.xp.finfo(after.p.dtype).eps)
     corrected_value, corrected_error = estimated(problem, seen.value, seen.correction)
-    errors = _exact(solved, (seen.grad_before, *after.sizes))
-    bent = _bend(solved.energies[0], seen.fall, 8 * eps * seen.inner_value)
+    rounded = max(_ROUNDED, 16 * eps)
+    errors = _exact(solved, (seen.grad_before, *after.sizes), rounded)
+    # What h does along a step of rounding says nothing of its shape.
+    bent = 0.0
+    if not solved.rounded:
+        bent = _bend(solved.energies[0], seen.fall, 8 * eps * seen.inner_value)
     left, decrement = seen.left(solved, errors[0], bent), solved.energies[0]
     ahead = seen.ahead(after.energies, bent, left / decrement if decrement > 0 else 0.0)
     grown = [
-        _grown(*numbers)
+        _grown(*numbers, rounded)
         for numbers in zip(errors[1:], after.energies, seen.old, seen.new, after.sizes, strict=True)
     ]
-    linear = _linear(solved, after, seen, errors, grown)
+    linear = _linear(solved, after, seen, errors, grown, rounded)
     changed = seen.change * left / decrement if decrement > 0 else 0.0
     error = linear + max(changed, ahead.missed(seen.size))
     if corrected_error < math.inf:
@@ -271,6 +275,7 @@ def _linear(
     seen: _Numbers,
     errors: tuple[float, ...],
     grown: list[float],
+    rounded: float,
 ) -> float:
     """The error of p by those of q and of the t_j, ``grown`` at the new x."""
     if after.has_tangents:
@@ -278,7 +283,7 @@ def _linear(
         # solve was exact they are all new.
         met = solved.energies[1] * math.hypot(*solved.energies[2:])
         cosine = min(1.0, max(0.05, 3 * seen.healed / met)) if met > 0 and solved.ready else 0.3
-        if any(a <= _ROUNDED * size for a, size in zip(seen.old, after.sizes, strict=True)):
+        if any(a <= rounded * size for a, size in zip(seen.old, after.sizes, strict=True)):
             cosine = 1.0
         return cosine * grown[0] * math.hypot(*grown[1:])
     # Without tangents p is in error by the error of q, and what the correction of x does to q
@@ -306,11 +311,11 @@ def _unseen(solved: Solved, error: float, energy: float) -> bool:
 #: q that is little either way.
 _FALLEN, _LITTLE = 0.5, 0.03
 
-#: A residual that is this share of its right-hand side is one of rounding.
+#: A residual that is this share of its right-hand side is one of rounding, in double precision.
 _ROUNDED = 1e-8
 
 
-def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
+def _exact(solved: Solved, sizes: tuple[float, ...], rounded: float) -> tuple[float, ...]:
     """The estimates of the errors of d, q and t, also where few unknowns let CG solve exactly.
 
     A solve of a few steps ends before its error can be estimated. Its residual, as a share of the
@@ -319,12 +324,14 @@ def _exact(solved: Solved, sizes: tuple[float, ...]) -> tuple[float, ...]:
     found = list(solved.estimates)
     for j, size in enumerate(sizes):
         residual, energy = solved.residual_norms[j], solved.energies[j]
-        if residual <= _ROUNDED * size:
+        if residual <= rounded * size:
             found[j] = min(found[j], 1e3 * energy * residual / size if size > 0 else 0.0)
     return tuple(found)
 
 
-def _grown(error: float, energy: float, old: float, new: float, size: float) -> float:
+def _grown(
+    error: float, energy: float, old: float, new: float, size: float, rounded: float
+) -> float:
     """The error of q or t at the new x, by what its residual has become there.
 
     Where the old residual was one of rounding its growth says nothing, and the share that the new
@@ -332,7 +339,7 @@ def _grown(error: float, energy: float, old: float, new: float, size: float) -> 
     """
     if not size > 0:
         return error
-    if old > _ROUNDED * size:
+    if old > rounded * size:
         return error * max(1.0, new / old)
     if energy == 0 and new > 0:
         return math.inf  # it has not been solved for

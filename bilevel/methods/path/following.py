@@ -246,7 +246,7 @@ class PathFollowing:
             averages = averages or self._solver.averages(look, found)
             n_cg += found.n_iter
             turn = turned(problem, look, found)
-            point, _ = walk(problem, look, turn)
+            point = walk(problem, look, turn).point
             vectors, pushed = turn.vectors, turn.pushed
             point = _predict(problem, point, vectors, pushed, then, then - now)
         return point, vectors, pushed, averages, n_cg
@@ -267,8 +267,10 @@ class PathFollowing:
         del found
         work.n_cg += solution.n_iter
         turn = turned(problem, look, solution)
-        point, work.moved = walk(problem, look, turn)
-        solved = Solved.of(problem, look, solution, turn, point, work.moved)
+        walked = walk(problem, look, turn)
+        point, work.moved = walked.point, walked.moved
+        solved = Solved.of(problem, look, solution, turn, walked)
+        del walked
         vectors, pushed = turn.vectors, turn.pushed
         work.guessed = solved.errors is None
         del look, solution, turn

@@ -165,10 +165,11 @@ def took(
     if state.lam is None or state.hypergrad is None:
         return fresh, Taken.ACCEPTED
     s, y = lam - state.lam, p - state.hypergrad
-    predicted, length, sy, yy = backend.scalars(
+    predicted, length, sy, ss, yy = backend.scalars(
         dot(state.hypergrad, s, backend),
         backend.xp.max(backend.xp.abs(s)),
         dot(s, y, backend),
+        dot(s, s, backend),
         dot(y, y, backend),
     )
     if length == 0:  # the same λ, more precisely
@@ -186,10 +187,14 @@ def took(
         return shorter, taken
     # A difference of p that is all error says nothing of the curvature. The errors of neighbours
     # mostly cancel in it: with a factor of 1 short steps taught nothing, and stayed short.
-    if sy > 1e-8 * yy and sy > 0 and error + state.error < 4 * yy**0.5:
+    if sy > _COSINE * math.sqrt(ss * yy) and error + state.error < 4 * yy**0.5:
         fresh = replace(fresh, pairs=(*state.pairs, (s, y))[-state.memory :])
     grows = taken is Taken.TAKEN_BACK
     return replace(fresh, trust=min(2 * state.trust, 4.0)), Taken.ACCEPTED if grows else taken
+
+
+#: The cosine of Δλ and Δp below which rounding may have given f the curvature that they show.
+_COSINE = 1e-6
 
 
 def _decide(grown: float, slack: float, equal: float) -> Taken:
