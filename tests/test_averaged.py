@@ -163,6 +163,18 @@ def test_a_search_with_it_takes_fewer_passes_to_the_same_end(fit_intercept):
     assert found.passes < 0.8 * without.passes
 
 
+def test_the_pairs_of_the_last_solve_over_it_save_more():
+    """Each correction begins anew in the directions that are slow with the mean curvature."""
+    problem = probe("float64")
+    without, found = (
+        bilevel.minimize(problem, 0.0, method=PathFollowing(pairs=pairs)) for pairs in (0, 8)
+    )
+    assert without.success
+    assert found.success
+    assert found.fun == pytest.approx(without.fun, rel=2e-5)
+    assert found.passes < 0.95 * without.passes
+
+
 def test_its_end_is_proven():
     problem = probe("float64")
     found = bilevel.minimize(problem, 0.0)

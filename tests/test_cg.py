@@ -425,3 +425,23 @@ def test_a_hidden_direction_is_contradicted(backend, dtype, seed, share, stated)
     ask = functools.partial(contradicted, lambda V: A_ @ V, like, backend, top=top)
     assert ask(1.0, preconditioner=lambda r: wrong @ r) in REFUTING
     assert ask(0.99, preconditioner=lambda r: right @ r) is None
+
+
+def test_a_crude_bound_decides_when_to_stop_and_an_estimate_what_is_left(backend):
+    """A μ of a millionth of the spectrum bounds the error, and says far too much of it."""
+    rng, values = np.random.default_rng(0), np.geomspace(1, 30, 60)
+    A = backend.asarray(np.diag(values))
+    b = backend.asarray(rng.standard_normal((60, 2)))
+    goals = (0.0, 0.0), (1e-3, 1e-3)
+    bound, crude = (
+        cg(lambda v: A @ v, b, tol=Energy(1e-6, *goals, None, crude), columns=True, verify=False)
+        for crude in (False, True)
+    )
+    assert bound.n_iter == crude.n_iter
+    assert bound.energy_errors == crude.energy_errors
+    assert bound.energy_estimates == bound.energy_errors
+    errors = backend.to_numpy(b) / values[:, None] - backend.to_numpy(crude.x)
+    true = np.sqrt(np.sum(values[:, None] * errors**2, axis=0))
+    assert np.all(true <= crude.energy_errors)
+    assert np.all(true <= crude.energy_estimates)
+    assert np.all(np.asarray(crude.energy_estimates) <= 0.1 * np.asarray(crude.energy_errors))

@@ -140,6 +140,17 @@ def test_recording_costs_no_product_and_bounded_memory(backend: Any) -> None:
     np.testing.assert_allclose(Y, backend.to_numpy(A) @ S, rtol=1e-6, atol=1e-12 * np.abs(Y).max())
 
 
+def test_recording_every_column(backend: Any) -> None:
+    A = backend.asarray(spd(np.geomspace(1.0, 1e3, 12)))
+    b = np.random.default_rng(0).standard_normal((12, 3))
+    recorder = Recorder(lambda v: A @ v, 2, columns=True, every=True)
+    for block in (b, b + 1, b[:, :2]):  # a block narrows where a column has come to its end
+        recorder(backend.asarray(block))
+    S, Y = (backend.to_numpy(a) for a in recorder.take())
+    np.testing.assert_array_equal(S, np.concatenate([b + 1, b[:, :2]], axis=1))
+    np.testing.assert_allclose(Y, backend.to_numpy(A) @ S, rtol=1e-6, atol=1e-12 * np.abs(Y).max())
+
+
 def test_pairs_without_curvature_are_left_out(backend: Any) -> None:
     S = np.eye(4)[:, :3]
     Y = S * np.array([2.0, -1.0, 0.0])  # convex, concave and flat

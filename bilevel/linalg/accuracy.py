@@ -302,6 +302,35 @@ class Bounded(Progress):
 
 
 @dataclass(frozen=True)
+class Crude(Bounded):
+    """A column that goes on until a bound is small which is far too large, by a μ far too small.
+
+    What the error is taken for is the estimate by its last steps, as without the bound.
+    """
+
+    @property
+    def estimate(self) -> float | None:
+        bound, recent = super().estimate, self.estimated.estimate
+        assert bound is not None
+        assert recent is not None
+        return min(bound, recent)
+
+    @property
+    def reached(self) -> bool:
+        bound = super().estimate
+        assert bound is not None
+        return bound <= max(self.goal, self.relative * math.sqrt(max(self.energy, 0.0)))
+
+    @property
+    def misjudged(self) -> float:
+        return 0.0
+
+    def advance(self, alpha: float, rz: float, rr: float) -> Bounded:
+        known = self.estimated.advance(alpha, rz, rr)
+        return super().advance(alpha, rz, rr)._with(estimated=known)
+
+
+@dataclass(frozen=True)
 class Watched(Bounded):
     """A column that stops by its residual, and whose μ is watched on the way."""
 
@@ -401,12 +430,17 @@ class Energy:
     top : float, optional
         An upper bound of the spectrum of A: with it an M that is too large along directions that
         the steps leave out is seen.
+    crude : bool
+        mu is far below the spectrum: the bound decides when to stop, and an estimate by the last
+        steps is what the error is taken for
+        (:attr:`~bilevel.linalg.CGResult.energy_estimates`).
     """
 
     mu: float
     absolute: tuple[float, ...]
     relative: tuple[float, ...]
     top: float | None = None
+    crude: bool = False
 
     def __post_init__(self) -> None:
         if not self.mu > 0:
@@ -415,7 +449,8 @@ class Energy:
     def start(self, column: int) -> Progress:
         goals = self.absolute[column], self.relative[column]
         known = Delayed(*goals)
-        return Bounded(*goals, mu=self.mu, gamma=1 / self.mu, estimated=known, top=self.top)
+        progress = Crude if self.crude else Bounded
+        return progress(*goals, mu=self.mu, gamma=1 / self.mu, estimated=known, top=self.top)
 
 
 @dataclass(frozen=True)

@@ -136,16 +136,18 @@ class Recorder:
     """An operator that remembers the last few vectors it was given, and their products.
 
     Wrapped around the operator of :func:`~bilevel.linalg.cg` it keeps conjugate directions at no
-    product more. Of a block the first column is kept.
+    product more.
 
     Parameters
     ----------
     operator : callable
         v ↦ A v.
     keep : int
-        So many pairs at most, 2 ``keep`` vectors.
+        The pairs of so many calls at most.
     columns : bool
         The last axis of v counts columns.
+    every : bool
+        Of a block every column is kept, else the first alone.
 
     Examples
     --------
@@ -157,8 +159,10 @@ class Recorder:
     (array([[3.]]), array([[6.]]))
     """
 
-    def __init__(self, operator: Callable[[Array], Array], keep: int, columns: bool) -> None:
-        self._operator, self._columns = operator, columns
+    def __init__(
+        self, operator: Callable[[Array], Array], keep: int, columns: bool, every: bool = False
+    ) -> None:
+        self._operator, self._columns, self._every = operator, columns, every
         self._vectors: deque[Array] = deque(maxlen=keep)
         self._products: deque[Array] = deque(maxlen=keep)
 
@@ -167,7 +171,8 @@ class Recorder:
         xp = get_backend(v).xp
         for kept, a in ((self._vectors, v), (self._products, product)):
             # A copy: the caller may write over v, and a view would hold the whole block.
-            kept.append(xp.asarray(a[..., 0] if self._columns else a, copy=True))
+            block = a if self._columns else a[..., None]
+            kept.append(xp.asarray(block if self._every else block[..., :1], copy=True))
         return product
 
     def __len__(self) -> int:
@@ -177,7 +182,7 @@ class Recorder:
         """Hand over S and A S, each of shape (*shape, m), the oldest first, and forget them."""
         stacked = []
         for kept in (self._vectors, self._products):
-            stacked.append(get_backend(kept[0]).xp.stack(list(kept), axis=-1))
+            stacked.append(get_backend(kept[0]).xp.concat(list(kept), axis=-1))
             kept.clear()
         return stacked[0], stacked[1]
 

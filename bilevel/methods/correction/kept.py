@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ...backends import Array, Backend
@@ -94,10 +94,13 @@ class Averages:
     """The preconditioner by mean curvatures, formed anew at each point.
 
     ``proves``: with the crude bound that is known of it. By that a solve goes on until its error
-    is proven; otherwise the error is estimated.
+    is proven; otherwise the error is estimated. ``pairs``: the last conjugate directions of the
+    solve before, for all three answers. Solves for corrections leave what is slow to the next one:
+    with the pairs over it that is known.
     """
 
     proves: bool = False
+    pairs: Pairs | None = None
 
     @classmethod
     def at(cls, look: Look) -> Averages | None:
@@ -110,10 +113,20 @@ class Averages:
         return look.point.averaged() if isinstance(look.point, Averaging) else None
 
     def ahead(self, look: Look) -> Averages:
-        return Averages(True)
+        return replace(self, proves=True)
 
     def proven(self, look: Look, backend: Backend) -> Averages:
-        return Averages(True)
+        return replace(self, proves=True)
+
+    def inverse(self, look: Look, backend: Backend) -> tuple[Preconditioner, float] | None:
+        """M⁻¹ with the pairs over it, and its bound; without them where they would prove nothing."""
+        found = self.apply(look)
+        if found is None or self.pairs is None:
+            return found
+        alike = self.pairs.lower_bound(look, backend) if self.proves else 1.0
+        if alike == 0:
+            return found
+        return self.pairs.known.inverse(found[0], 1.0), alike * found[1]
 
 
 #: Coefficients up to which H is formed for each correction: two passes with so many columns cost
@@ -181,7 +194,7 @@ def preconditioner(
     if isinstance(sketch, Formed):
         return sketch.inverse(problem.backend), sketch.bottom, True
     if isinstance(sketch, Averages):
-        found = sketch.apply(look)
+        found = sketch.inverse(look, problem.backend)
         if found is None:
             return (*base(problem, look), True)
         proven = sketch.proves and found[1] > 0
@@ -231,10 +244,13 @@ def base(problem: Problem, look: Look) -> tuple[Preconditioner | None, float | N
     return jacobi(diagonal), mu / top if top > 0 else None
 
 
-def accuracy(look: Look, wanted: Wanted, bottom: float | None, least: float = math.inf) -> Accuracy:
+def accuracy(
+    look: Look, wanted: Wanted, bottom: float | None, least: float = math.inf, crude: bool = False
+) -> Accuracy:
     """What is wanted of d, q and the t_j, by a bound where M⁻¹H has one below.
 
-    ``least`` is what other solves with this M have shown of M⁻¹H.
+    ``least`` is what other solves with this M have shown of M⁻¹H, ``crude`` whether the bound is
+    far below it.
     """
     absolute = (wanted.decrement, *(wanted.adjoint * e for e in look.energies))
     relative = (wanted.newton, *(wanted.adjoint for _ in look.energies))
@@ -242,7 +258,7 @@ def accuracy(look: Look, wanted: Wanted, bottom: float | None, least: float = ma
         if wanted.guarded:
             return GuardedEnergy(absolute, relative, least)
         return EstimatedEnergy(absolute, relative)
-    return Energy(bottom, absolute, relative, look.constants.smoothness)
+    return Energy(bottom, absolute, relative, look.constants.smoothness, crude)
 
 
 def rounded_point(problem: Problem, look: Look, wanted: Wanted) -> tuple[InnerPoint, float]:

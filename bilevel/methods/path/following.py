@@ -56,7 +56,7 @@ from .estimate import asked_of, estimate
 from .projected import Projected
 from .rules import Rule, Verdict
 from .secant import Secant
-from .solver import BlockSolver
+from .solver import BlockSolver, without_pairs
 from .state import PathState, Work
 from .within import Within
 
@@ -216,7 +216,7 @@ class PathFollowing:
             if sketch is not None:
                 sketch = sketch.ahead(look)
         elif isinstance(sketch, Averages):
-            sketch = Averages()  # a proof is not wanted yet
+            sketch = replace(sketch, proves=False)  # a proof is not wanted yet
         return Work(
             look,
             rhs,
@@ -261,7 +261,7 @@ class PathFollowing:
         del rhs
         work.least = min(work.least, found.curvature)
         if found.seen is not None:
-            work.sketch = None  # its vectors make room for the new ones
+            work.sketch = without_pairs(work.sketch)  # they make room for the new ones
         work.sketch = self._solver.kept(problem, look, found, work.sketch)
         solution, sound = found.result, found.sound
         del found

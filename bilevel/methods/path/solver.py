@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...backends import Array
 from ...inner import InnerPoint
@@ -69,18 +69,17 @@ class BlockSolver:
         don't precondition it: nothing is known of the curvatures of what they make of H.
         """
         formed = Formed.at(problem, look) if self.pays(problem, self.rank) else None
-        sketch = _allowed(sketch, wanted)
+        sketch = without_pairs(sketch) if wanted.guarded else sketch
         apply, bottom, sound = preconditioner(problem, look, formed or sketch)
         point, shift = rounded_point(problem, look, wanted)
         point = point if rounded else look.point
         if bottom is not None:  # of this solve, or of the one whose pairs precondition it
             bottom *= 1 - shift
-        plainly = formed is not None or isinstance(sketch, Averages)
-        seen = None if plainly else self._recorder(problem, look, point)
+        seen = None if formed is not None else self._recorder(problem, look, point, sketch)
         found = cg(
             point.hvp if seen is None else seen,
             rhs,
-            tol=accuracy(look, wanted, bottom, least),
+            tol=accuracy(look, wanted, bottom, least, isinstance(sketch, Averages)),
             preconditioner=apply,
             columns=True,
             verify=False,
@@ -92,16 +91,21 @@ class BlockSolver:
         known = formed is None and sketch is None
         return Found(found, seen if enough else None, sound, found.curvature if known else math.inf)
 
-    def _recorder(self, problem: Problem, look: Look, point: InnerPoint) -> Recorder | None:
+    def _recorder(
+        self, problem: Problem, look: Look, point: InnerPoint, sketch: Kept | None
+    ) -> Recorder | None:
         """What keeps the pairs of a solve, where they are worth it and no sketch is."""
-        if self._sketches(problem, look) or not self.pays(problem, 2 * self.pairs):
+        averaged = isinstance(sketch, Averages)
+        vectors = 2 * self.pairs * (look.vectors.shape[-1] + 1 if averaged else 1)
+        if (self._sketches(problem, look) and not averaged) or not self.pays(problem, vectors):
             return None
-        return Recorder(point.hvp, self.pairs, columns=True)
+        return Recorder(point.hvp, self.pairs, columns=True, every=averaged)
 
     def kept(self, problem: Problem, look: Look, found: Found, sketch: Kept | None) -> Kept | None:
         """What is to precondition the next solve; ``sketch`` has done so for this one."""
         if isinstance(sketch, Averages):
-            return sketch
+            pairs = sketch.pairs if found.seen is None else Pairs.at(look, found.seen)
+            return replace(sketch, pairs=pairs)
         averages = self.averages(look, found.result)
         if averages is not None:
             return averages
@@ -139,9 +143,9 @@ class BlockSolver:
         return plain(problem, look) and self.pays(problem, self.rank)
 
 
-def _allowed(sketch: Kept | None, wanted: Wanted) -> Kept | None:
-    """What is kept, where a solve may rest on it."""
-    return None if wanted.guarded and isinstance(sketch, (Sketch, Pairs)) else sketch
+def without_pairs(sketch: Kept | None) -> Kept | None:
+    """What of it is of this very point."""
+    return replace(sketch, pairs=None) if isinstance(sketch, Averages) else None
 
 
 #: Elsewhere than where they were found a sketch and pairs have no proven bound, and the errors of
