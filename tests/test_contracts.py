@@ -998,6 +998,55 @@ def test_a_domain_of_one_buffer_is_refused():
     assert bilevel.minimize(bilevel.Problem(one.inner, one.outer, Domain(clipped))).success
 
 
+def iterated(lam):
+    """The nearest point of a box and a ball at once, by Dykstra's iteration: to 10⁻⁶."""
+    moved, offs = lam, [0 * lam, 0 * lam]
+    box = lambda v: np.clip(v, -3, 3)
+    ball = lambda v: 1 + (v - 1) / max(1, np.linalg.norm(v - 1) / 2)
+    for k in range(10_000):
+        given = moved + offs[k % 2]
+        found = (box, ball)[k % 2](given)
+        offs[k % 2] = given - found
+        if k % 2 and np.linalg.norm(found - moved) < 1e-6:
+            break
+        moved = found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("project", "right"),
+    [
+        (lambda lam: lam / 2, False),
+        (lambda lam: -lam, False),
+        (np.tanh, False),
+        (lambda lam: np.clip(lam, -3, 3) / 2, False),
+        (lambda lam: 12 * np.tanh(lam / 12), False),
+        (lambda lam: lam + 0.99 * (np.clip(lam, -3, 3) - lam), False),
+        (lambda lam: np.clip(lam, -3, 3), True),
+        (iterated, True),
+        (lambda lam: np.clip(lam, -3, 3) + 1e-7 * (lam - np.clip(lam, -3, 3)), True),
+    ],
+)
+def test_what_moves_again_what_it_projected_is_no_projection(project, right):
+    """λ / 2 was accepted, and HOAG CONVERGED where half of λ made up for its step."""
+    one = problem()
+    if right:
+        bilevel.Problem(one.inner, one.outer, Domain(project))
+        return
+    with pytest.raises(ValueError, match=r"domain\.project must be a projection"):
+        bilevel.Problem(one.inner, one.outer, Domain(project))
+
+
+def test_a_box_of_another_projection_is_asked_like_any_domain():
+    class Halved(bilevel.Box):
+        def project(self, lam, backend):
+            return super().project(lam, backend) / 2
+
+    one = problem()
+    with pytest.raises(ValueError, match=r"domain\.project must be a projection"):
+        bilevel.Problem(one.inner, one.outer, Halved())
+
+
 @pytest.mark.parametrize("side", ["inner", "outer"])
 @pytest.mark.parametrize("name", ["matmul", "rmatmul"])
 def test_a_design_of_one_buffer_is_refused_at_the_start(name, side):
