@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -32,7 +33,7 @@ from .backends import (
 )
 from .inner import Preconditioned, Remarking, Rounded, Rounding
 from .losses import Accounted, Pointwise
-from .meter import EVALUATIONS, PASSES
+from .meter import EVALUATIONS, PASSES, uncounted
 from .outer import Curved, OuterRounding, RoundedOuter
 
 Shape = tuple[int, ...]
@@ -265,6 +266,24 @@ def refuse_other_criterion(answers: Answers, point: Any, give: Place) -> None:
         answers.bounds("rounding()", lambda: point.rounding(), OuterRounding, **wanted)
         name = "rounding(scale)"
         answers.bounds(name, lambda: point.rounding(give.v), OuterRounding, **wanted)
+
+
+def ask_again(problem: Any) -> None:
+    """Ask all of a problem what runs ask it, in nobody's passes: what counts has then counted.
+
+    What can't be asked is left: this looks for no faults.
+    """
+    x, lam, backend = problem.x(None), problem.lam(0.0), problem.backend
+    inner, outer = (
+        Answers(f"problem.{side}", backend, problem.dtype) for side in ("inner", "outer")
+    )
+    with uncounted():
+        for at in places(inner, x, lam, lambda other: problem.domain.project(other, backend)):
+            with suppress(Exception):
+                problem.inner.constants(at.lam)
+                refuse_other_point(inner, problem.inner.at(at.x, at.lam), at)
+            with suppress(Exception):
+                refuse_other_criterion(outer, problem.outer.at(at.x, at.lam), at)
 
 
 def refuse_other_loss(answers: Answers, loss: Any, y: Array, shape: Shape) -> None:

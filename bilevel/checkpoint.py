@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._replacing import is_plain_or_new, replacing
+from .answers import ask_again
 from .backends import described, get_backend, is_array, read_arrays, read_npz, write_npz
-from .fingerprint import differences, fingerprint, unknown
+from .fingerprint import counts, differences, fingerprint, unknown
 from .problem import Problem
 from .snapshot import History, Snapshot
 
@@ -285,7 +286,7 @@ def load(
     with _damage(path):
         found = {what: dict(content["identity"][what]) for what in identity}
         value, criterion = map(float, content["probe"])
-    _refuse_another(path, found, identity)
+    _refuse_another(path, found, identity, problem)
     _warn_of_unknown(path, identity)
     _warn_of_another_library(path, content.get("library"), problem)
     _refuse_other_values(path, (value, criterion), problem)
@@ -358,9 +359,13 @@ def _damage(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def _refuse_another(path: str | Path, found: Identity, identity: Identity) -> None:
+def _refuse_another(
+    path: str | Path, found: Identity, identity: Identity, problem: Problem
+) -> None:
     for what, expected in identity.items():
         differing = differences(found[what], expected)
+        if differing and what == "problem":
+            differing = _but_counts(found[what], expected, problem)
         if differing:
             more = len(differing) - _NAMED
             raise ValueError(
@@ -368,6 +373,20 @@ def _refuse_another(path: str | Path, found: Identity, identity: Identity) -> No
                 f"{f'; and {more} more' if more > 0 else ''}. "
                 "Resume it with what it was begun with, or begin anew without resume."
             )
+
+
+def _but_counts(
+    found: Mapping[str, str], expected: Mapping[str, str], problem: Problem
+) -> list[str]:
+    """The differences but for those of numbers that a part counts itself: no data.
+
+    Such a number changes where the problem is asked, and that is how it is told from data, here
+    where something differs: elsewhere nobody pays for it.
+    """
+    ask_again(problem)
+    counted = counts(expected, fingerprint(problem, "problem"))
+    here = {path: text for path, text in expected.items() if path not in counted}
+    return differences({k: v for k, v in found.items() if k not in counted}, here)
 
 
 def _warn_of_unknown(path: str | Path, identity: Identity) -> None:

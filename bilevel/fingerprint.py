@@ -59,7 +59,8 @@ def fingerprint(value: Any, name: str) -> dict[str, str]:
     dict
         Texts by path. Counters, caches and the backend are left out, and so are the fields of a
         dataclass that are not part of its comparisons. What does not show what it holds (a lock, an
-        open file), or lies more than 40 values deep, is marked: :func:`unknown` names it.
+        open file), or lies more than 40 values deep, is marked: :func:`unknown` names it. Of
+        counters those of this package are left out; :func:`counts` finds the others.
 
     Examples
     --------
@@ -81,6 +82,29 @@ def differences(
         for path in dict.fromkeys([*saved, *here])
         if saved.get(path) != here.get(path)
     ]
+
+
+def counts(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    """The paths of the numbers that have changed between two fingerprints of one value.
+
+    Examples
+    --------
+    >>> counts({"h": "Own", "h.n": "3", "h.mu": "1.0"}, {"h": "Own", "h.n": "5", "h.mu": "1.0"})
+    {'h.n'}
+    """
+    return {
+        path
+        for path, text in before.items()
+        if after.get(path, text) != text and _is_number(text) and _is_number(after[path])
+    }
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def unknown(found: Mapping[str, str]) -> list[str]:

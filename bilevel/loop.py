@@ -40,7 +40,7 @@ from .contracts import (
 from .domains import Touches
 from .inner import Remarking
 from .linalg import norm
-from .meter import EVALUATIONS, BudgetSpent, Meter, slack, unit_of
+from .meter import EVALUATIONS, BudgetSpent, Meter, slack, uncounted, unit_of
 from .methods import Method, Reporting, State, get_method, optimality
 from .problem import Problem
 from .record import Costs, Record, Result
@@ -580,6 +580,8 @@ def _bounded(
         refuse_outside(problem, result.best.lam)
     result = _far(method, problem, result)
     asked = result.status in _QUIET and not result.broken_off
+    if asked and result.best is not None and not is_ours(method):
+        result = _valued(method, problem, result)
     if result.best is None or not asked or not isinstance(method, Reporting):
         return result
     best, before, broken = result.best, metered(problem, meter), False
@@ -601,6 +603,36 @@ def _bounded(
     costs = result.costs + metered(problem, meter) - before
     notes = (*kept, *_loose(problem, best))
     return replace(result, best=best, notes=notes, costs=costs, broken_off=broken)
+
+
+def _valued(method: Method, problem: Problem, result: Result) -> Result:
+    """The result of a method from outside with a note where its value is not g(x, λ): no success.
+
+    Nobody else asks g at what is returned. It is asked once, in no run's passes, and what goes
+    wrong there loses nothing. A value of which the method says that it is off by so much, or by
+    nobody knows how much (inf), as one of some of the rows, may be.
+    """
+    best, backend = result.best, problem.backend
+    assert best is not None
+    try:
+        with uncounted():
+            (found,) = backend.scalars(problem.outer.at(result.x, result.lam).value)
+    except Exception:
+        return result
+    half = float(backend.xp.finfo(problem.dtype).eps) ** 0.5
+    # A run that fits ever better leaves an f of rounding: that of the size it began with.
+    begun = half * abs(result.history[0].value) if result.history else 0.0
+    size = max(_ALIKE, half) * max(abs(found), abs(result.fun))
+    allowed = size + (begun if math.isfinite(begun) else 0.0) + (best.value_error or 0.0)
+    if not math.isfinite(result.fun) or abs(found - result.fun) <= allowed:
+        return result
+    note = f"{type(method).__name__} states {result.fun:.6g} as fun, but g(x, lam) is {found:.6g}."
+    status = Status.STALLED if result.status is Status.CONVERGED else result.status
+    return replace(result, status=status, notes=(*result.notes, note))
+
+
+#: The share by which a value of g may be off where it was computed in another way.
+_ALIKE = 1e-6
 
 
 def _heard(

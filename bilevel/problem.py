@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._cached import cached_property
+from ._ours import is_ours
 from ._untouched import Untouched
-from .answers import refuse_other_array
+from .answers import beside, refuse_other_array
 from .backends import (
     COUNT,
     Array,
@@ -22,7 +23,7 @@ from .backends import (
     numbers_of,
     same_backend,
 )
-from .domains import Ball, Box, Domain
+from .domains import Box, Domain
 from .inner import Inner, LinearModel, Startable
 from .outer import Outer, OuterConstants, check_pair
 
@@ -44,6 +45,10 @@ BACKEND = Has("a backend (bilevel.get_backend)", "name", "xp", "device", "asarra
 
 #: A λ beyond most domains.
 _BEYOND = 1e3
+
+#: How far a second projection may move what was projected, of the size of λ: one that is iterated
+#: ends at 10⁻⁶ or so of that, and what is none moves a good part of it.
+_NEAR = 1e-4
 
 
 def _refuse_no_dtype(dtype: Any, backend: Any) -> None:
@@ -101,24 +106,43 @@ class Problem:
         self._refuse_other_domain()
 
     def _refuse_other_domain(self) -> None:
-        """Refuse a domain whose projection is no λ: of one within it perhaps, and one beyond."""
-        if isinstance(self.domain, (Box, Ball)):
+        """Refuse a domain whose projection is no λ, or none: of one within it perhaps, and beyond.
+
+        What is projected lies in D and stays where it is. Else a step ends elsewhere by each
+        projection alone, and where p is balanced by that a run would call it an end.
+        """
+        if is_ours(self.domain):
             self.domain.project(self.lam(0.0), self.backend)  # refuses another dimension
             return
-        shape, xp = (self.inner.n_hyperparameters,), self.backend.xp
-        held = Untouched(self.backend, self.dtype)
-        for value in (0.0, _BEYOND, -_BEYOND):
-            found = self.domain.project(held.lend("lam", self.lam(value)), self.backend)
-            held.called("domain.project")
-            refuse_other_array(found, "domain.project(lam)", shape, self.backend, self.dtype)
-            if not bool(xp.all(xp.isfinite(found))):
+        xp, held = self.backend.xp, Untouched(self.backend, self.dtype)
+        nought = self.lam(0.0)
+        for lam in (nought, nought + _BEYOND, nought - _BEYOND, beside(nought, self.backend)):
+            once = self._projected(held, lam)
+            twice = self._projected(held, once)
+            moved, reach = self.backend.scalars(
+                xp.max(xp.abs(twice - once)), xp.max(xp.abs(lam) + xp.abs(once))
+            )
+            if moved > _NEAR * (1 + reach):
                 raise ValueError(
-                    "domain.project(lam) must be finite, got NaN or infinite values at "
-                    f"λ = {value:g}."
+                    "domain.project must be a projection, which leaves where it is what is "
+                    f"projected: the second one moves λ by another {moved:.3g}."
                 )
-            held.keep("domain.project", found)
         for member, fault in held.faults():
             raise ValueError(f"{member} {fault}")
+
+    def _projected(self, held: Untouched, lam: Array) -> Array:
+        """What the domain makes of λ, if that can be one."""
+        found = self.domain.project(held.lend("lam", lam), self.backend)
+        held.called("domain.project")
+        shape, xp = (self.inner.n_hyperparameters,), self.backend.xp
+        refuse_other_array(found, "domain.project(lam)", shape, self.backend, self.dtype)
+        if not bool(xp.all(xp.isfinite(found))):
+            raise ValueError(
+                "domain.project(lam) must be finite, got NaN or infinite values at "
+                f"λ = {self.backend.to_numpy(lam).tolist()}."
+            )
+        held.keep("domain.project", found)
+        return found
 
     @property
     def backend(self) -> Backend:

@@ -220,7 +220,7 @@ class Result(Costed):
     x : array
         The model at lam.
     fun : float
-        g(x, lam).
+        g(x, lam). What a method from outside states instead stays, with a note that says so.
     jac : array, shape (m,) or None
         The hypergradient at lam.
     success : bool

@@ -583,3 +583,15 @@ def test_a_network_of_another_activation_and_a_plain_kernel_say_what_they_know()
         outer = criterion.at(x, lam)
         assert outer.fold(D) is None
         assert outer.gram(np.eye(N)).shape == (N, N)
+
+
+def test_a_check_is_silent_about_saturated_rows():
+    """The Hessian had lost what rows far on the wrong side give it, and ℓ''' was blamed."""
+    rng = np.random.default_rng(3)
+    X, w = rng.standard_normal((40, 5)), rng.standard_normal(5)
+    y = np.sign(X @ w + 0.5 * np.random.default_rng(1002).standard_normal(40))
+    X = 100 * X
+    problem = bilevel.logistic_regression(X[::2], y[::2], X[1::2], y[1::2])
+    report = bilevel.testing.check_problem(problem)
+    assert report.ok, str(report)
+    assert "inner.bend" in report.checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import InitVar, dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -998,6 +999,55 @@ def test_a_domain_of_one_buffer_is_refused():
     assert bilevel.minimize(bilevel.Problem(one.inner, one.outer, Domain(clipped))).success
 
 
+def iterated(lam):
+    """The nearest point of a box and a ball at once, by Dykstra's iteration: to 10⁻⁶."""
+    moved, offs = lam, [0 * lam, 0 * lam]
+    box = lambda v: np.clip(v, -3, 3)
+    ball = lambda v: 1 + (v - 1) / max(1, np.linalg.norm(v - 1) / 2)
+    for k in range(10_000):
+        given = moved + offs[k % 2]
+        found = (box, ball)[k % 2](given)
+        offs[k % 2] = given - found
+        if k % 2 and np.linalg.norm(found - moved) < 1e-6:
+            break
+        moved = found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("project", "right"),
+    [
+        (lambda lam: lam / 2, False),
+        (lambda lam: -lam, False),
+        (np.tanh, False),
+        (lambda lam: np.clip(lam, -3, 3) / 2, False),
+        (lambda lam: 12 * np.tanh(lam / 12), False),
+        (lambda lam: lam + 0.99 * (np.clip(lam, -3, 3) - lam), False),
+        (lambda lam: np.clip(lam, -3, 3), True),
+        (iterated, True),
+        (lambda lam: np.clip(lam, -3, 3) + 1e-7 * (lam - np.clip(lam, -3, 3)), True),
+    ],
+)
+def test_what_moves_again_what_it_projected_is_no_projection(project, right):
+    """λ / 2 was accepted, and HOAG CONVERGED where half of λ made up for its step."""
+    one = problem()
+    if right:
+        bilevel.Problem(one.inner, one.outer, Domain(project))
+        return
+    with pytest.raises(ValueError, match=r"domain\.project must be a projection"):
+        bilevel.Problem(one.inner, one.outer, Domain(project))
+
+
+def test_a_box_of_another_projection_is_asked_like_any_domain():
+    class Halved(bilevel.Box):
+        def project(self, lam, backend):
+            return super().project(lam, backend) / 2
+
+    one = problem()
+    with pytest.raises(ValueError, match=r"domain\.project must be a projection"):
+        bilevel.Problem(one.inner, one.outer, Halved())
+
+
 @pytest.mark.parametrize("side", ["inner", "outer"])
 @pytest.mark.parametrize("name", ["matmul", "rmatmul"])
 def test_a_design_of_one_buffer_is_refused_at_the_start(name, side):
@@ -1347,8 +1397,75 @@ def test_what_is_no_number_is_no_solution(method):
     found = bilevel.minimize(problem(), 1.0, method=method)
     assert (found.status, found.success) == (bilevel.Status.NON_FINITE, False)
     assert np.isnan(found.fun) == np.isnan(found.x).any()
-    right = Steps({"status": bilevel.Status.CONVERGED}, optimality=0.0)
+    value = float(problem().outer.at(np.zeros(3), np.ones(1)).value)
+    right = Steps({"status": bilevel.Status.CONVERGED}, optimality=0.0, value=value)
     assert bilevel.minimize(problem(), 1.0, method=right).success
+
+
+@dataclass(frozen=True)
+class Telling:
+    """HOAG, whose end is told as a test wants it told."""
+
+    told: Any
+
+    def init(self, problem, lam0, x0, tol):
+        return HOAG().init(problem, lam0, x0, tol)
+
+    def step(self, problem, state):
+        state = HOAG().step(problem, state)
+        return state if state.status is bilevel.Status.RUNNING else self.told(state)
+
+
+def with_record(**fields):
+    return lambda state: replace(state, record=replace(state.record, **fields))
+
+
+@pytest.mark.parametrize(
+    ("told", "right"),
+    [
+        (lambda state: replace(state, x=0 * state.x), False),
+        (lambda state: replace(state, x=state.x * 1.001), False),
+        (with_record(value=1.0), False),
+        (with_record(value=1.0, value_error=0.1), False),
+        (lambda state: state, True),
+        (with_record(value=1.0, value_error=1e3), True),  # it says so itself
+        (with_record(value=1.0, value_error=math.inf), True),
+    ],
+)
+def test_a_value_that_is_not_that_of_its_x_is_no_success(told, right):
+    """The x of nothing beside the record, or a value of 1: CONVERGED, without a word."""
+    found = bilevel.minimize(LOGISTIC, 1.0, method=Telling(told), max_iter=200)
+    g = float(LOGISTIC.outer.at(found.x, found.lam).value)
+    assert found.success == right
+    note = f"Telling states {found.fun:.6g} as fun, but g(x, lam) is {g:.6g}."
+    assert (note in found.message) == (not right)
+    assert found.outer_passes == found.history[-1].outer_passes  # to ask g is no run's
+
+
+def test_a_value_of_rounding_may_be_another():
+    """Of a perfect fit, computed in two ways, all that is left of f is rounding."""
+    h = inner.from_functions(
+        lambda x, lam: ((x - lam) @ (x - lam) / 2, x - lam),
+        like=np.zeros(1), x_shape=(1,), n_hyperparameters=1,
+        hvp=lambda x, lam, v: v, cross_vjp=lambda x, lam, q: -q, cross_jvp=lambda x, lam, d: -d,
+        constants=inner.InnerConstants(mu=1.0, smoothness=1.0),
+    )  # fmt: skip
+    g = outer.from_functions(
+        lambda x, lam: (((x - 1) ** 2).sum(), 2 * (x - 1)),
+        like=np.zeros(1),
+        grad_lam=lambda x, lam: 0 * lam,
+    )
+
+    class Expanded(Steps):
+        def step(self, problem, state):
+            x = state.lam
+            value = float(x @ x - 2 * x.sum() + 1)
+            record = bilevel.Record(lam=state.lam, value=value, hypergrad=2 * (x - 1))
+            return State(state.lam - 0.5 * (x - 1) * (1 + 1e-8), x, record)
+
+    found = bilevel.minimize(bilevel.Problem(h, g), 3.0, method=Expanded(), max_iter=4)
+    assert found.fun != float(g.at(found.x, found.lam).value)
+    assert "as fun, but" not in found.message
 
 
 class Writing(Steps):

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -341,6 +342,67 @@ def test_the_x_that_is_returned_is_the_one_whose_value_is(engine):
     problem = problem_of(draw(1))
     result = bilevel.minimize(problem, method=HOAG(hypergradient=engine), max_iter=4)
     assert float(problem.outer.at(result.x, result.lam).value) == result.fun
+
+
+@dataclass(frozen=True)
+class Exact:
+    """q by so much of its solve; what is left of its system it tells, bounds, or neither."""
+
+    share: float = 1.0
+    tells: bool = False
+    proves: bool = False
+
+    def __call__(self, problem, inner, *, tol, start=None):
+        found = hypergrad.Direct()(problem, inner, tol=tol)
+        q, h, g = self.share * found.adjoint, inner.point, found.outer
+        left = float(np.linalg.norm(h.hvp(q) - g.grad_x))
+        return replace(
+            found,
+            value=g.grad_lam - h.cross_vjp(q),
+            adjoint=None,
+            residual=left if self.tells else None,
+            error_bound=found.error_bound if self.proves else None,
+        )
+
+
+def unlike_columns():
+    """Logistic regression whose columns are of unlike scales, and f' by a dense solve."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((60, 5)) * [1, 1, 0.3, 0.1, 0.03]
+    y = np.sign(X @ rng.standard_normal(5) + rng.standard_normal(60))
+    parts = X[::2], y[::2], X[1::2], y[1::2]
+    dense = DenseModel(*parts, "logistic", np.zeros(5, dtype=int))
+    return problem_of(dense), dense
+
+
+def test_a_small_p_is_no_end_where_nobody_knows_what_is_left_of_q():
+    """Of a q of hardly anything p is small everywhere: that was CONVERGED, where it began."""
+    problem, dense = unlike_columns()
+
+    def run(engine):
+        return bilevel.minimize(problem, 3.0, method=HOAG(hypergradient=engine), max_iter=200)
+
+    for unknown in (Exact(1e-6), Exact(1e-6, tells=True), Exact()):
+        assert run(unknown).status is Status.MAX_ITER
+    for right in (Exact(tells=True), Exact(proves=True)):
+        found = run(right)
+        assert found.status is Status.CONVERGED
+        assert abs(dense(found.lam)[1][0]) <= 2e-4 * found.fun
+
+
+def test_forward_mode_tells_what_its_steps_left():
+    """It has no q: what stands for ‖H q - ∂_x g‖ is the share of ‖B‖ that is left."""
+    dense = draw(2, m=1)
+    problem = problem_of(dense)
+
+    def run(n):
+        method = HOAG(hypergradient=hypergrad.ForwardUnrolled(n))
+        return bilevel.minimize(problem, 2.0, method=method, max_iter=30)
+
+    short, long = run(2), run(100)
+    assert short.history[-1].cg_residual > 0.1 > 1e6 * long.history[-1].cg_residual
+    assert (short.status, long.status) == (Status.MAX_ITER, Status.CONVERGED)
+    assert abs(dense(long.lam)[1][0]) <= 2e-4 * long.fun
 
 
 def test_a_loose_fit_does_not_win_by_its_early_stop():

@@ -19,8 +19,10 @@ import pytest
 
 import bilevel
 from bilevel.fingerprint import differences, fingerprint, unknown
-from bilevel.inner import from_functions
+from bilevel.inner import InnerConstants, Point, from_functions, linear_model
+from bilevel.losses import Squared
 from bilevel.outer import from_functions as outer_from_functions
+from bilevel.outer import held_out
 
 Function = Any
 
@@ -322,3 +324,118 @@ def test_functions_that_jax_has_transformed_are_seen_through() -> None:
     assert not unknown(first), unknown(first)
     assert not differences(first, made(DATA.copy()))
     assert differences(first, moved)
+
+
+class Counting:
+    """½ (x - a)ᵀ(x - a) + ½ e^λ xᵀx, which counts in numbers of its own wherever they may lie."""
+
+    n_hyperparameters, x_shape, dtype = 1, (3,), np.dtype(float)
+    backend = bilevel.get_backend("numpy")
+
+    def __init__(self, data: Any, weight: float = 1.0) -> None:
+        self.data, self.weight = data, weight
+        self.n, self.calls, self.seconds = 0, {"hvp": 0}, 0.0
+
+    passes = property(lambda self: self.n + self.calls["hvp"])
+    column_passes = passes
+
+    def at(self, x: Any, lam: Any, carry: Any = None) -> Any:
+        self.n += 1
+        self.seconds += 0.25
+        return CountingPoint(self, x, lam)
+
+    def constants(self, lam: Any) -> Any:
+        return InnerConstants(mu=self.weight)
+
+
+class CountingPoint(Point):
+    @property
+    def value(self) -> Any:
+        r, w = self.x - self.inner.data, self.inner.weight
+        return np.asarray((w * (r @ r) + np.exp(self.lam[0]) * (self.x @ self.x)) / 2)
+
+    @property
+    def grad(self) -> Any:
+        return self.inner.weight * (self.x - self.inner.data) + np.exp(self.lam[0]) * self.x
+
+    def hvp(self, v: Any) -> Any:
+        self.inner.calls["hvp"] += 1
+        return (self.inner.weight + np.exp(self.lam[0])) * v
+
+    def cross_vjp(self, q: Any) -> Any:
+        return np.exp(self.lam[0]) * (self.x[None, :] @ q)
+
+    def cross_jvp(self, d: Any) -> Any:
+        return np.exp(self.lam[0]) * d[0] * self.x
+
+
+class CountingDesign:
+    """The products of one of ours, which it counts in its own way, too."""
+
+    def __init__(self, X: Any) -> None:
+        self.base, self.products = bilevel.as_design(X), 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "base":
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def matmul(self, v: Any) -> Any:
+        self.products += 1
+        return self.base.matmul(v)
+
+    def rmatmul(self, r: Any) -> Any:
+        self.products += 1
+        return self.base.rmatmul(r)
+
+
+def counting_model(data: Any = 1.0, weight: float = 1.0) -> bilevel.Problem:
+    target = np.array([1.0, 0.5, -0.25])
+    h = Counting(np.array([2.0, 1.0, data]), weight)
+    g = outer_from_functions(
+        lambda x, lam: (((x - target) ** 2).sum() / 2, x - target),
+        like=target,
+        grad_lam=lambda x, lam: 0 * lam,
+    )
+    return bilevel.Problem(h, g)
+
+
+def counting_design(data: Any = 1.0, weight: float = 1.0) -> bilevel.Problem:
+    rng = np.random.default_rng(4)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    X[0, 0] = data
+    h = linear_model(CountingDesign(X[:10]), weight * y[:10], Squared())
+    return bilevel.Problem(h, held_out(CountingDesign(X[10:]), y[10:], Squared()))
+
+
+def counting_functions(data: Any = 1.0, weight: float = 1.0) -> bilevel.Problem:
+    n, a = 0, np.array([2.0, 1.0, data])
+
+    def h(x: Any, lam: Any) -> Any:
+        nonlocal n
+        n += 1
+        w = math.exp(lam[0])
+        return weight * ((x - a) ** 2).sum() / 2 + w * (x**2).sum() / 2, weight * (x - a) + w * x
+
+    like = np.zeros(1)
+    inner = from_functions(h, x_shape=(3,), n_hyperparameters=1, like=like)
+    outer = outer_from_functions(lambda x, lam: (((x - 1) ** 2).sum() / 2, x - 1), like=like)
+    return bilevel.Problem(inner, outer)
+
+
+@pytest.mark.parametrize("made", [counting_model, counting_design, counting_functions])
+def test_a_number_that_a_part_counts_is_no_data(tmp_path: Any, made: Any) -> None:
+    """A resume of the very same problem was refused as one of another: it had counted on."""
+    path, problem = tmp_path / "run.npz", made()
+    options = {"method": "hoag", "tol": 0.0, "checkpoint": path}
+    whole = bilevel.minimize(made(), 0.5, max_iter=5, **options | {"checkpoint": None})
+    bilevel.minimize(problem, 0.5, max_iter=2, **options)
+    bilevel.minimize(problem, 0.5, max_iter=4, **options, resume=True)
+    found = bilevel.minimize(made(), 0.5, max_iter=5, **options, resume=True)
+    assert (found.lam, found.fun, found.nit) == (whole.lam, whole.fun, 5)
+    for other in ({"data": 1 + 1e-9}, {"weight": 1 + 1e-9}):
+        another = made(**other)
+        bilevel.minimize(another, 0.5, method="hoag", tol=0.0, max_iter=1)  # it has counted
+        with pytest.raises(ValueError, match="another problem") as refused:
+            bilevel.minimize(another, 0.5, max_iter=5, **options, resume=True)
+        assert not any(name in str(refused.value) for name in (".n is", "calls", ".products"))

@@ -189,3 +189,19 @@ def test_the_slope_of_huber_is_clipped_to_the_bit(backend, dtype):
     found = backend.to_numpy(Huber(delta).derivative(send(y), send(t), backend))
     expected = np.clip(t - y, -delta, delta).astype(t.dtype)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_curvatures_of_rows_far_on_the_wrong_side_keep_their_digits(dtype):
+    """s (1 - s) of an s near 1 was 0 from a margin of -37 on: differences of H refuted ℓ'''."""
+    most = 600 if dtype == np.float64 else 80
+    t = np.concatenate([np.linspace(-most, most, 301), [-0.3, 0.0, 0.3]]).astype(dtype)
+    e = np.exp(-np.abs(t.astype(np.longdouble)))
+    curvature = e / (1 + e) ** 2
+    for y in (np.ones_like(t), -np.ones_like(t)):
+        third = -curvature * np.sign(t) * (1 - e) / (1 + e)
+        close = {"rtol": 64 * np.finfo(dtype).eps, "atol": 4 * np.finfo(dtype).tiny}
+        assert Logistic().curvature(y, t, NUMPY).dtype == dtype
+        np.testing.assert_allclose(Logistic().curvature(y, t, NUMPY), curvature, **close)
+        found = Logistic().third(y, t, NUMPY)[np.abs(t) > 1]
+        np.testing.assert_allclose(found, third[np.abs(t) > 1], **close)

@@ -29,7 +29,9 @@ class HypergradResult:
     adjoint : array or None
         q ≈ H⁻¹ ∂_x g, where the method has one.
     residual : float or None
-        ‖H q - ∂_x g‖.
+        ‖H q - ∂_x g‖; of a method without q the share of its own system that is left, times
+        ‖∂_x g‖. None where that is not known: then no small p ends HOAG, but by a small
+        ``error_bound``.
     n_iter : int
         Iterations of the linear solver, or steps differentiated.
     status : Status

@@ -125,8 +125,8 @@ class ReverseUnrolled(Unrolled):
 class ForwardUnrolled(Unrolled):
     """Forward mode: no memory for the points, but m columns in each Hessian product.
 
-    ``tol`` of the call is what the status is judged by, ‖H Z + B‖ taken relative to ‖B‖; ``start``
-    is not used.
+    ``tol`` of the call is what the status is judged by, ‖H Z + B‖ taken relative to ‖B‖; that share
+    of ‖∂_x g‖ is the ``residual``. ``start`` is not used.
 
     Examples
     --------
@@ -168,7 +168,7 @@ class ForwardUnrolled(Unrolled):
         if not math.isfinite(residual + length):
             status = Status.NON_FINITE
         found = HypergradResult(
-            value, None, None, None, self.n_differentiated, status, outer, point=last
+            value, None, None, left * pull, self.n_differentiated, status, outer, point=last
         )
         if status in MEANINGLESS:
             return found

@@ -320,8 +320,9 @@ class HOAG:
                 min_iter=1,
                 max_iter=self.max_inner,
             )
-            goal = 0.1 * (at.found.residual or 0.0) or at.finer()
-            tolerance, start = min(goal, epsilon), at.found.adjoint
+            start = at.found.adjoint
+            goal = 0.0 if start is None else 0.1 * (at.found.residual or 0.0)
+            tolerance = min(goal or at.finer(), epsilon)
             found = hypergradient_at(self.hypergradient, problem, inner, tolerance, start)
             at = _Iterate.of(problem, inner, found, before)
             (change,) = backend.scalars(norm(found.value - before.found.value, backend))
@@ -392,7 +393,8 @@ class _Iterate:
         estimate, error = (None, None) if q is None else estimated(problem, value, correction)
         if error is not None and not _resolved(found.residual, norm_g):
             # By a q that is none yet: what it left unsolved is the share of g that is not known.
-            share = (found.residual or 0.0) / norm_g if norm_g > 0 else 1.0
+            left = norm_g if found.residual is None else found.residual
+            share = left / norm_g if norm_g > 0 else 1.0
             estimate, error = value, abs(correction) + share * abs(value)
         if inner.lost:
             estimate, error = value, math.inf
@@ -419,7 +421,7 @@ class _Iterate:
 
     def fires(self, tol: float) -> bool:
         """Whether p is small, as far as it can be told from these solves."""
-        known = _resolved(self.found.residual, self.norm_g)
+        known = _resolved(self.found.residual, self.norm_g) or self.proven(tol)
         # What the model would still change of g, to first order, is small too.
         shift = 0.0 if self.estimate is None else abs(self.value - self.estimate)
         fitted = self.estimate_error != math.inf and shift <= tol * abs(self.value)
@@ -460,8 +462,11 @@ def _unsolved(problem: Problem, inner: InnerResult, found: HypergradResult) -> f
 
 
 def _resolved(residual: float | None, norm_g: float) -> bool:
-    """Whether q solves its system at all: with a loose ε_k the old one, zero at first, may pass."""
-    return residual is None or residual <= 0.1 * norm_g
+    """Whether q solves its system at all: with a loose ε_k the old one, zero at first, may pass.
+
+    Where nobody says what is left, p may be that of any q, and small without a reason.
+    """
+    return residual is not None and residual <= 0.1 * norm_g
 
 
 def _record(k: int, lam: Array, tol: float, at: _Iterate, moved: float) -> Record:

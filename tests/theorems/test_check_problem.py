@@ -846,3 +846,98 @@ def test_no_run_converges_by_a_curvature_that_is_not_there(method: str, factor: 
     assert result.status is Status.REFUTED
     assert "constants" in result.message
     assert all(record.value_error is None for record in result.history)
+
+
+# -- stated numbers that can be no bound -----------------------------------------------------------
+
+IMPOSSIBLE = [-1e-3, -1.0, math.nan]
+
+
+def functions_that_state(**stated: Any) -> Problem:
+    b = np.arange(1.0, 5.0)
+
+    h = inners.from_functions(
+        lambda x, lam: (0.5 * (1 + np.exp(lam[0])) * x @ x - b @ x, (1 + np.exp(lam[0])) * x - b),
+        like=b,
+        x_shape=(4,),
+        n_hyperparameters=1,
+        hvp=lambda x, lam, v: (1 + np.exp(lam[0])) * v,
+        cross_jvp=lambda x, lam, d: np.exp(lam[0]) * d[0] * x,
+        cross_vjp=lambda x, lam, q: np.exp(lam) * (x @ q),
+        cross_norm=lambda x, lam: stated.get("cross_norm", np.exp(lam[0]) * np.linalg.norm(x)),
+        rounding=lambda x, lam, v: (
+            stated.get("inner", 1e-12 * (1 + np.exp(lam[0])) * (8 + np.linalg.norm(x))),
+            1e-12 * (1 + np.exp(lam[0])) * np.linalg.norm(v),
+            1e-12 * np.exp(lam[0]) * np.linalg.norm(x) * np.linalg.norm(v),
+        ),
+    )
+    g = outers.from_functions(
+        lambda x, lam: (0.5 * np.sum((x - 0.1 * b) ** 2), x - 0.1 * b),
+        like=b,
+        grad_lam=lambda x, lam: 0 * lam,
+        rounding=lambda x, lam: (stated.get("outer", 1e-12 * (1 + np.sum(x * x))),) * 3,
+    )
+    return Problem(h, g)
+
+
+@pytest.mark.parametrize("number", IMPOSSIBLE)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("cross_norm", "inner.cross_norm"),
+        ("inner", "inner.rounding"),
+        ("outer", "outer.rounding"),
+    ],
+)
+def test_no_function_states_a_number_that_bounds_nothing(name: str, what: str, number: float):
+    """A run takes such a one for infinite, and so did the check: nothing was wrong."""
+    assert check_problem(functions_that_state(**{name: math.inf})).ok  # nothing is known
+    report = check_problem(functions_that_state(**{name: number}))
+    assert [finding.what for finding in report.findings] == [what]
+    assert "expected a number of at least 0" in report.findings[0].message
+
+
+def test_functions_that_state_right_numbers_are_right():
+    assert check_problem(functions_that_state()).ok
+
+
+class Squares(losses.Pointwise):
+    """½ (t - y)², by a class from outside."""
+
+    curvature_bound = curvature_lower = 1.0
+    third_bound = self_concordance = 0.0
+    lowest = 0.0
+
+    def least(self, y: Any, backend: Any) -> Any:
+        return 0 * y + self.lowest
+
+    def value(self, y: Any, t: Any, backend: Any) -> Any:
+        return (t - y) ** 2 / 2
+
+    def derivative(self, y: Any, t: Any, backend: Any) -> Any:
+        return t - y
+
+    def curvature(self, y: Any, t: Any, backend: Any) -> Any:
+        return 1 + 0 * t
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *((name, number) for name in ("curvature_lower", "third_bound") for number in IMPOSSIBLE),
+        *(("self_concordance", number) for number in IMPOSSIBLE),
+        ("lowest", math.nan),
+    ],
+)
+def test_no_loss_states_a_number_that_bounds_nothing(name: str, number: float) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+
+    def report(**stated: float) -> Any:
+        loss = type("Stating", (Squares,), stated)()
+        h = inners.linear_model(X, y, loss)
+        return check_problem(Problem(h, outers.held_out(X, y, losses.Squared())))
+
+    assert report().ok
+    what = "inner.loss." + {"lowest": "least"}.get(name, name)
+    assert what in [finding.what for finding in report(**{name: number}).findings]

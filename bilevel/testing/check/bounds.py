@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from ...backends import described
-from ...inner import Rounded, Rounding, RoundingAlong, RoundingKnown
-from ...outer import Curved, CurvedRounded, OuterRounding, RoundedOuter, ValueRounded
+from ...backends import described, lent
+from ...inner import FunctionInner, Rounded, Rounding, RoundingAlong, RoundingKnown
+from ...outer import (
+    Curved,
+    CurvedRounded,
+    FunctionOuter,
+    OuterRounding,
+    RoundedOuter,
+    ValueRounded,
+)
 from .._probe import Probe, Vector, length
 from .places import Place
 from .purity import CLOSE, Noise, noises, short
-from .report import Book
+from .report import UNKNOWN, Book
 
 _METHOD = "rounding() is a method that returns the bounds, or None"
-_UNKNOWN = "a bound that is not known is infinite: 0 · ∞ and ∞ - ∞ are NaN"
 
 
 def bounds(place: Place, book: Book, noise: dict[str, Noise]) -> None:
     """All that the points of h and g say of their own errors."""
     probe = place.probe
+    _declared(place, book)
     if isinstance(probe.point, Rounded):
         with book.asking("inner.rounding", _METHOD):
             _inner(place, book, noise)
@@ -38,6 +46,26 @@ def bounds(place: Place, book: Book, noise: dict[str, Noise]) -> None:
         with book.asking("outer.product_rounding"):
             _curved(place, book)
     _numbers(place, book)
+
+
+def _declared(place: Place, book: Book) -> None:
+    """What functions state by themselves: runs take a negative or NaN number of theirs for inf."""
+    probe, inner, outer = place.probe, place.probe.problem.inner, place.probe.problem.outer
+    backend, v = probe.problem.backend, probe.send(place.metric)
+    of: list[tuple[str, Any, tuple[Any, ...]]] = []
+    if isinstance(inner, FunctionInner):
+        of.append(("inner.cross_norm", inner.cross_norm, ()))
+        of.append(("inner.rounding", inner.declared_rounding, (v,)))
+    if isinstance(outer, FunctionOuter):
+        of.append(("outer.rounding", outer.declared_rounding, ()))
+    for what, ask, more in of:
+        if ask is None:
+            continue
+        with book.asking(what):
+            found = ask(*lent(backend, probe.point.x, probe.point.lam, *more))
+            for number in found if isinstance(found, (tuple, list)) else (found,):
+                real = number if isinstance(number, Real) else backend.scalars(number)[0]
+                book.can_bound(what, float(real))
 
 
 def stated(
@@ -53,7 +81,7 @@ def stated(
         return None
     values = place.probe.host(found)
     if np.any(np.isnan(values)):
-        book.add(what, "", math.inf, "got NaN, expected an upper bound.", _UNKNOWN)
+        book.add(what, "", math.inf, "got NaN, expected an upper bound.", UNKNOWN)
         return None
     if np.any(values < 0):
         message = f"got {np.min(values):.6g}, expected no number below 0."

@@ -81,6 +81,11 @@ class _Asked:
     def _least(self) -> None:
         value = self.host(self.loss.value(self.y, self.t, self.backend))
         least = np.broadcast_to(self.host(self.loss.least(self.y, self.backend)), value.shape)
+        if np.any(np.isnan(least)):
+            message = "got NaN, expected the least value of each row."
+            cause = "-inf says that none is known"
+            self.book.add(f"{self.what}.least", "", math.inf, message, cause)
+            return
         below = np.nan_to_num(least - value - 1e3 * self.probe.eps * (1 + np.abs(value)))
         if np.max(below) > 0:
             j = np.unravel_index(int(np.argmax(below)), below.shape)
@@ -114,7 +119,9 @@ class _Asked:
             self._at_most("self_concordance", loss.self_concordance, found, 0.01)
 
     def _least_curvature(self, here: Vector, noise: float) -> None:
-        stated, found = self.loss.curvature_lower, float(np.min(here))
+        stated, found = float(self.loss.curvature_lower), float(np.min(here))
+        if not self.book.can_bound(f"{self.what}.curvature_lower", stated):
+            return
         if found < stated - noise:
             message = f"{stated:.6g} is stated as the least curvature but {found:.6g} is attained."
             cause = "the loss is not convex" if found < 0 else None

@@ -94,6 +94,10 @@ class CheckReport:
         return "\n".join(lines)
 
 
+#: Why a bound may be NaN.
+UNKNOWN = "a bound that is not known is infinite: 0 · ∞ and ∞ - ∞ are NaN"
+
+
 @dataclass
 class Book:
     """Findings, one for each member, with the place at which the checks are made now."""
@@ -176,11 +180,21 @@ class Book:
         self.add(what, where(j), relative, message, found or likely_factor(mine, right))
         return False
 
+    def can_bound(self, what: str, stated: float) -> bool:
+        """Whether a number can be an upper bound of a size; a finding where it can't."""
+        if stated >= 0:
+            return True
+        cause = UNKNOWN if math.isnan(stated) else "that of a signed number, without its size"
+        self.add(what, "", math.inf, f"got {stated:.6g}, expected a number of at least 0.", cause)
+        return False
+
     def constant(
         self, what: str, declared: float, found: float, share: float, noise: float
     ) -> bool:
         """Whether a declared upper bound is at least what is attained, up to rounding."""
         self.made(what)
+        if not self.can_bound(what, declared):
+            return False
         if not math.isfinite(found) or found <= declared * (1 + share) + noise:
             return True
         ratio = found / declared if declared > 0 else math.inf
