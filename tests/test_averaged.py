@@ -137,10 +137,10 @@ def test_a_point_of_another_class_has_none():
     assert Other(point.model, point.x, point.lam).averaged() is None
 
 
-def probe(dtype: str, fit_intercept: bool = False) -> Problem:
+def probe(dtype: str, fit_intercept: bool = False, n: int = 700) -> Problem:
     """Features of unlike scales and many rows: a linear probe in small."""
     rng = np.random.default_rng(3)
-    n, p, c = 700, 30, 4
+    p, c = 30, 4
     X = rng.standard_normal((n, p)) @ rng.standard_normal((p, p)) * np.geomspace(1, 0.01, p)
     X = (6 * X).astype(dtype)
     W = rng.standard_normal((p, c))
@@ -165,7 +165,7 @@ def test_a_search_with_it_takes_fewer_passes_to_the_same_end(fit_intercept):
 
 def test_the_pairs_of_the_last_solve_over_it_save_more():
     """Each correction begins anew in the directions that are slow with the mean curvature."""
-    problem = probe("float64")
+    problem = probe("float64", n=4000)  # more rows than the pairs would fill
     without, found = (
         bilevel.minimize(problem, 0.0, method=PathFollowing(pairs=pairs)) for pairs in (0, 8)
     )
