@@ -189,3 +189,11 @@ def test_the_slope_of_huber_is_clipped_to_the_bit(backend, dtype):
     found = backend.to_numpy(Huber(delta).derivative(send(y), send(t), backend))
     expected = np.clip(t - y, -delta, delta).astype(t.dtype)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_integer_labels_that_float32_would_round_are_refused(backend):
+    """A float of another precision is refused there, too; what float32 holds is taken."""
+    X = backend.asarray(np.eye(2, dtype=np.float32))
+    bilevel.inner.linear_model(X, backend.asarray(np.array([2**24, 1])), Squared())
+    with pytest.raises(ValueError, match="y must hold integers of at most 2\\^24"):
+        bilevel.inner.linear_model(X, backend.asarray(np.array([2**24 + 1, 1])), Squared())
