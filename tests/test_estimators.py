@@ -1022,7 +1022,7 @@ def test_integers_are_what_numpy_makes_of_them(backend, kind):
     X, y, model = {
         "X": (X, y, BilevelRidge(cv=4)),
         "y": (X[:, 1:] + 0.5, X[:, 0], BilevelRidge(cv=4)),
-        "bool": (X > X.mean(axis=0), y, BilevelRidge(cv=4)),
+        "bool": (X.mean(axis=0) < X, y, BilevelRidge(cv=4)),
         "kernel": (X[:, 1:], X[:, 0], BilevelKernelRidge(cv=4, fit_intercept=True)),
         "classes": (X, (y > 15).astype(int), BilevelLogisticRegression(cv=4)),
     }[kind]

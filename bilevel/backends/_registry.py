@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 from scipy import sparse
 
-from ._protocol import Backend, BackendUnavailableError
+from ._protocol import Array, Backend, BackendUnavailableError
 
 #: Where the class of each backend is, or the class itself.
 _CLASSES: dict[str, str | type[Any]] = {

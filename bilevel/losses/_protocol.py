@@ -281,7 +281,6 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
     ValueError
         If one is NaN or infinite, or an integer that float32 may not hold.
     """
-    xp = backend.xp
     y = as_floats(backend, y, name, dtype)
     if y.dtype != dtype:
         raise TypeError(
