@@ -1081,3 +1081,38 @@ def test_complex_targets_are_refused(backend):
     X, y = np.eye(4), np.arange(4) + 1j
     with pytest.raises(ValueError, match="Complex data not supported"):
         BilevelRidge(cv=2).fit(backend.asarray(X), backend.xp.asarray(y, device=backend.device))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("scale", [1e-170, 1e-162])
+def test_targets_whose_squares_underflow_are_told(scale):
+    """alpha does not change with the scale of y: another one than that of y itself is wrong."""
+    X, y = make_regression(40, 3, noise=5.0, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="ended early.* moderate size"):
+        BilevelRidge(cv=2).fit(X, y * scale)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-140, 1.0])
+def test_targets_that_do_not_underflow_are_no_matter(scale):
+    """The negative control: what is 0 throughout is fitted, and no digit is lost."""
+    X, y = make_regression(40, 3, noise=5.0, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BilevelRidge(cv=2).fit(X, y * scale)
+
+
+def test_equal_rows_are_called_so():
+    y = np.random.default_rng(0).standard_normal(20)
+    with pytest.warns(ConvergenceWarning, match="all rows of X are equal"):
+        BilevelKernelRidge(cv=2).fit(np.full((20, 2), 3.0), y)
+
+
+def test_what_a_penalty_and_a_solver_are_to_be_is_said():
+    X, y = iris()
+    for settings, said in (
+        ({"penalty": "l1", "solver": "liblinear"}, "got penalty='l1'"),
+        ({"solver": "liblinear"}, "expected another solver"),
+    ):
+        search = HyperparameterSearchCV(LogisticRegression(**settings), cv=2)
+        with pytest.raises(ValueError, match=said):
+            search.fit(X, y == 1)
