@@ -219,7 +219,10 @@ def _classes(y: Any, backend: Backend) -> Any:
 
 def check_targets(y: Any, dtype: Any, backend: Backend, name: str = "y") -> Array:
     """Targets as floats of the precision of X, or of their own if finer: they are to be centred."""
-    xp, y = backend.xp, _floats(backend.asarray(y), backend, name)
+    xp, y = backend.xp, backend.asarray(y)
+    if not xp.isdtype(y.dtype, ("numeric", "bool")):  # of the host: objects, or words for numbers
+        y = xp.astype(y, xp.float64)
+    y = _floats(y, backend, name)
     if xp.finfo(y.dtype).eps > xp.finfo(dtype).eps:
         y = xp.astype(y, dtype)
     if y.ndim not in (1, 2):
