@@ -866,3 +866,15 @@ def test_files_that_may_hold_nothing_cost_a_sentence(
     assert [line.replace(f"{tmp_path}{os.sep}", "") for line in lines] == [
         f"{said} The run goes on."
     ]
+
+
+@pytest.mark.parametrize(("scale", "code"), [(1e-170, 2), (1e-100, 0), (0.0, 0)])
+def test_a_column_whose_squares_underflow_is_named(csv: Path, scale: float, code: int) -> None:
+    """It stayed as it was where columns were to be standardised; of zeros nothing is to say."""
+    first, *lines = csv.read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    scaled = [",".join([c[0], f"{scale * float(c[1]):g}", *c[2:]]) for c in rows]
+    csv.write_text("\n".join([first, *scaled]) + "\n")
+    result = run("tune", csv, "--standardize", "--max-iter", "50")
+    assert result.exit_code == code, result.output
+    assert ("column 'b' holds numbers of at most" in result.output) == (code == 2)

@@ -334,3 +334,12 @@ def test_a_matrix_elsewhere_is_refused(backend):
 def test_a_list_is_no_matrix():
     with pytest.raises(TypeError, match="X must be an array, got list"):
         as_design([[1.0]])
+
+
+def test_columns_whose_squares_underflow_are_told(backend):
+    X = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [4.0, 2.0, 0.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Standardized.fit(as_design(backend.asarray(X * [1e-140, 1, 1])))
+    with pytest.warns(RuntimeWarning, match="underflow.* lost of column 0: "):
+        Standardized.fit(as_design(backend.asarray(X * [1e-170, 1, 1])))

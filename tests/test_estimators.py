@@ -1006,3 +1006,113 @@ def test_groups_follow_x_from_a_device():
     )
     here = BilevelRidge(cv=GroupKFold(3)).fit(X, y, groups=groups)
     assert float(there.alpha_) == pytest.approx(here.alpha_, rel=1e-6)
+
+
+def unix_times():
+    """Integers whose spread lies below the rounding of float32, and targets that follow it."""
+    rng = np.random.default_rng(0)
+    times = 1_700_000_000 + rng.integers(0, 60, 120)
+    X = np.stack([times, rng.integers(0, 9, 120)], axis=1)
+    return X, 0.5 * (times - 1.7e9) + rng.standard_normal(120)
+
+
+@pytest.mark.parametrize("kind", ["X", "y", "bool", "kernel", "classes"])
+def test_integers_are_what_numpy_makes_of_them(backend, kind):
+    X, y = unix_times()
+    X, y, model = {
+        "X": (X, y, BilevelRidge(cv=4)),
+        "y": (X[:, 1:] + 0.5, X[:, 0], BilevelRidge(cv=4)),
+        "bool": (X.mean(axis=0) < X, y, BilevelRidge(cv=4)),
+        "kernel": (X[:, 1:], X[:, 0], BilevelKernelRidge(cv=4, fit_intercept=True)),
+        "classes": (X, (y > 15).astype(int), BilevelLogisticRegression(cv=4)),
+    }[kind]
+    name = "C_" if kind == "classes" else "alpha_"
+    found = clone(model).fit(backend.asarray(X), backend.asarray(y))
+    wanted = model.fit(X.astype(float), y if kind == "classes" else y.astype(float))
+    (chosen,) = backend.scalars(backend.asarray(getattr(found, name)))
+    assert chosen == pytest.approx(getattr(wanted, name), rel=1e-3)
+    predicted = backend.to_numpy(found.predict(backend.asarray(X)))
+    level = y.mean()
+    np.testing.assert_allclose(predicted - level, wanted.predict(X) - level, rtol=1e-6, atol=1e-2)
+
+
+def test_float32_asked_for_stays_and_predicts_integers(backend):
+    """The negative control: no float is made finer than it was given."""
+    X, y = (a.astype(np.float32) for a in make_regression(40, 3, noise=1.0, random_state=0))
+    model = BilevelRidge(cv=2).fit(backend.asarray(X), backend.asarray(y))
+    assert model.coef_.dtype == backend.xp.float32
+    whole = np.round(X).astype(np.int64)
+    wanted = whole @ backend.to_numpy(model.coef_) + float(model.intercept_)
+    found = backend.to_numpy(model.predict(backend.asarray(whole)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+WITHOUT_DOUBLES = """
+import jax.numpy as jnp, numpy as np, sys
+from bilevel.estimators import BilevelRidge
+X = np.array([[1, 2], [3, 5], [4, 4], [7, 0]])
+model = BilevelRidge(cv=2).fit(jnp.asarray(X), np.array([1, 2, 3, 5]))
+assert model.coef_.dtype == jnp.float32
+said = []
+for y in ([2**24 + 1, 0, 0, 1], [2**40, 0, 0, 1]):
+    try:
+        BilevelRidge(cv=2).fit(jnp.asarray(X), np.array(y))
+    except Exception as error:
+        said.append(str(error))
+assert "y must hold integers of at most 2^24" in said[0], said
+assert "int64 into int32, which does not hold 1099511627776" in said[1], said
+"""
+
+
+def test_without_float64_integers_are_held_or_refused():
+    pytest.importorskip("jax")
+    env = {**os.environ, "JAX_ENABLE_X64": "0", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_DOUBLES],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_complex_targets_are_refused(backend):
+    X, y = np.eye(4), np.arange(4) + 1j
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        BilevelRidge(cv=2).fit(backend.asarray(X), backend.xp.asarray(y, device=backend.device))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("scale", [1e-170, 1e-162])
+def test_targets_whose_squares_underflow_are_told(scale):
+    """alpha does not change with the scale of y: another one than that of y itself is wrong."""
+    X, y = make_regression(40, 3, noise=5.0, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="ended early.* moderate size"):
+        BilevelRidge(cv=2).fit(X, y * scale)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-140, 1.0])
+def test_targets_that_do_not_underflow_are_no_matter(scale):
+    """The negative control: what is 0 throughout is fitted, and no digit is lost."""
+    X, y = make_regression(40, 3, noise=5.0, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BilevelRidge(cv=2).fit(X, y * scale)
+
+
+def test_equal_rows_are_called_so():
+    y = np.random.default_rng(0).standard_normal(20)
+    with pytest.warns(ConvergenceWarning, match="all rows of X are equal"):
+        BilevelKernelRidge(cv=2).fit(np.full((20, 2), 3.0), y)
+
+
+def test_what_a_penalty_and_a_solver_are_to_be_is_said():
+    X, y = iris()
+    for settings, said in (
+        ({"penalty": "l1", "solver": "liblinear"}, "got penalty='l1'"),
+        ({"solver": "liblinear"}, "expected another solver"),
+    ):
+        search = HyperparameterSearchCV(LogisticRegression(**settings), cv=2)
+        with pytest.raises(ValueError, match=said):
+            search.fit(X, y == 1)

@@ -33,6 +33,7 @@ from ._indices import check_groups, check_rows, deal_batches, deal_folds, fold_i
 from ._pending import Known, Pending, each, larger, pending, postponed
 from ._protocol import Array, Backend, BackendUnavailableError, HostIndex, SparseKernel
 from ._registry import (
+    as_floats,
     backend_names,
     backend_of,
     common_dtype,
@@ -71,6 +72,7 @@ __all__ = [
     "SparseKernel",
     "Whole",
     "all_finite",
+    "as_floats",
     "backend_names",
     "backend_of",
     "check_fields",

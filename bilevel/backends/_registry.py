@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 from scipy import sparse
 
-from ._protocol import Backend, BackendUnavailableError
+from ._protocol import Array, Backend, BackendUnavailableError
 
 #: Where the class of each backend is, or the class itself.
 _CLASSES: dict[str, str | type[Any]] = {
@@ -440,3 +440,57 @@ def common_dtype(backend: Backend, **arrays: Any) -> Any:
                 f"{name} has dtype {found} but {first_name} has dtype {dtype}: convert one."
             )
     return dtype
+
+
+#: Up to here float32 holds every integer.
+_EXACT = 2**24
+
+
+def as_floats(backend: Backend, array: Array, name: str, dtype: Any = None) -> Array:
+    """Return integers and truth values as floats; floats stay as they are.
+
+    A library's own choice may be float32, as torch's is, which moves a Unix time by a minute.
+
+    Parameters
+    ----------
+    backend : Backend
+        Of the array.
+    array : array
+        Numbers.
+    name : str
+        How the user calls them.
+    dtype : dtype, optional
+        What they become; float64 by default, or float32 on a device that has no other.
+
+    Raises
+    ------
+    ValueError
+        If they are to be float32, and there are some that it may not hold.
+
+    Examples
+    --------
+    >>> import numpy as np, bilevel
+    >>> backend = bilevel.get_backend("numpy")
+    >>> as_floats(backend, np.array([1, 2]), "X")
+    array([1., 2.])
+    >>> as_floats(backend, np.array([2**24 + 1]), "y", np.float32)
+    Traceback (most recent call last):
+    ValueError: y must hold integers of at most 2^24 in size, which float32 holds, got some up to \
+1.67772e+07: give floats, or subtract an offset first.
+    """
+    xp = backend.xp
+    if not xp.isdtype(array.dtype, ("integral", "bool")):
+        return array
+    if dtype is None:
+        known = xp.__array_namespace_info__().dtypes(device=backend.device, kind="real floating")
+        dtype = known.get("float64", xp.float32)
+    if dtype == xp.float32 and 0 not in array.shape and not xp.isdtype(array.dtype, "bool"):
+        largest = 0.0
+        if xp.iinfo(array.dtype).max > _EXACT:
+            largest = max(map(abs, backend.scalars(xp.min(array), xp.max(array))))
+        if largest > _EXACT:
+            raise ValueError(
+                f"{name} must hold integers of at most 2^24 in size, which float32 holds, got some "
+                f"up to {largest:g}: give floats, or subtract an offset first."
+            )
+    return xp.astype(array, dtype)

@@ -108,7 +108,23 @@ class ArrayAPIBackend(Fused):
                 f"The {self.name} backend turned float64 into {array.dtype}: for JAX set "
                 "JAX_ENABLE_X64=1, for a device without float64 ask for float32."
             )
+        if dtype is None:
+            self._refuse_wrapped(value, array)
         return array
+
+    def _refuse_wrapped(self, value: Any, array: Array) -> None:
+        """Refuse integers that became others: JAX without 64 bits keeps their last 32."""
+        if getattr(getattr(value, "dtype", None), "kind", "?") not in "iu" or not value.size:
+            return
+        held = self.xp.iinfo(array.dtype)
+        if 8 * value.dtype.itemsize <= held.bits:
+            return
+        if not held.min <= int(value.min()) <= int(value.max()) <= held.max:
+            raise BackendUnavailableError(
+                f"The {self.name} backend turned {value.dtype} into {array.dtype}, which does not "
+                f"hold {max(-int(value.min()), int(value.max()))}: for JAX set JAX_ENABLE_X64=1, "
+                "or give floats."
+            )
 
     def _known(self, value: Any) -> Any:
         """Give an array of this library, or one on the host."""

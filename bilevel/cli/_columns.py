@@ -139,6 +139,27 @@ def refuse_overflow(
     )
 
 
+def refuse_underflow(X: Any, source: str, names: Sequence[str] | None) -> None:
+    """Refuse to standardise a column so small that its variance underflows.
+
+    Raises
+    ------
+    ValueError
+        The message names the column and its largest entry.
+    """
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
+    largest = largest.toarray().reshape(-1) if is_sparse(X) else largest
+    known = np.finfo(np.float64)
+    tiny = np.flatnonzero((largest > 0) & (largest < math.sqrt(known.smallest_normal / known.eps)))
+    if len(tiny):
+        j = int(tiny[0])
+        name = f"column {names[j]!r}" if names else f"feature {j + 1}"
+        raise ValueError(
+            f"{source}: {name} holds numbers of at most {largest[j]:g}, whose squares underflow "
+            "float64, so that it cannot be standardised: scale the column."
+        )
+
+
 def rounding_to_single(X: Any) -> npt.NDArray[np.float64]:
     """The most by which float32 moves an entry of each column, shape (p,).
 

@@ -21,7 +21,7 @@ from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
-from ._columns import Columns, Scaling, refuse_overflow
+from ._columns import Columns, Scaling, refuse_overflow, refuse_underflow
 from ._console import open_console, warned_in_sentences, was_printed
 from ._info import versions
 from ._inputs import Inputs, Rows, files_read, load_inputs
@@ -96,6 +96,8 @@ def prepare(
     for part in (inputs.train, inputs.val, inputs.test):
         if part is not None:
             refuse_overflow(part.X, part.source, inputs.names, dtype, standardize=standardize)
+    if standardize:
+        refuse_underflow(inputs.train.X, inputs.train.source, inputs.names)
     scaling = Scaling.fit(inputs.train.X) if standardize else None
     columns = Columns(backend, dtype, scaling, inputs.names)
     problem = MODELS[model](

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -37,8 +38,8 @@ class Standardized(Wrapper):
 
         Costs two passes over a dense matrix, three over a sparse one. The variance of a dense
         matrix is taken about the mean, so that a mean far above the spread does no harm. Where the
-        entries are too short for it, as float32 is for dates, a warning names the columns: digits
-        that they have lost can't be brought back.
+        entries are too short for it, as float32 is for dates, or so small that their squares
+        underflow, a warning names the columns: digits that are lost can't be brought back.
 
         Examples
         --------
@@ -58,7 +59,12 @@ class Standardized(Wrapper):
         scale = xp.sqrt(xp.where(is_constant, xp.ones_like(variance), variance))
         varies = ~is_constant | _differs_from_first(base, weights)
         rounding = _unit(base) * xp.abs(mean)
-        _warn_of(backend.to_numpy(varies & (rounding > COARSE * scale)).tolist())
+        coarse = varies & (rounding > COARSE * scale)
+        tiny = is_constant & (mean != 0) & (xp.abs(mean) < _least(base))
+        code = xp.astype(coarse, xp.int8) + 2 * xp.astype(tiny, xp.int8)  # read in one transfer
+        codes = backend.to_numpy(code).tolist()
+        _warn_of([code & 1 > 0 for code in codes], *_COARSE)
+        _warn_of([code & 2 > 0 for code in codes], *_TINY)
         return cls(base, mean, scale)
 
     @property
@@ -123,14 +129,27 @@ def _differs_from_first(base: Design, weights: Array) -> Array:
     return alone.gram_diag(weights, first) > 0
 
 
-def _warn_of(coarse: list[bool]) -> None:
-    columns = [str(j) for j, is_coarse in enumerate(coarse) if is_coarse]
+def _least(design: Design) -> float:
+    """Squares of smaller numbers lose digits, or are 0."""
+    found = design.backend.xp.finfo(design.dtype)
+    return math.sqrt(float(found.smallest_normal) / float(found.eps))
+
+
+#: What is said of columns, before and after their numbers.
+_COARSE = (
+    "Far from zero, entries are rounded to a large part of the spread of column",
+    "subtract the offset in float64 first.",
+)
+_TINY = (
+    "Squares of entries underflow, and the spread, if there is one, is lost of column",
+    "it is not scaled; multiply it by a power of ten first.",
+)
+
+
+def _warn_of(columns_are: list[bool], before: str, cure: str) -> None:
+    columns = [str(j) for j, is_one in enumerate(columns_are) if is_one]
     if columns:
         more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
-        which = ", ".join(columns[:5]) + more
         warnings.warn(
-            f"Far from zero, entries are rounded to a large part of the spread of column {which}: "
-            "subtract the offset in float64 first.",
-            RuntimeWarning,
-            stacklevel=3,
+            f"{before} {', '.join(columns[:5])}{more}: {cure}", RuntimeWarning, stacklevel=3
         )

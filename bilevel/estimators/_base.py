@@ -32,12 +32,12 @@ from bilevel.solvers import NewtonCG, solve
 from ._rows import Rows, check_features, half_of_cv, refuse_masked
 from ._splits import Split, check_groups, is_splitter, is_validation_set, split_rows
 
-#: How a run may end with a λ that can be used.
-_FINE = (bilevel.Status.CONVERGED, bilevel.Status.STALLED)
-
 #: What helps where a run ended early.
 _LONGER = "Raise max_iter or tol."
 _MODERATE = "Scale X, y and sample_weight to numbers of moderate size."
+
+#: Ends at which the numbers gave out, not the patience.
+_OUT_OF_RANGE = (bilevel.Status.NON_FINITE, bilevel.Status.STALLED)
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
@@ -127,10 +127,10 @@ class BilevelEstimator(BaseEstimator):
             raise KeyboardInterrupt
         if not math.isfinite(result.fun):
             raise ValueError(f"No model was found: {result.message}")
-        if result.status not in _FINE:
+        if result.status is not bilevel.Status.CONVERGED:
             warnings.warn(
                 f"The search for the regularisation ended early: {result.message} "
-                f"{_MODERATE if result.status is bilevel.Status.NON_FINITE else _LONGER}",
+                f"{_MODERATE if result.status in _OUT_OF_RANGE else _LONGER}",
                 ConvergenceWarning,
                 stacklevel=5,
             )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import bilevel
-from bilevel.backends import Array, Backend
+from bilevel.backends import Array, Backend, is_sparse
 from bilevel.design import DenseDesign, Design, Standardized
 from bilevel.inner import linear_model
 from bilevel.losses import Huber, Loss, Squared
@@ -225,6 +225,14 @@ class LinearSearch:
         found = level + (xp.astype(last, level.dtype) - shift)
         several = found.ndim > 0 or self.backend.name != "numpy"  # else a float is made of it
         return xp.astype(found, coef.dtype) if several else found
+
+
+def predictions(X: Any, coef: Array, intercept: Any, backend: Backend) -> Array:
+    """X coef + intercept, in the finer precision of X and the model: some libraries mix none."""
+    if X.dtype != coef.dtype and not is_sparse(X):
+        dtype = backend.xp.result_type(X.dtype, coef.dtype)
+        X, coef = (backend.xp.astype(a, dtype, copy=False) for a in (X, coef))
+    return bilevel.as_design(X).matmul(coef) + intercept
 
 
 def search_linear(

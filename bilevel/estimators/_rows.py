@@ -16,6 +16,7 @@ from bilevel.backends import (
     Array,
     Backend,
     all_finite,
+    as_floats,
     check_sparse,
     common_dtype,
     is_sparse,
@@ -106,10 +107,8 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
                 f"Sparse data was passed to {type(estimator).__name__}, which takes dense data "
                 "alone: use X.toarray()."
             )
-    elif not backend.xp.isdtype(X.dtype, "real floating"):
-        if backend.xp.isdtype(X.dtype, "complex floating"):
-            raise ValueError("Complex data not supported.")
-        X = backend.xp.astype(X, backend.xp.empty(0, device=backend.device).dtype)
+    else:
+        X = _floats(X, backend, "X")
     common_dtype(backend, X=X)
     if not is_sparse(X) and not all_finite(X, backend):
         raise ValueError("X holds NaN or infinite values; every entry must be finite.")
@@ -121,6 +120,13 @@ def check_features(estimator: Any, X: Any, *, sparse: bool, reset: bool) -> Any:
             f"{estimator.n_features_in_} features as input."
         )
     return X
+
+
+def _floats(array: Array, backend: Backend, name: str) -> Array:
+    """Integers as the floats that scikit-learn makes of them on the host."""
+    if backend.xp.isdtype(array.dtype, "complex floating"):
+        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}.")
+    return as_floats(backend, array, name)
 
 
 @contextmanager
@@ -214,8 +220,9 @@ def _classes(y: Any, backend: Backend) -> Any:
 def check_targets(y: Any, dtype: Any, backend: Backend, name: str = "y") -> Array:
     """Targets as floats of the precision of X, or of their own if finer: they are to be centred."""
     xp, y = backend.xp, backend.asarray(y)
-    if not xp.isdtype(y.dtype, "real floating"):
-        y = xp.astype(y, xp.float64 if backend.name == "numpy" else dtype)
+    if not xp.isdtype(y.dtype, ("numeric", "bool")):  # of the host: objects, or words for numbers
+        y = xp.astype(y, xp.float64)
+    y = _floats(y, backend, name)
     if xp.finfo(y.dtype).eps > xp.finfo(dtype).eps:
         y = xp.astype(y, dtype)
     if y.ndim not in (1, 2):

@@ -21,7 +21,7 @@ from ._base import (
     start_within,
     within,
 )
-from ._linear import LinearSearch, search_linear
+from ._linear import LinearSearch, predictions, search_linear
 from ._rows import check_rows, class_numbers, encode_classes
 
 
@@ -208,8 +208,8 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
 
     def _margins(self, X: Any, method: str) -> Array:
         check_is_fitted(self)
-        X, _ = self._check_new(X, self.coef_, method)
-        margins = bilevel.as_design(X).matmul(self.coef_.T) + self.intercept_
+        X, backend = self._check_new(X, self.coef_, method)
+        margins = predictions(X, self.coef_.T, self.intercept_, backend)
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict(self, X: Any) -> Array:

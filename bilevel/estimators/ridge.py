@@ -20,7 +20,7 @@ from ._base import (
     start_within,
     within,
 )
-from ._linear import LinearSearch, search_linear
+from ._linear import LinearSearch, predictions, search_linear
 from ._rows import check_rows, check_targets
 
 
@@ -135,8 +135,8 @@ class BilevelRidge(MultiOutputMixin, RegressorMixin, BilevelEstimator):
     def predict(self, X: Any) -> Array:
         """Predictions, shape (n,) or (n, n_targets)."""
         check_is_fitted(self)
-        X, _ = self._check_new(X, self.coef_, "predict")
-        return bilevel.as_design(X).matmul(self._columns()) + self.intercept_
+        X, backend = self._check_new(X, self.coef_, "predict")
+        return predictions(X, self._columns(), self.intercept_, backend)
 
     def _columns(self) -> Array:
         """Coefficients as X multiplies them, (n_features,) or (n_features, n_targets)."""

@@ -99,14 +99,20 @@ def _refuse(model: Any, **expected: Any) -> None:
 
 def _logistic(model: Any, train: Rows, held: Rows, n_classes: int, domain: bilevel.Box) -> Part:
     _refuse(model, class_weight=None)
-    if model.solver == "liblinear":
-        raise ValueError("LogisticRegression with solver='liblinear' penalises its intercept.")
     if getattr(model, "l1_ratio", None) not in (None, 0, 0.0) or model.penalty in (
         "l1",
         "elasticnet",
         None,
     ):
-        raise ValueError("LogisticRegression can be tuned with its ℓ2 penalty alone.")
+        raise ValueError(
+            "LogisticRegression can be tuned with its ℓ2 penalty alone, got "
+            f"penalty={model.penalty!r}, l1_ratio={getattr(model, 'l1_ratio', None)!r}."
+        )
+    if model.solver == "liblinear":
+        raise ValueError(
+            "LogisticRegression with solver='liblinear' cannot be tuned, since it penalises its "
+            "intercept: expected another solver, such as 'lbfgs'."
+        )
     loss = Logistic() if n_classes == 2 else Multinomial(n_classes)
 
     def coded(rows: Rows) -> Rows:

@@ -311,6 +311,8 @@ class KernelRidge:
         )
         if n == 1 or not (most <= _PLATEAU or least >= 1 - _PLATEAU):
             return None
+        if bool(xp.all(self.X[:1, :] == self.X)):
+            return "all rows of X are equal: no parameters of a kernel tell them apart"
         what = "0 off its diagonal" if most <= _PLATEAU else "that of equal rows"
         typical = self.typical()
         cure = "." if typical is None else f", which {_listed(typical)} would fit."

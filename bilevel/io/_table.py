@@ -163,10 +163,12 @@ def _refuse_not_finite(table: Table) -> None:
     else:
         row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(stored)))
         value = stored[row, column]
+    where = f"column {table.names[column]!r}" if table.names else f"feature {column + 1}"
+    beyond = " Numbers beyond 1.8e308 are read as infinite, too." if np.isinf(value) else ""
     raise BadFileError(
         table.source,
-        f"row {row + 1} has {value} in feature {column + 1}",
-        "Replace it by a finite number (an imputed value, say), or leave the row out.",
+        f"row {row + 1} has {value} in {where}",
+        f"Replace it by a finite number (an imputed value, say), or leave the row out.{beyond}",
         line=table.line(row),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
-from ..backends import Array, Backend, Has, all_finite
+from ..backends import Array, Backend, Has, all_finite, as_floats
 
 #: A loss, its labels, predictions and where they live.
 Formula: TypeAlias = Callable[[Any, Array, Array, Backend], Array]
@@ -279,11 +279,9 @@ def float_labels(y: Array, backend: Backend, dtype: Any, name: str) -> Array:
     TypeError
         If the labels are of another floating dtype.
     ValueError
-        If one is NaN or infinite.
+        If one is NaN or infinite, or an integer that float32 may not hold.
     """
-    xp = backend.xp
-    if xp.isdtype(y.dtype, ("integral", "bool")):
-        return xp.astype(y, dtype)
+    y = as_floats(backend, y, name, dtype)
     if y.dtype != dtype:
         raise TypeError(
             f"{name} has dtype {y.dtype} but its features have dtype {dtype}: convert one."
