@@ -191,7 +191,6 @@ def test_the_slope_of_huber_is_clipped_to_the_bit(backend, dtype):
     np.testing.assert_array_equal(found, expected)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_curvatures_of_rows_far_on_the_wrong_side_keep_their_digits(dtype):
     """s (1 - s) of an s near 1 was 0 from a margin of -37 on: differences of H refuted ℓ'''."""
@@ -206,11 +205,11 @@ def test_curvatures_of_rows_far_on_the_wrong_side_keep_their_digits(dtype):
         np.testing.assert_allclose(Logistic().curvature(y, t, NUMPY), curvature, **close)
         found = Logistic().third(y, t, NUMPY)[np.abs(t) > 1]
         np.testing.assert_allclose(found, third[np.abs(t) > 1], **close)
-=======
+
+
 def test_integer_labels_that_float32_would_round_are_refused(backend):
     """A float of another precision is refused there, too; what float32 holds is taken."""
     X = backend.asarray(np.eye(2, dtype=np.float32))
     bilevel.inner.linear_model(X, backend.asarray(np.array([2**24, 1])), Squared())
     with pytest.raises(ValueError, match="y must hold integers of at most 2\\^24"):
         bilevel.inner.linear_model(X, backend.asarray(np.array([2**24 + 1, 1])), Squared())
->>>>>>> door2

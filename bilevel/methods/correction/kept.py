@@ -119,7 +119,7 @@ class Averages:
         return replace(self, proves=True)
 
     def inverse(self, look: Look, backend: Backend) -> tuple[Preconditioner, float] | None:
-        """M⁻¹ with the pairs over it, and its bound; without them where they would prove nothing."""
+        """M⁻¹ with the pairs over it, and its bound; without those that would prove nothing."""
         found = self.apply(look)
         if found is None or self.pairs is None:
             return found
