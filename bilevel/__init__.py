@@ -14,6 +14,7 @@ with quiet_interrupts():
     )
     from .design import as_design
     from .domains import Ball, Box
+    from .linear_probe import ProbeResult, probe
     from .loop import iterate, minimize
     from .multistart import MultistartResult, multistart
     from .problem import Problem
@@ -38,6 +39,7 @@ __all__ = [
     "Box",
     "Costs",
     "MultistartResult",
+    "ProbeResult",
     "Problem",
     "Record",
     "Result",
@@ -50,6 +52,7 @@ __all__ = [
     "logistic_regression",
     "minimize",
     "multistart",
+    "probe",
     "register_backend",
 ]
 

@@ -31,9 +31,9 @@ FREE = frozenset(
 #: from those before it, so that no two need each other.
 FLOORS = (
     "_cached _loading _ours _replacing status backends _untouched meter linalg losses schedules"
-    " domains design inner outer answers solvers record problem hypergrad methods snapshot"
+    " domains design inner outer answers solvers record problem hypergrad fitting methods snapshot"
     " _members fingerprint checkpoint contracts scale problems cross_validation stacked loop"
-    " multistart testing __init__ io datasets plotting report estimators cli __main__"
+    " linear_probe multistart testing __init__ io datasets plotting report estimators cli __main__"
 ).split()
 
 

@@ -25,16 +25,13 @@ from bilevel.backends import (
     numbers_of,
     same_backend,
 )
-from bilevel.hypergrad import Direct
-from bilevel.inner import Inner
-from bilevel.solvers import NewtonCG, solve
+from bilevel.fitting import MODERATE
 
 from ._rows import Rows, check_features, half_of_cv, refuse_masked
 from ._splits import Split, check_groups, is_splitter, is_validation_set, split_rows
 
 #: What helps where a run ended early.
 _LONGER = "Raise max_iter or tol."
-_MODERATE = "Scale X, y and sample_weight to numbers of moderate size."
 
 #: Ends at which the numbers gave out, not the patience.
 _OUT_OF_RANGE = (bilevel.Status.NON_FINITE, bilevel.Status.STALLED)
@@ -130,7 +127,7 @@ class BilevelEstimator(BaseEstimator):
         if result.status is not bilevel.Status.CONVERGED:
             warnings.warn(
                 f"The search for the regularisation ended early: {result.message} "
-                f"{_MODERATE if result.status in _OUT_OF_RANGE else _LONGER}",
+                f"{MODERATE if result.status in _OUT_OF_RANGE else _LONGER}",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -203,55 +200,6 @@ def start_within(log_value: float, bounds: tuple[float, float], name: str) -> fl
             stacklevel=4,
         )
     return min(max(log_value, low), high)
-
-
-#: Up to so many unknowns the last steps of a fit solve with the Hessian itself.
-_FEW = 512
-
-
-def fit_tightly(inner: Inner, lam: Array, x0: Array) -> Array:
-    """Fit the model at the λ that was found, until its gradient is a rounding of that at zero.
-
-    Of features of unlike scales the gradient is that of the largest, and the coefficients of the
-    others are not near yet: where there are few, steps of Newton go as far as the precision lets
-    them.
-    """
-    backend = inner.backend
-    zero = inner.at(backend.xp.zeros_like(x0), lam)
-    (scale,) = backend.scalars(backend.xp.sqrt(backend.xp.sum(zero.grad * zero.grad)))
-    eps = float(backend.xp.finfo(inner.dtype).eps)
-    goal = max(scale, 1e-300) * eps**0.6 / (inner.constants(lam).mu or 1.0)
-    if not math.isfinite(goal):
-        raise ValueError(
-            f"No model was fitted: its gradient at zero overflows {inner.dtype}. {_MODERATE}"
-        )
-    x = solve(inner, lam, x0, solver=NewtonCG(), tol=goal, max_iter=200).x
-    return _polished(inner, lam, x) if math.prod(inner.x_shape) <= _FEW else x
-
-
-def _polished(inner: Inner, lam: Array, x: Array) -> Array:
-    """Two steps of Newton with the Hessian scaled to a diagonal of ones, where they help."""
-    backend, xp = inner.backend, inner.backend.xp
-    point = inner.at(x, lam)
-    H = Direct().hessian(point, backend)
-    diag = xp.sum(H * xp.eye(H.shape[0], dtype=H.dtype, device=backend.device), axis=1)
-    d = 1 / xp.sqrt(xp.where(diag > 0, diag, xp.ones_like(diag)))
-    # What rounding may leave of a singular direction (a shift of all intercepts) is kept out.
-    floor = 4 * H.shape[0] * float(xp.finfo(H.dtype).eps)
-    scaled = d[:, None] * H * d[None, :]
-    scaled = scaled + floor * xp.eye(H.shape[0], dtype=H.dtype, device=backend.device)
-    slope = d * xp.reshape(point.grad, (-1,))
-    for _ in range(2):
-        solved = backend.solve(scaled, slope[:, None])
-        if solved is None:
-            break
-        ahead = inner.at(point.x - xp.reshape(d * solved[:, 0], point.x.shape), lam)
-        slope_ahead = d * xp.reshape(ahead.grad, (-1,))
-        before, after = backend.scalars(xp.sum(slope * slope), xp.sum(slope_ahead * slope_ahead))
-        if not after < before:
-            break
-        point, slope = ahead, slope_ahead
-    return point.x
 
 
 def total_weight(weights: Array | None, n: int, backend: Backend) -> float:

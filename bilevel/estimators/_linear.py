@@ -18,12 +18,13 @@ import numpy as np
 import bilevel
 from bilevel.backends import Array, Backend, is_sparse
 from bilevel.design import DenseDesign, Design, Standardized
+from bilevel.fitting import fit_tightly
 from bilevel.inner import linear_model
 from bilevel.losses import Huber, Loss, Squared
 from bilevel.outer import held_out
 from bilevel.problems import weighted_validation
 
-from ._base import BilevelEstimator, fit_tightly, total_weight
+from ._base import BilevelEstimator, total_weight
 from ._rows import Rows
 from ._splits import Split
 

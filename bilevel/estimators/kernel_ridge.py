@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import bilevel
 from bilevel.backends import Array, flag, get_backend
+from bilevel.fitting import fit_tightly
 from bilevel.inner import (
     RBF,
     Kernel,
@@ -29,7 +30,6 @@ from bilevel.outer import held_out_kernel
 
 from ._base import (
     BilevelEstimator,
-    fit_tightly,
     fitted_whole,
     log_bounds,
     number,
