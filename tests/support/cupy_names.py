@@ -78,9 +78,14 @@ def described(value: Any) -> Any:
     return type(value).__name__
 
 
+#: Names of the Array API that begin as private ones do.
+STANDARD = {"__array_namespace_info__"}
+
+
 def module_names(name: str) -> dict[str, Any]:
     module = importlib.import_module(name)
-    found = {key: described(getattr(module, key)) for key in sorted(dir(module)) if key[0] != "_"}
+    public = [key for key in sorted(dir(module)) if key[0] != "_" or key in STANDARD]
+    found = {key: described(getattr(module, key)) for key in public}
     # Of the runtime's three hundred names most are numbers that nobody asks for.
     return {key: value for key, value in found.items() if not (value == "int" and "cuda" in name)}
 
