@@ -193,6 +193,57 @@ def test_autodiff_agrees_for_arrays_that_change_hands(backend, dtype, assert_clo
         assert_close(actual, backend.to_numpy(getattr(expected, name)(argument)), **close)
 
 
+MEMORY = {
+    "Fortran": lambda a: np.asfortranarray(a),
+    "backwards": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+    "every second": lambda a: np.repeat(np.repeat(a, 2, axis=0), 2, axis=1)[::2, ::2],
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+}
+
+
+def laid_out(backend: Any, a: Any, how: str) -> Any:
+    """The same numbers in another order of memory, made by the library itself where it can."""
+    if backend.name == "numpy":
+        return MEMORY[how](a)
+    xp = backend.xp
+    if how == "backwards":
+        return xp.flip(xp.flip(backend.asarray(a[::-1, ::-1]), axis=0), axis=1)
+    if how == "every second":
+        doubled = np.repeat(np.repeat(a, 2, axis=0), 2, axis=1)
+        return backend.asarray(doubled)[::2, ::2]
+    return xp.permute_dims(backend.asarray(np.ascontiguousarray(a.T)), (1, 0))
+
+
+@pytest.mark.parametrize("how", MEMORY)
+def test_arrays_change_hands_in_any_order_of_memory_and_back(backend, engine, how):
+    """h = Σ W ∘ sin(x) of a matrix x, and a product that comes back transposed by the engine."""
+    rng = np.random.default_rng(0)
+    x, v = rng.standard_normal((2, 3, 2))
+    library = pytest.importorskip("torch" if engine == "torch" else "jax.numpy")
+
+    def h(x: Any, lam: Any) -> Any:
+        turned = x.T  # gradients of it have the order of x the other way
+        rows = turned[0] * 2.0 + turned[1] * 3.0
+        return library.sum(library.sin(turned)) * 1.0 + library.sum(rows * rows) * library.exp(
+            lam[0]
+        )
+
+    made = inner.from_autodiff(
+        h, engine=engine, like=backend.asarray(np.ones(1)), x_shape=(3, 2), n_hyperparameters=1
+    )
+    lam, there = backend.asarray(np.array([0.3])), laid_out(backend, x, how)
+    point = made.at(there, lam)
+    rows = x @ np.array([2.0, 3.0])
+    twice = 2 * np.exp(0.3) * rows[:, None] * np.array([2.0, 3.0])
+    np.testing.assert_allclose(backend.to_numpy(point.grad), np.cos(x) + twice, rtol=1e-12)
+    product = point.hvp(laid_out(backend, v, how))
+    bent = 2 * np.exp(0.3) * (v @ np.array([2.0, 3.0]))[:, None] * np.array([2.0, 3.0])
+    np.testing.assert_allclose(backend.to_numpy(product), bent - np.sin(x) * v, rtol=1e-12)
+    cross = point.cross_vjp(laid_out(backend, v, how))
+    np.testing.assert_allclose(backend.to_numpy(cross), [np.sum(twice * v)], rtol=1e-12)
+    np.testing.assert_allclose(backend.to_numpy(there), x)  # as it was
+
+
 def test_results_of_autodiff_may_be_overwritten(engine):
     """JAX lends its memory for reading alone; the core updates vectors in place."""
     h = inner.from_autodiff(
