@@ -236,6 +236,17 @@ def test_turning_is_for_any_array(backend, assert_close):
     assert np.all(known[1] < known[0])
 
 
+def test_turning_of_a_step_beyond_all_bounds_is_a_number():
+    """The sum of its squares overflowed in single precision, with a warning."""
+    rng = np.random.default_rng(0)
+    X = (30 * rng.standard_normal((200, 5))).astype(np.float32)
+    point = linear_model(X, rng.integers(0, 3, 200), Multinomial(3)).at(
+        np.zeros((5, 3), np.float32), np.zeros(1, np.float32)
+    )
+    pushed = point.push((1e3 * rng.standard_normal((5, 3, 3))).astype(np.float32))
+    assert np.all(np.isfinite(point.turning(pushed, (1.0, 0.1))))
+
+
 def test_none_where_the_penalty_bends_too():
     penalty = bilevel.inner.SmoothedElasticNet(0.3)
     model = linear_model(data(), np.sign(np.arange(N) % 3 - 0.5), Logistic(), penalty=penalty)

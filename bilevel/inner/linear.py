@@ -658,7 +658,7 @@ class LinearPoint:
 def _beyond(sizes: Array, shares: tuple[float, ...], backend: Backend) -> Array:
     """φ(σ s) = e^{σs} - 1 - σs, a row for each share; by its series where it would cancel."""
     xp = backend.xp
-    most = math.log(float(xp.finfo(sizes.dtype).max)) / 2 - 8  # its square is a number still
+    most = math.log(float(xp.finfo(sizes.dtype).max)) / 2 - 20  # sums of its squares are numbers
     s = backend.asarray(shares, dtype=sizes.dtype)[:, None] * sizes
     s = xp.minimum(s, xp.full_like(s, most))
     near = 0.5 * s * s * (1 + s)
