@@ -240,6 +240,22 @@ def test_a_plateau_of_groups_held_at_zero_is_no_end(seed):
         assert dense.lower(result.lam, near=24.0) <= 0.02
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_plateau_of_penalties_that_are_hardly_felt_is_no_end(seed):
+    """SciPy gained up to 5% of f from there, by a λ_j of no use to the model that rose by ten."""
+    rng = np.random.default_rng(seed)
+    m, n = 5 + seed % 4, int(rng.integers(40, 250))
+    scale = 10 ** rng.uniform(-1, 1, m)
+    X = rng.standard_normal((n + 100, m)) * scale
+    w = rng.standard_normal(m) * (rng.random(m) < 0.5) / scale
+    y = X @ w + rng.standard_normal(n + 100)
+    dense = DenseModel(X[:n], y[:n], X[n:], y[n:], "squared", np.arange(m))
+    result = bilevel.minimize(problem_of(dense), float(rng.uniform(-3, 6)), max_iter=100)
+    if result.success:
+        assert dense.lower(result.lam) <= 3e-5
+        assert dense.lower(result.lam, near=24.0) <= 3e-5
+
+
 def test_what_letting_go_promises_is_what_f_falls_by():
     """Of X = I and targets of 1 by a λ_j each: f = Σ ½ (1 / (1 + e^λ_j) - 1)², 0 once all go."""
     p = 6

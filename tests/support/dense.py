@@ -64,11 +64,12 @@ class DenseModel:
         """What SciPy makes of f from there, relative: how much a stranger can still gain.
 
         No λ_j is moved by more than ``near``: SciPy's first step is as long as the gradient, and
-        leaps into other basins.
+        leaps into other basins. By its own tolerances it stands still on a plateau.
         """
         here, lam = self(lam)[0], np.asarray(lam)
         box = np.stack([np.maximum(lam - near, low), np.minimum(lam + near, high)], axis=1)
-        found = optimize.minimize(self, lam, jac=True, method="L-BFGS-B", bounds=box)
+        fine = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-12 * abs(here)}
+        found = optimize.minimize(self, lam, jac=True, method="L-BFGS-B", bounds=box, options=fine)
         return (here - min(found.fun, here)) / abs(here)
 
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ...backends import Array
+from ...backends import Array, Backend
 from ...linalg import norm
 from ...problem import Problem
 from .._protocol import free_part
@@ -261,35 +261,73 @@ def _solved(matrix: list[list[float]], right: list[float]) -> list[float] | None
 
 
 def let_go(problem: Problem, look: Look, error: float, gap: float) -> Left:
-    """The decrease that is left by a rule, or by p where the coefficients held at zero are let go.
+    """The decrease that is left by a rule, or by p where it grows on the way.
 
-    Where e^λ_j is nearly all of their curvature they are a / e^λ_j, and f - c and p_j grow by e for
-    each unit that λ_j falls, until the share 1 - s of the data has grown to that of the penalty: by
-    1 / (1 - s) in all, as far as D lets them. A step of 1 shows little of that. At least it is that
-    of the p_j beyond their error. Nothing is known of it where the diagonal of H is not.
+    Where e^λ_j is nearly all of the curvature of its coefficients they are held at zero, and where
+    it is nearly nothing they are let be. Either way f - c and p_j grow by e for each unit that λ_j
+    moves towards the other, as far as D lets it: a step of 1 shows little of that (:class:`_Held`).
+    At least it is that of the p_j beyond their error. Nothing is known of it where the diagonal of
+    H is not.
     """
     backend, xp, lam = problem.backend, problem.backend.xp, look.point.lam
-    share = _held(problem, look)
-    if share is None:
+    held = _Held.at(problem, look)
+    if held is None:
         return Left(gap, gap, gap)
-    eps = float(xp.finfo(lam.dtype).eps)
     p = free_part(lam, look.p, problem.domain, backend)
-    falls = xp.where(p > 0, p, xp.zeros_like(p))
-    way = -xp.log(xp.where(falls > 0, xp.clip(1 - share, eps, 1.0), xp.ones_like(share)))
-    moved = lam - problem.domain.project(lam - way, backend)
-    each = falls * xp.expm1(moved)
-    known = xp.where(falls > error, each, xp.zeros_like(each))
+    zero = xp.zeros_like(p)
+    down, up = xp.where(p > 0, p, zero), xp.where(p < 0, -p, zero)
+    moves = (-held.down(down), held.up(up))
+    room = [xp.abs(lam - problem.domain.project(lam + move, backend)) for move in moves]
+    each = down * xp.expm1(room[0]) + up * xp.expm1(room[1])
+    known = xp.where(down + up > error, each, zero)
     least, most = (max(gap, fall) for fall in backend.scalars(xp.sum(known), xp.sum(each)))
     return Left(least, least, most)
 
 
-def _held(problem: Problem, look: Look) -> Array | None:
-    """What share of the curvature of its coefficients each e^λ_j has; 0 where there is none."""
-    point, xp = look.point, problem.backend.xp
-    diagonal = point.diag()
-    if diagonal is None:
-        return None
-    here = point.cross_vjp(point.cross_jvp(xp.ones_like(point.lam)))
-    whole = point.cross_vjp(diagonal * point.x)
-    known = (here > 0) & (whole > 0)
-    return xp.where(known, here / xp.where(known, whole, xp.ones_like(whole)), 0 * whole)
+@dataclass(frozen=True)
+class _Held:
+    """How long a p_j grows by e for each unit of λ_j.
+
+    Attributes
+    ----------
+    share : array, shape (m,)
+        s, the share of the curvature of its coefficients that each e^λ_j has; 0 where it has none.
+    curvature : array, shape (m,)
+        Σ (s x)² D, D the rest of the diagonal of H: about the part of ∂²f/∂λ_j² that is of a
+        minimum, if the criterion bends as h does.
+    """
+
+    share: Array
+    curvature: Array
+    backend: Backend
+
+    @classmethod
+    def at(cls, problem: Problem, look: Look) -> _Held | None:
+        point, xp = look.point, problem.backend.xp
+        diagonal = point.diag()
+        if diagonal is None:
+            return None
+        pulled = point.cross_jvp(xp.ones_like(point.lam))  # e^λ x
+        here, whole = point.cross_vjp(pulled), point.cross_vjp(diagonal * point.x)
+        known = (here > 0) & (whole > 0)
+        share = xp.where(known, here / xp.where(known, whole, xp.ones_like(whole)), 0 * whole)
+        moved = pulled / diagonal  # s x
+        bent = xp.where(known, point.cross_vjp(moved) * (1 - share), 0 * whole)
+        return cls(share, bent, problem.backend)
+
+    def down(self, p: Array) -> Array:
+        """Until the share 1 - s of the data has grown to that of the penalty: by 1 / (1 - s)."""
+        xp = self.backend.xp
+        eps = float(xp.finfo(p.dtype).eps)
+        rest = xp.clip(1 - self.share, eps, 1.0)
+        return -xp.log(xp.where(p > 0, rest, xp.ones_like(rest)))
+
+    def up(self, p: Array) -> Array:
+        """Until s has grown to that of the data, by 1 / s, or f bends up: that grows by e²."""
+        xp = self.backend.xp
+        one = xp.ones_like(self.share)
+        told = (p > 0) & (self.share > 0)
+        whole = 1 / xp.where(told, self.share, one)
+        bends = self.curvature > 0
+        until = xp.where(bends, p / xp.where(bends, self.curvature, one), whole)
+        return xp.log(xp.where(told, xp.maximum(xp.minimum(whole, until), one), one))
