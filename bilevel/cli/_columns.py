@@ -147,8 +147,10 @@ def refuse_underflow(X: Any, source: str, names: Sequence[str] | None) -> None:
     ValueError
         The message names the column and its largest entry.
     """
-    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
-    largest = largest.toarray().reshape(-1) if is_sparse(X) else largest
+    top, bottom = X.max(axis=0), X.min(axis=0)
+    if is_sparse(X):  # SciPy warns where two sparse rows are compared
+        top, bottom = (row.toarray().reshape(-1) for row in (top, bottom))
+    largest = np.maximum(top, -bottom)
     known = np.finfo(np.float64)
     tiny = np.flatnonzero((largest > 0) & (largest < math.sqrt(known.smallest_normal / known.eps)))
     if len(tiny):
