@@ -36,6 +36,12 @@ class Scaling:
         found = Standardized.fit(from_host(X, bilevel.get_backend("numpy"), np.float64))
         return cls(found.mean, found.scale)
 
+    @classmethod
+    def centring(cls, X: Any) -> Self:
+        """Take the means alone of all rows; no column is scaled."""
+        mean = np.asarray(X.mean(axis=0, dtype=np.float64)).reshape(-1)
+        return cls(mean, np.ones_like(mean))
+
     def standardized(self, X: Any, dtype: Any) -> Any:
         """Return a dense X with mean 0 and deviation 1, rounded no sooner than at the end."""
         result = np.empty(X.shape, dtype=dtype)
