@@ -143,6 +143,12 @@ def outcome(
 @click.option("--report", type=click.Path(dir_okay=False), help="Write an HTML report.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Write a picture (.svg, .png, .pdf).")
 @click.option("--save", type=click.Path(dir_okay=False), help="Write the model (.npz).")
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Fit the model that is saved on the training and held-out rows together, at the λ found; "
+    "the numbers printed are those without.",
+)
 @click.option("--log", type=click.Path(dir_okay=False), help="Write the iterations (JSON lines).")
 @click.option("--checkpoint", type=click.Path(dir_okay=False), help="Keep the run's state here.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if it is there.")
@@ -208,6 +214,7 @@ class _Options:
     report: str | None
     plot: str | None
     save: str | None
+    refit: bool
     log: str | None
     checkpoint: str | None
     resume: bool
@@ -225,6 +232,8 @@ class _Options:
             raise BadInput(f"--bounds {low:g} {high:g}: {error}") from error
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
+        if self.refit and self.save is None:
+            raise click.UsageError("--refit is of the model that is saved: it needs --save FILE.")
         if self.positive is not None and self.model == "multinomial":
             raise click.UsageError("--positive sets one class against all others: leave it out.")
         if self.starts is not None:
@@ -353,10 +362,20 @@ def _search(o: _Options, prepared: Prepared, console: Console, interrupts: Inter
     if result.best is None or not math.isfinite(result.fun):
         return _Found(result, None, extra, logged, unlogged)
     with _told(o.train, ValueError):
-        model = prepared.classifier(result.lam, prepared.model.found(problem, result))
+        x = prepared.model.found(problem, result)
+        model = prepared.classifier(result.lam, x)
         rows = outcome(result, prepared, model) | extra
+
+    def saved() -> io.LinearClassifier:
+        """Fitted once more where that is asked: if it can't be, the other files are spared."""
+        if not o.refit:
+            return model
+        return prepared.classifier(result.lam, prepared.refitted(result.lam, x))
+
+    if o.refit:
+        rows["saved model"] = "fitted on training and held-out rows together, at this λ"
     settings = _settings(o, prepared)
-    written, failed = write_all(_files(o, result, model, rows, settings))
+    written, failed = write_all(_files(o, result, saved, rows, settings))
     return _Found(result, rows, extra, written + logged, failed or unlogged)
 
 
@@ -480,7 +499,7 @@ def _settings(o: _Options, prepared: Prepared) -> dict[str, str]:
 def _files(
     o: _Options,
     result: bilevel.Result,
-    model: io.LinearClassifier,
+    model: Callable[[], io.LinearClassifier],
     rows: Mapping[str, str],
     settings: Mapping[str, str],
 ) -> dict[str, Callable[[str], None]]:
@@ -497,7 +516,7 @@ def _files(
         )
 
     targets: tuple[tuple[str | None, Callable[[str], None]], ...] = (
-        (o.save, lambda path: io.save_model(path, model)),
+        (o.save, lambda path: io.save_model(path, model())),
         (o.plot, lambda path: save_plot(result, path)),
         (o.report, report),
     )
