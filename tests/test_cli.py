@@ -1096,3 +1096,36 @@ def test_a_thousand_classes_and_one_row_each_with_held_out_rows_of_their_own(
     result = run("tune", tmp_path / "a.npz", "--max-iter", "1", "--save", tmp_path / "m.npz")
     assert result.exit_code == 0, result.output
     assert load_model(tmp_path / "m.npz").coef.shape == (1000, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+@pytest.mark.parametrize(("scale", "offset", "code"), [(1e6, 0, 0), (1e-3, 1e3, 2)])
+def test_centring_alone_judges_a_sparse_column_by_its_spread(
+    tmp_path: Path, dtype: str, scale: float, offset: float, code: int
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = np.column_stack([rng.standard_normal(60) + y, scale * rng.standard_normal(60) + offset])
+    rows = (
+        f"{k} 1:{a:.17g} 2:{b:.17g}\n" for k, (a, b) in zip(y.tolist(), X.tolist(), strict=True)
+    )
+    (tmp_path / "a.svm").write_text("".join(rows))
+    result = run("tune", tmp_path / "a.svm", "--intercept", "--dtype", dtype, "--max-iter", "2")
+    assert result.exit_code == code, result.output
+    assert ("float32 rounds feature 2" in result.output) == (code == 2)
+
+
+@pytest.mark.parametrize("name", ["array_api_strict", "torch"])
+def test_libraries_find_the_same_classes(embeddings: Path, tmp_path: Path, name: str) -> None:
+    models = []
+    for backend in ("numpy", name):
+        path = tmp_path / f"{backend}.npz"
+        words = ("--intercept", "--standardize", "--refit", "--backend", backend, "--save", path)
+        result = run("tune", embeddings, *words)
+        if result.exit_code == 2 and "not installed" in result.output:
+            pytest.skip(f"{name} is not installed")
+        assert result.exit_code == 0, result.output
+        models.append(load_model(path))
+    one, other = models
+    np.testing.assert_allclose(other.lam, one.lam, rtol=1e-6)
+    np.testing.assert_allclose(other.coef, one.coef, rtol=1e-5, atol=1e-8)

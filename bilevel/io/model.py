@@ -48,7 +48,7 @@ class LinearClassifier:
     features: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        several = np.ndim(self.coef) == 2
+        several = np.ndim(self.intercept) > 0
         for name, axes in (("coef", 1 + several), ("intercept", 0 + several), ("lam", 1)):
             array = np.asarray(getattr(self, name))
             if array.dtype.kind not in "fiu" or array.ndim != axes or not np.isfinite(array).all():
