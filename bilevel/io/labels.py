@@ -137,6 +137,8 @@ class ClassLabels:
     ----------
     values : tuple of int
         The labels, the smallest first.
+    label : str
+        What was taken for the label.
 
     Examples
     --------
@@ -147,6 +149,7 @@ class ClassLabels:
     """
 
     values: tuple[int, ...]
+    label: str = "y"
 
     @classmethod
     def fit(cls, table: Table) -> ClassLabels:
@@ -179,7 +182,7 @@ class ClassLabels:
             raise BadFileError(
                 table.source, several, f"Give at most {MOST_CLASSES:,} classes, or {check}"
             )
-        return cls(tuple(int(value) for value in values))
+        return cls(tuple(int(value) for value in values), table.label)
 
     @property
     def classes(self) -> npt.NDArray[np.integer]:
@@ -188,8 +191,8 @@ class ClassLabels:
 
     @property
     def note(self) -> str:
-        """What the map does, as a sentence."""
-        return f"the labels are {len(self.values):,} classes, of a multinomial model"
+        """What was taken for the label, as a sentence: it may be another column."""
+        return f"{self.label} holds {len(self.values):,} classes, of a multinomial model"
 
     def counts(self, table: Table) -> str:
         """How many rows have each label, as text."""
