@@ -878,3 +878,254 @@ def test_a_column_whose_squares_underflow_is_named(csv: Path, scale: float, code
     result = run("tune", csv, "--standardize", "--max-iter", "50")
     assert result.exit_code == code, result.output
     assert ("column 'b' holds numbers of at most" in result.output) == (code == 2)
+
+
+@pytest.fixture
+def embeddings(tmp_path: Path) -> Path:
+    """Rows of four classes, -2, 1, 4 and 7, with columns far from zero and of unlike scales."""
+    rng = np.random.default_rng(0)
+    means, arrays = 0.4 * rng.standard_normal((4, 8)), {}
+    for part, n in (("train", 300), ("val", 200), ("test", 100)):
+        y = rng.integers(0, 4, n)
+        X = (rng.standard_normal((n, 8)) + means[y]) * np.geomspace(3, 0.1, 8) + 2
+        arrays |= {f"X_{part}": X, f"y_{part}": 3 * y - 2}
+    np.savez(tmp_path / "e.npz", **arrays)
+    return tmp_path / "e.npz"
+
+
+def parts(path: Path) -> tuple[np.ndarray, ...]:
+    found = np.load(path)
+    return tuple(found[f"{name}_{part}"] for part in ("train", "val", "test") for name in "Xy")
+
+
+def in_a_row(output: str, name: str) -> str:
+    (line,) = (line for line in output.splitlines() if line.startswith(name + " "))
+    return line.removeprefix(name).strip()
+
+
+@pytest.mark.parametrize("words", [("--intercept",), (), ("--intercept", "--method", "hoag")])
+def test_several_classes_are_their_model_at_the_c_found(
+    embeddings: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    linear, metrics = map(pytest.importorskip, ("sklearn.linear_model", "sklearn.metrics"))
+    result = run("tune", embeddings, *words, "--save", tmp_path / "m.npz")
+    assert result.exit_code == 0, result.output
+    X, y, X_val, y_val, X_test, y_test = parts(embeddings)
+    model = load_model(tmp_path / "m.npz")
+    C = float(np.exp(-model.lam[0]))
+    theirs = linear.LogisticRegression(
+        C=C, tol=1e-10, max_iter=10_000, fit_intercept="--intercept" in words
+    ).fit(X, y)
+    assert model.coef.shape == (4, 8)
+    assert model.classes.tolist() == [-2, 1, 4, 7]
+    np.testing.assert_allclose(model.coef, theirs.coef_, atol=1e-5 * np.abs(theirs.coef_).max())
+    shift = theirs.intercept_ - theirs.intercept_.mean()
+    np.testing.assert_allclose(model.intercept, shift, atol=1e-3)
+    np.testing.assert_array_equal(model.predict(X_test), theirs.predict(X_test))
+    for name, rows, labels in (("validation", X_val, y_val), ("test", X_test, y_test)):
+        loss = float(in_a_row(result.output, f"{name} log loss").removesuffix(" a row"))
+        assert loss == pytest.approx(metrics.log_loss(labels, theirs.predict_proba(rows)), abs=2e-6)
+        accuracy = in_a_row(result.output, f"{name} accuracy")
+        assert accuracy == f"{theirs.score(rows, labels):.2%}"
+
+
+@pytest.mark.parametrize("words", [(), ("--refit",)])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_several_classes_are_the_probe_of_python(
+    embeddings: Path, tmp_path: Path, standardize: bool, words: tuple[str, ...]
+) -> None:
+    X, y, X_val, y_val, *_ = parts(embeddings)
+    known = bilevel.probe(X, y, X_val, y_val, standardize=standardize, refit=bool(words))
+    scaled = ("--standardize",) if standardize else ()
+    log = tmp_path / "l.jsonl"
+    result = run(
+        *("tune", embeddings, "--intercept", *scaled, *words, "--save", tmp_path / "m.npz"),
+        *("--log", log, "--report", tmp_path / "r.html", "--plot", tmp_path / "p.svg"),
+    )
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path / "m.npz")
+    assert np.exp(-model.lam[0]) == pytest.approx(known.C, rel=1e-6)
+    np.testing.assert_allclose(model.coef, known.coef, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(model.intercept, known.intercept, rtol=1e-5, atol=1e-7)
+    # The numbers are those without the refit.
+    assert in_a_row(result.output, "validation log loss") == f"{known.log_loss:.6f} a row"
+    assert in_a_row(result.output, "validation accuracy") == f"{known.accuracy:.2%}"
+    assert (tmp_path / "r.html").read_text().count("multinomial") > 0
+    table = [line.split() for line in result.output.splitlines() if re.match(r" +\d+ ", line)]
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(table) == len(records) == len(known.steps)
+    for shown, record, step in zip(table, records, known.steps, strict=True):
+        assert shown[2:5] == [f"{step.C:.4g}", f"{step.log_loss:.6f}", f"{step.accuracy:.2%}"]
+        assert record["details"] == {"accuracy": pytest.approx(step.accuracy)}
+
+
+def test_refit_of_two_classes_fits_all_rows_at_the_lambda_found(csv: Path, tmp_path: Path) -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    outputs, models = [], []
+    for words in ((), ("--refit",)):
+        path = tmp_path / f"{len(words)}.npz"
+        result = run("tune", csv, "--intercept", *words, "--save", path)
+        assert result.exit_code == 0, result.output
+        outputs.append(in_a_row(result.output, "validation loss"))
+        models.append(load_model(path))
+    assert outputs[0] == outputs[1]
+    plain, refitted = models
+    np.testing.assert_array_equal(plain.lam, refitted.lam)
+    table = io.read(csv).train
+    C = float(np.exp(-plain.lam[0]))
+    theirs = linear.LogisticRegression(C=C, tol=1e-10, max_iter=1000).fit(table.X, table.y)
+    np.testing.assert_allclose(refitted.coef, theirs.coef_[0], rtol=1e-4, atol=1e-7)
+    assert np.abs(plain.coef - refitted.coef).max() > 1e-3
+    found = refitted.predict(table.X)
+    assert found.tolist() == [f"{label:g}" for label in theirs.predict(table.X)]
+
+
+def test_formats_give_as_good_a_model_of_several_classes(embeddings: Path, tmp_path: Path) -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    X, y, *_ = parts(embeddings)
+    (tmp_path / "a.csv").write_text(
+        "".join(
+            ",".join(f"{v:.17g}" for v in row) + f",{label}\n"
+            for row, label in zip(X, y, strict=True)
+        )
+    )
+    (tmp_path / "a.svm").write_text(
+        "".join(
+            f"{label} " + " ".join(f"{j}:{v:.17g}" for j, v in enumerate(row, 1)) + "\n"
+            for row, label in zip(X, y, strict=True)
+        )
+    )
+    np.savez(tmp_path / "a.npz", X=X, y=y)
+    losses = []
+    for suffix in ("npz", "csv", "svm"):
+        path = tmp_path / f"{suffix}_m.npz"
+        header = ("--no-header",) if suffix == "csv" else ()
+        words = ("--intercept", "--refit", "--save", path)
+        result = run("tune", tmp_path / f"a.{suffix}", *header, *words)
+        assert result.exit_code == 0, result.output
+        losses.append(float(in_a_row(result.output, "validation log loss").split()[0]))
+        model = load_model(path)
+        C = float(np.exp(-model.lam[0]))
+        theirs = linear.LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(X, y)
+        np.testing.assert_allclose(model.coef, theirs.coef_, atol=1e-5 * abs(theirs.coef_).max())
+    assert losses[1] == losses[0]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)  # found by other products
+
+
+def test_a_file_in_float32_stays_so_where_there_are_several_classes(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    X, y, *_ = parts(embeddings)
+    np.savez(tmp_path / "f.npz", X=X.astype(np.float32), y=y)
+    for words, dtype in ((), "float32"), (("--dtype", "float64"), "float64"):
+        path = tmp_path / f"{dtype}.npz"
+        result = run("tune", tmp_path / "f.npz", "--intercept", *words, "--save", path)
+        assert result.exit_code == 0, result.output
+        assert load_model(path).lam.dtype == dtype
+    single, double = (load_model(tmp_path / f"float{bits}.npz") for bits in (32, 64))
+    assert single.lam[0] == pytest.approx(double.lam[0], abs=0.2)  # f is flat there
+
+
+def test_several_classes_resume_and_are_certified(embeddings: Path, tmp_path: Path) -> None:
+    tune = ("tune", embeddings, "--intercept", "--tol", "0", "--save")
+    assert run(*tune, tmp_path / "whole.npz", "--max-iter", "4", "-q").exit_code == 0
+    kept = ("--checkpoint", tmp_path / "c.npz", "--resume")
+    assert run(*tune, tmp_path / "half.npz", "--max-iter", "2", "-q", *kept).exit_code == 0
+    result = run(*tune, tmp_path / "both.npz", "--max-iter", "4", "--certify", *kept)
+    assert result.exit_code == 0
+    assert "Theorem 2" in result.output
+    assert "violated" not in result.output
+    whole, both = (load_model(tmp_path / f"{name}.npz") for name in ("whole", "both"))
+    assert whole.lam.tobytes() == both.lam.tobytes()
+    assert whole.coef.tobytes() == both.coef.tobytes()
+
+
+def test_the_model_of_two_classes_by_name_has_a_row_for_each(csv: Path, tmp_path: Path) -> None:
+    words = ("--model", "multinomial", "--starts", "2", "-q", "--save", tmp_path / "m.npz")
+    assert run("tune", csv, *words).exit_code == 0
+    model = load_model(tmp_path / "m.npz")
+    np.testing.assert_allclose(model.coef[0], -model.coef[1], atol=1e-6)
+    assert model.classes.tolist() == [0, 1]
+
+
+SEVERAL = "a,y\n" + "".join(f"{i}.5,{i % 3}\n" for i in range(12))
+BAD_CLASSES = {
+    "no integers": (
+        SEVERAL.replace(",2\n", ",2.5\n"),
+        (),
+        "a.csv, line 4: the labels are not binary: 3 different ones (0, 1, 2.5), and 2.5 is no",
+    ),
+    "text": (SEVERAL.replace(",2\n", ",two\n"), (), "(0, 1, two), and 0 is no integer"),
+    "one row": (SEVERAL + "3,9\n", (), "a.csv, line 14: the labels are not binary: 4 different"),
+    "left out": (SEVERAL, ("--val", "0.9"), "the split leaves no row of the class"),
+    "one class": ("a,y\n1,4\n2,4\n", ("--model", "multinomial"), "every label is 4"),
+    "by name": (SEVERAL, ("--model", "logistic"), "Choose one class against the others"),
+    "too many": (
+        "a,y\n" + "".join(f"{i}.5,{i % 1001}\n" for i in range(3003)),
+        (),
+        "Give at most 1,000 classes",
+    ),
+    "held out": (SEVERAL, ("--val", "b.csv"), "b.csv, line 3: the label 5 is none of the training"),
+    "test": (SEVERAL, ("--test", "t.csv"), "t.csv, line 2: its labels are text, as one"),
+    "positive": (SEVERAL, ("--model", "multinomial", "--positive", "1"), "leave it out"),
+    "refit": (SEVERAL, ("--refit",), "needs --save FILE"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLASSES)
+def test_classes_that_cannot_be_used_are_one_sentence(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, words, message = BAD_CLASSES[case]
+    Path("a.csv").write_text(text)
+    Path("b.csv").write_text("a,y\n1,0\n2,5\n")
+    Path("t.csv").write_text("a,y\n1,one\n2,two\n")
+    result = run("tune", "a.csv", *words)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+
+
+def test_a_thousand_classes_and_one_row_each_with_held_out_rows_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """A class of one row is no fault where nothing is split."""
+    y = np.arange(1000)
+    X = np.random.default_rng(0).standard_normal((1000, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", X_train=X, y_train=y, X_val=X + 0.1, y_val=y)
+    result = run("tune", tmp_path / "a.npz", "--max-iter", "1", "--save", tmp_path / "m.npz")
+    assert result.exit_code == 0, result.output
+    assert load_model(tmp_path / "m.npz").coef.shape == (1000, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+@pytest.mark.parametrize(("scale", "offset", "code"), [(1e6, 0, 0), (1e-3, 1e3, 2)])
+def test_centring_alone_judges_a_sparse_column_by_its_spread(
+    tmp_path: Path, dtype: str, scale: float, offset: float, code: int
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = np.column_stack([rng.standard_normal(60) + y, scale * rng.standard_normal(60) + offset])
+    rows = (
+        f"{k} 1:{a:.17g} 2:{b:.17g}\n" for k, (a, b) in zip(y.tolist(), X.tolist(), strict=True)
+    )
+    (tmp_path / "a.svm").write_text("".join(rows))
+    result = run("tune", tmp_path / "a.svm", "--intercept", "--dtype", dtype, "--max-iter", "2")
+    assert result.exit_code == code, result.output
+    assert ("float32 rounds feature 2" in result.output) == (code == 2)
+
+
+@pytest.mark.parametrize("name", ["array_api_strict", "torch"])
+def test_libraries_find_the_same_classes(embeddings: Path, tmp_path: Path, name: str) -> None:
+    models = []
+    for backend in ("numpy", name):
+        path = tmp_path / f"{backend}.npz"
+        words = ("--intercept", "--standardize", "--refit", "--backend", backend, "--save", path)
+        result = run("tune", embeddings, *words)
+        if result.exit_code == 2 and "not installed" in result.output:
+            pytest.skip(f"{name} is not installed")
+        assert result.exit_code == 0, result.output
+        models.append(load_model(path))
+    one, other = models
+    np.testing.assert_allclose(other.lam, one.lam, rtol=1e-6)
+    np.testing.assert_allclose(other.coef, one.coef, rtol=1e-5, atol=1e-8)

@@ -309,6 +309,41 @@ def test_model_round_trip_is_exact(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.margins(X), [0.1 - 2.0 + 0.3])
 
 
+def test_a_model_of_several_classes_is_read_back_and_predicts_its_labels(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    coef = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], dtype=np.float32)
+    model = io.LinearClassifier(coef, np.array([0.0, 0.0, 0.5]), np.zeros(1), np.array([-3, 2, 9]))
+    io.save_model(path, model)
+    found = io.load_model(path)
+    assert found.coef.tobytes() == coef.tobytes()
+    X = np.array([[2.0, 1.0], [1.0, 2.0], [0.0, 0.0]])
+    for rows in (X, sparse.csr_matrix(X)):
+        np.testing.assert_array_equal(found.margins(rows), X @ coef.T + model.intercept)
+        assert found.predict(rows).tolist() == [-3, 2, 9]
+
+
+@pytest.mark.parametrize(
+    ("intercept", "classes", "message"),
+    [
+        (0.0, np.arange(3), "coef must hold finite real numbers along 1 axes"),
+        (np.zeros(2), np.arange(3), "intercept must hold a number for each of 3 classes"),
+        (np.zeros(3), np.array([1, 1, 2]), "classes must hold 3 different integers"),
+        (np.zeros(3), np.array(["a", "b", "c"]), "classes must hold 3 different integers"),
+    ],
+)
+def test_a_model_of_several_classes_is_checked(intercept, classes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        io.LinearClassifier(np.ones((3, 2)), intercept, np.zeros(1), classes)
+
+
+def test_labels_beyond_the_integers_of_a_float_stay_apart() -> None:
+    big = 2**53
+    table = io.Table(np.ones((3, 1)), np.array([big + 1, big, 7]), "a.csv")
+    labels = io.ClassLabels.fit(table)
+    assert labels.classes.tolist() == [7, big, big + 1]
+    assert labels.apply(table).tolist() == [2, 1, 0]
+
+
 def test_json_writes_what_json_lacks_as_null() -> None:
     from bilevel.io.log import plain
 

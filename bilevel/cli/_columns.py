@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,21 +20,31 @@ _UNIT = 2.0**-24
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and deviation of the columns of a file, in double precision, on the host.
+    """What is done to the columns of a file, in double precision, on the host.
 
     Attributes
     ----------
     mean, scale : array, shape (p,)
+        What is subtracted from them, and what they are divided by then.
+    spread : array, shape (p,)
+        Their deviation, whether they are divided by it or not.
     """
 
     mean: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
+    spread: npt.NDArray[np.float64]
 
     @classmethod
     def fit(cls, X: Any) -> Self:
         """Take them of all rows."""
         found = Standardized.fit(from_host(X, bilevel.get_backend("numpy"), np.float64))
-        return cls(found.mean, found.scale)
+        return cls(found.mean, found.scale, found.scale)
+
+    @classmethod
+    def centring(cls, X: Any) -> Self:
+        """Take the means alone of all rows; no column is scaled."""
+        found = cls.fit(X)
+        return replace(found, scale=np.ones_like(found.scale))
 
     def standardized(self, X: Any, dtype: Any) -> Any:
         """Return a dense X with mean 0 and deviation 1, rounded no sooner than at the end."""
@@ -100,7 +110,7 @@ class Columns:
         error = rounding_to_single(X)
         if self.scaling is not None:
             error = np.maximum(error, _UNIT * np.abs(scaling.mean))
-        coarse = np.flatnonzero(error > COARSE * scaling.scale)
+        coarse = np.flatnonzero(error > COARSE * scaling.spread)
         if not len(coarse):
             return
         j = int(coarse[0])
@@ -109,7 +119,7 @@ class Columns:
         cure = "" if is_sparse(X) else "--standardize, which is done before rounding, or "
         raise ValueError(
             f"{source}: float32 rounds {name}{more}, of mean {scaling.mean[j]:g}, by "
-            f"{error[j] / scaling.scale[j]:.1g} of its spread: give {cure}--dtype float64, or "
+            f"{error[j] / scaling.spread[j]:.1g} of its spread: give {cure}--dtype float64, or "
             "subtract its offset."
         )
 
@@ -147,8 +157,10 @@ def refuse_underflow(X: Any, source: str, names: Sequence[str] | None) -> None:
     ValueError
         The message names the column and its largest entry.
     """
-    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
-    largest = largest.toarray().reshape(-1) if is_sparse(X) else largest
+    top, bottom = X.max(axis=0), X.min(axis=0)
+    if is_sparse(X):  # SciPy warns where two sparse rows are compared
+        top, bottom = (row.toarray().reshape(-1) for row in (top, bottom))
+    largest = np.maximum(top, -bottom)
     known = np.finfo(np.float64)
     tiny = np.flatnonzero((largest > 0) & (largest < math.sqrt(known.smallest_normal / known.eps)))
     if len(tiny):

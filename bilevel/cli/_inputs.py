@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from bilevel import datasets, io
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Features and labels -1, +1, on the host."""
+    """Features, and labels -1 and +1 or class numbers 0, 1, 2, ..., on the host."""
 
     X: Any
     y: npt.NDArray[np.float64]
@@ -28,6 +29,13 @@ class Rows:
         kind = f"sparse, {self.X.nnz:,} entries" if hasattr(self.X, "nnz") else "dense"
         return f"{n:,} × {p:,} {kind}"
 
+    def stacked(self, other: Rows) -> Any:
+        """The features of both, one above the other."""
+        parts = (self.X, other.X)
+        if any(map(sparse.issparse, parts)):
+            return sparse.vstack([sparse.csr_matrix(part) for part in parts], format="csr")
+        return np.concatenate(parts, axis=0)
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -37,7 +45,7 @@ class Inputs:
     train: Rows
     val: Rows
     test: Rows | None
-    labels: io.BinaryLabels
+    labels: io.BinaryLabels | io.ClassLabels
     notes: tuple[str, ...]
     #: The names of the features, where the training file has them.
     names: tuple[str, ...] | None = None
@@ -108,6 +116,7 @@ def load_inputs(
     val: str | None,
     test: str | None,
     *,
+    model: str | None = None,
     positive: str | None,
     options: io.ReadOptions,
     seed: int,
@@ -121,6 +130,8 @@ def load_inputs(
     val, test : str or None
         A file, or the fraction of the training rows to take. None: the source's own part, where
         it has one; else half of the training rows for ``val``, and nothing for ``test``.
+    model : str or None
+        ``logistic``, of two classes, or ``multinomial``; None: by the labels.
     positive : str or None
         The class that becomes +1.
     options : ReadOptions
@@ -162,7 +173,9 @@ def load_inputs(
     elif val is not None:
         val_part = load(val).train
     assert val_part is not None
-    labels = io.BinaryLabels.fit(source.train, positive)
+    labels = _labels(source.train, model, positive)
+    if isinstance(labels, io.ClassLabels) and rest is not source.train:
+        labels.refuse_split(source.train, rest)
     if labels.note:
         notes.insert(0, labels.note)
     fitted, held_out = (_rows(part, source.train, labels) for part in (rest, val_part))
@@ -170,6 +183,18 @@ def load_inputs(
     return Inputs(train, fitted, held_out, tested, labels, (*notes, *odd), source.train.names)
 
 
-def _rows(part: io.Table, train: io.Table, labels: io.BinaryLabels) -> Rows:
+def _labels(
+    train: io.Table, model: str | None, positive: str | None
+) -> io.BinaryLabels | io.ClassLabels:
+    """Two classes as -1 and +1, more as numbers, unless the words of the command line say which."""
+    if model is None:
+        several = positive is None and len(np.unique(train.y)) > 2
+        model = "multinomial" if several else "logistic"
+    if model == "multinomial":
+        return io.ClassLabels.fit(train)
+    return io.BinaryLabels.fit(train, positive)
+
+
+def _rows(part: io.Table, train: io.Table, labels: io.BinaryLabels | io.ClassLabels) -> Rows:
     table = io.same_features(part, train)
     return Rows(table.X, labels.apply(table), table.source, labels.counts(table))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,16 +14,29 @@ from rich.text import Text
 
 from bilevel.report import show_lam
 
-_COLUMNS = (
-    ("k", 4),
-    ("λ", 10),
-    ("val. loss", 14),
-    ("‖hypergrad‖", 12),
-    ("ε", 9),
-    ("inner", 6),
-    ("CG", 5),
-    ("passes", 8),
-    ("seconds", 9),
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the iterations: its head, its width, and what it says of a record.
+
+    ``show`` takes the record, and what brings an array to the host.
+    """
+
+    name: str
+    width: int
+    show: Callable[[Any, Callable[[Any], Any]], str]
+
+
+COLUMNS = (
+    Column("k", 4, lambda record, host: str(record.k)),
+    Column("λ", 10, lambda record, host: show_lam(host(record.lam))),
+    Column("val. loss", 14, lambda record, host: f"{record.value:.6f}"),
+    Column("‖hypergrad‖", 12, lambda record, host: f"{np.linalg.norm(host(record.hypergrad)):.2e}"),
+    Column("ε", 9, lambda record, host: f"{record.tol:.1e}"),
+    Column("inner", 6, lambda record, host: str(record.n_inner)),
+    Column("CG", 5, lambda record, host: str(record.n_cg)),
+    Column("passes", 8, lambda record, host: f"{record.passes:,}"),
+    Column("seconds", 9, lambda record, host: f"{record.seconds:.2f}"),
 )
 
 
@@ -35,15 +49,19 @@ class Live:
         Where to print.
     backend : Backend
         Where the arrays of the records live.
+    columns : tuple of Column
+        What is printed of each.
     """
 
-    def __init__(self, console: Console, backend: Any) -> None:
-        self._console, self._backend = console, backend
+    def __init__(
+        self, console: Console, backend: Any, columns: tuple[Column, ...] = COLUMNS
+    ) -> None:
+        self._console, self._backend, self._columns = console, backend, columns
         self._spinner = Spinner("iteration 1", console=console)
         self._k, self._next_line = 1, 1.0
 
     def __enter__(self) -> Self:
-        header = " ".join(f"{name:>{width}}" for name, width in _COLUMNS)
+        header = " ".join(f"{column.name:>{column.width}}" for column in self._columns)
         self._print(Text(header, style="bold"))
         if self._console.is_terminal:
             self._spinner.start()
@@ -54,18 +72,7 @@ class Live:
 
     def __call__(self, record: Any) -> None:
         host = self._backend.to_numpy
-        values = (
-            str(record.k),
-            show_lam(host(record.lam)),
-            f"{record.value:.6f}",
-            f"{np.linalg.norm(host(record.hypergrad)):.2e}",
-            f"{record.tol:.1e}",
-            str(record.n_inner),
-            str(record.n_cg),
-            f"{record.passes:,}",
-            f"{record.seconds:.2f}",
-        )
-        cells = (f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True))
+        cells = (f"{column.show(record, host):>{column.width}}" for column in self._columns)
         self._print(Text(" ".join(cells)))
         self._k = record.k + 1
         self._spinner.update(f"iteration {self._k}")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import click
@@ -21,18 +20,13 @@ from bilevel.methods import METHODS
 from bilevel.plotting import save_plot
 from bilevel.report import show_lam, write_report
 
-from ._columns import Columns, Scaling, refuse_overflow, refuse_underflow
 from ._console import open_console, warned_in_sentences, was_printed
 from ._info import versions
-from ._inputs import Inputs, Rows, files_read, load_inputs
+from ._inputs import files_read, load_inputs
 from ._interrupts import Interrupts, patient_interrupts
 from ._live import Live, print_rows
+from ._models import MODELS, Prepared, prepare
 from ._outputs import BadInput, Log, refuse_targets, write_all
-
-#: Models by name: each makes a problem of (X, y, X_val, y_val, fit_intercept=..., domain=...).
-MODELS: Mapping[str, Callable[..., bilevel.Problem]] = MappingProxyType(
-    {"logistic": bilevel.logistic_regression}
-)
 
 _OK = frozenset(
     {
@@ -59,79 +53,16 @@ _SHOWN_FIRST = (
 _OUTPUTS = ("report", "plot", "save", "log", "checkpoint")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A problem on its backend, and the way back to the units of the file."""
-
-    problem: bilevel.Problem
-    columns: Columns
-    intercept: bool
-
-    def classifier(self, result: bilevel.Result, labels: io.BinaryLabels) -> io.LinearClassifier:
-        """Return the model in the units of the file."""
-        host = self.problem.backend.to_numpy
-        x = host(result.x)
-        coef, intercept = (x[:-1], float(x[-1])) if self.intercept else (x, 0.0)
-        if self.columns.scaling is not None:
-            coef = coef / self.columns.scaling.scale
-            intercept -= float(self.columns.scaling.mean @ coef)
-        classes = np.array(labels.classes)
-        names = None if self.columns.names is None else np.array(self.columns.names)
-        return io.LinearClassifier(coef, intercept, host(result.lam), classes, names)
-
-
-def prepare(
-    inputs: Inputs,
-    *,
-    model: str,
-    backend: Any,
-    dtype: str,
-    bounds: tuple[float, float],
-    standardize: bool,
-    intercept: bool,
-) -> Prepared:
-    """Move the rows to the backend and make the problem."""
-    kind = backend.xp.float32 if dtype == "float32" else backend.xp.float64
-
-    for part in (inputs.train, inputs.val, inputs.test):
-        if part is not None:
-            refuse_overflow(part.X, part.source, inputs.names, dtype, standardize=standardize)
-    if standardize:
-        refuse_underflow(inputs.train.X, inputs.train.source, inputs.names)
-    scaling = Scaling.fit(inputs.train.X) if standardize else None
-    columns = Columns(backend, dtype, scaling, inputs.names)
-    problem = MODELS[model](
-        columns.design(inputs.train.X, inputs.train.source),
-        backend.asarray(inputs.train.y, kind),
-        columns.design(inputs.val.X, inputs.val.source),
-        backend.asarray(inputs.val.y, kind),
-        fit_intercept=intercept,
-        domain=bilevel.Box(*bounds),
-    )
-    return Prepared(problem, columns, intercept)
-
-
-def _accuracy(model: io.LinearClassifier, rows: Rows) -> float:
-    return float(np.mean(np.where(model.margins(rows.X) > 0, 1.0, -1.0) == rows.y))
-
-
-def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) -> dict[str, str]:
+def outcome(
+    result: bilevel.Result, prepared: Prepared, model: io.LinearClassifier
+) -> dict[str, str]:
     """Return the rows of the summary."""
-    n_val = inputs.val.X.shape[0]
-    rows = {
-        "λ": show_lam(model.lam),
-        "regularisation e^λ": ", ".join(f"{v:.6g}" for v in np.exp(model.lam[:3]))
-        + (", ..." if len(model.lam) > 3 else ""),
-        "validation loss": f"{result.fun:.6f} ({result.fun / n_val:.6f} a row)",
-        "validation accuracy": f"{_accuracy(model, inputs.val):.2%}",
+    return prepared.model.scores(result, model, prepared.inputs) | {
+        "iterations": str(result.nit),
+        "passes over the data": f"{result.passes:,}",
+        "seconds": f"{result.seconds:.2f}",
+        "status": result.message,
     }
-    if inputs.test is not None:
-        rows["test accuracy"] = f"{_accuracy(model, inputs.test):.2%}"
-    rows["iterations"] = str(result.nit)
-    rows["passes over the data"] = f"{result.passes:,}"
-    rows["seconds"] = f"{result.seconds:.2f}"
-    rows["status"] = result.message
-    return rows
 
 
 @click.command(
@@ -142,7 +73,11 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.argument("train")
 @click.option("--val", metavar="FILE|FRACTION", help="Held-out rows. [default: 0.5]")
 @click.option("--test", metavar="FILE|FRACTION", help="Test rows, for the accuracy.")
-@click.option("--model", type=click.Choice(list(MODELS)), default="logistic", show_default=True)
+@click.option(
+    "--model",
+    type=click.Choice(list(MODELS)),
+    help="Of two classes, or of integer labels of several. [default: by the labels]",
+)
 @click.option("--positive", metavar="LABEL", help="The class that is +1, against all others.")
 @click.option(
     "--format",
@@ -173,9 +108,8 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option(
     "--dtype",
     type=click.Choice(["float64", "float32", "mixed"]),
-    default="float64",
-    show_default=True,
-    help="mixed: the matrix in float32, all else in float64.",
+    help="mixed: the matrix in float32, all else in float64. [default: float64; of several classes "
+    "float32 where TRAIN is]",
 )
 @click.option("--method", type=click.Choice(list(METHODS)), default="path", show_default=True)
 @click.option("--lam0", type=float, help="Where λ starts. [default: 0, or the nearest bound]")
@@ -209,6 +143,12 @@ def outcome(result: bilevel.Result, model: io.LinearClassifier, inputs: Inputs) 
 @click.option("--report", type=click.Path(dir_okay=False), help="Write an HTML report.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Write a picture (.svg, .png, .pdf).")
 @click.option("--save", type=click.Path(dir_okay=False), help="Write the model (.npz).")
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Fit the model that is saved on the training and held-out rows together, at the λ found; "
+    "the numbers printed are those without.",
+)
 @click.option("--log", type=click.Path(dir_okay=False), help="Write the iterations (JSON lines).")
 @click.option("--checkpoint", type=click.Path(dir_okay=False), help="Keep the run's state here.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if it is there.")
@@ -249,7 +189,7 @@ class _Options:
     train: str
     val: str | None
     test: str | None
-    model: str
+    model: str | None
     positive: str | None
     file_format: str | None
     label: str | None
@@ -260,7 +200,7 @@ class _Options:
     intercept: bool
     backend: str
     device: str | None
-    dtype: str
+    dtype: str | None
     method: str
     lam0: float | None
     starts: int | None
@@ -274,6 +214,7 @@ class _Options:
     report: str | None
     plot: str | None
     save: str | None
+    refit: bool
     log: str | None
     checkpoint: str | None
     resume: bool
@@ -291,6 +232,10 @@ class _Options:
             raise BadInput(f"--bounds {low:g} {high:g}: {error}") from error
         if self.resume and self.checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint FILE.")
+        if self.refit and self.save is None:
+            raise click.UsageError("--refit is of the model that is saved: it needs --save FILE.")
+        if self.positive is not None and self.model == "multinomial":
+            raise click.UsageError("--positive sets one class against all others: leave it out.")
         if self.starts is not None:
             self._refuse_with_starts()
         outputs = {name: getattr(self, name) for name in _OUTPUTS}
@@ -329,20 +274,23 @@ def _told(source: str, *kinds: type[Exception]) -> Iterator[None]:
         raise BadInput(" ".join(str(error).split())) from error
 
 
-def _load(o: _Options) -> tuple[Inputs, Prepared]:
+def _load(o: _Options) -> Prepared:
     with _told(o.train, bilevel.BackendUnavailableError, ValueError, TypeError, OSError):
         backend = bilevel.get_backend(o.backend, device=o.device)
         inputs = load_inputs(
             o.train,
             o.val,
             o.test,
+            model=o.model,
             positive=o.positive,
             options=_reading(o),
             seed=o.seed,
         )
+        several = isinstance(inputs.labels, io.ClassLabels)
+        model = MODELS["multinomial" if several else "logistic"](inputs.labels)
         prepared = prepare(
             inputs,
-            model=o.model,
+            model=model,
             backend=backend,
             dtype=o.dtype,
             bounds=o.bounds,
@@ -350,20 +298,20 @@ def _load(o: _Options) -> tuple[Inputs, Prepared]:
             intercept=o.intercept,
         )
         _check_start(prepared.problem, o)
-    return inputs, prepared
+    return prepared
 
 
 def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     """Return how the search ended, and whether all files were written."""
-    inputs, prepared = _load(o)
-    problem = prepared.problem
-    settings = _settings(o, inputs, problem.backend)
+    prepared = _load(o)
+    inputs, problem = prepared.inputs, prepared.problem
+    settings = _settings(o, prepared)
     print_rows(console, {name: settings[name] for name in _SHOWN_FIRST})
     for note in inputs.notes:
         console.print(f"note: {note}", style="dim", soft_wrap=True)
     console.print()
     with patient_interrupts() as interrupts:
-        found = _search(o, inputs, prepared, console, interrupts)
+        found = _search(o, prepared, console, interrupts)
     result = found.result
     if found.summary is None:
         _say_nothing_was_found(o, found, console)
@@ -375,7 +323,7 @@ def _run(o: _Options, console: Console) -> tuple[bilevel.Status, bool]:
     if o.certify:
         console.print()
         with _told(o.train, ValueError):
-            certificate = bilevel.certify(result, problem, method=o.method)
+            certificate = bilevel.certify(result, problem, method=prepared.model.method(o.method))
         console.print(str(certificate), soft_wrap=True)
     return result.status, not found.failed
 
@@ -392,9 +340,7 @@ class _Found:
     failed: bool = False
 
 
-def _search(
-    o: _Options, inputs: Inputs, prepared: Prepared, console: Console, interrupts: Interrupts
-) -> _Found:
+def _search(o: _Options, prepared: Prepared, console: Console, interrupts: Interrupts) -> _Found:
     """Search, and write the files.
 
     They come before all that is told: neither the certificate nor a closed pipe is to cost the
@@ -405,7 +351,7 @@ def _search(
     extra: dict[str, str] = {}
     with _told(o.train, ValueError):
         if o.starts is None:
-            result = _solve(o, problem, console, log)
+            result = _solve(o, prepared, console, log)
         else:
             result, extra = _solve_from(o.starts, o, problem, console)
     interrupts.searched()
@@ -416,10 +362,20 @@ def _search(
     if result.best is None or not math.isfinite(result.fun):
         return _Found(result, None, extra, logged, unlogged)
     with _told(o.train, ValueError):
-        model = prepared.classifier(result, inputs.labels)
-    rows = outcome(result, model, inputs) | extra
-    settings = _settings(o, inputs, problem.backend)
-    written, failed = write_all(_files(o, result, model, rows, settings))
+        x = prepared.model.found(problem, result)
+        model = prepared.classifier(result.lam, x)
+        rows = outcome(result, prepared, model) | extra
+
+    def saved() -> io.LinearClassifier:
+        """Fitted once more where that is asked: if it can't be, the other files are spared."""
+        if not o.refit:
+            return model
+        return prepared.classifier(result.lam, prepared.refitted(result.lam, x))
+
+    if o.refit:
+        rows["saved model"] = "fitted on training and held-out rows together, at this λ"
+    settings = _settings(o, prepared)
+    written, failed = write_all(_files(o, result, saved, rows, settings))
     return _Found(result, rows, extra, written + logged, failed or unlogged)
 
 
@@ -453,10 +409,10 @@ def _check_start(problem: bilevel.Problem, o: _Options) -> None:
         raise ValueError(f"--lam0 {o.lam0:g} lies outside of --bounds, {low:g} to {high:g}.")
 
 
-def _solve(
-    o: _Options, problem: bilevel.Problem, console: Console, log: Log | None
-) -> bilevel.Result:
-    with Live(console, problem.backend) as live:
+def _solve(o: _Options, prepared: Prepared, console: Console, log: Log | None) -> bilevel.Result:
+    problem, model = prepared.problem, prepared.model
+    columns = model.columns(prepared.inputs.val.X.shape[0])
+    with Live(console, problem.backend, columns) as live:
 
         def show(record: bilevel.Record) -> None:
             live(record)
@@ -466,7 +422,7 @@ def _solve(
         return bilevel.minimize(
             problem,
             o.lam0,
-            method=o.method,
+            method=model.method(o.method),
             max_iter=o.max_iter,
             tol=o.tol,
             max_passes=o.max_passes,
@@ -510,7 +466,8 @@ def _solve_from(
     }
 
 
-def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
+def _settings(o: _Options, prepared: Prepared) -> dict[str, str]:
+    inputs, backend = prepared.inputs, prepared.problem.backend
     columns = [
         name for name, on in (("standardised", o.standardize), ("intercept", o.intercept)) if on
     ]
@@ -523,13 +480,13 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
         "test rows": str(inputs.test) if inputs.test is not None else "none",
         "test labels": inputs.test.labels if inputs.test is not None else "none",
         "columns": ", ".join(columns) or "as they are",
-        "model": o.model,
+        "model": prepared.model.name,
         "method": o.method,
         "λ at the start": _start_shown(o),
         "bounds of λ": f"[{o.bounds[0]:g}, {o.bounds[1]:g}]",
         "tolerance": "the method's own" if o.tol is None else f"{o.tol:g}",
         "iterations at most": str(o.max_iter),
-        "backend": f"{backend.describe()}, {o.dtype}",
+        "backend": f"{backend.describe()}, {prepared.columns.dtype}",
         "seed": str(o.seed),
     }
     if o.max_passes is not None:
@@ -542,7 +499,7 @@ def _settings(o: _Options, inputs: Inputs, backend: Any) -> dict[str, str]:
 def _files(
     o: _Options,
     result: bilevel.Result,
-    model: io.LinearClassifier,
+    model: Callable[[], io.LinearClassifier],
     rows: Mapping[str, str],
     settings: Mapping[str, str],
 ) -> dict[str, Callable[[str], None]]:
@@ -552,14 +509,14 @@ def _files(
         write_report(
             path,
             result,
-            title=f"Tuned {o.model} model: {Path(o.train).name}",
+            title=f"Tuned {settings['model']} model: {Path(o.train).name}",
             outcome=rows,
             settings=settings,
             versions=versions(),
         )
 
     targets: tuple[tuple[str | None, Callable[[str], None]], ...] = (
-        (o.save, lambda path: io.save_model(path, model)),
+        (o.save, lambda path: io.save_model(path, model())),
         (o.plot, lambda path: save_plot(result, path)),
         (o.report, report),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ._read import Format, ReadOptions, format_of, read
 from ._table import BadFileError, Dataset, Table, same_features
-from .labels import BinaryLabels
+from .labels import BinaryLabels, ClassLabels
 from .log import JSONLines, write_log
 from .model import LinearClassifier, load_model, save_model
 from .split import split
@@ -20,6 +20,7 @@ from .split import split
 __all__ = [
     "BadFileError",
     "BinaryLabels",
+    "ClassLabels",
     "Dataset",
     "Format",
     "JSONLines",

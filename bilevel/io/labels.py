@@ -1,8 +1,9 @@
-"""Two classes as -1 and +1."""
+"""Two classes as -1 and +1, several as 0, 1, 2, ..."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,12 @@ _ORDERED = ((-1, 1), (0, 1), (1, 2))
 
 #: So many labels are named where all of them would be too many.
 _SHOWN = 12
+
+#: So many classes a model of several has at most: labels of more kinds are rather measurements.
+MOST_CLASSES = 1000
+
+#: From here on a float64 does not hold every integer.
+_WHOLE = 2**53
 
 
 @dataclass(frozen=True)
@@ -116,33 +123,154 @@ class BinaryLabels:
 
     def apply(self, table: Table) -> npt.NDArray[np.float64]:
         """Return -1 or +1 for each row; raise for a label that the training rows do not have."""
-        self._refuse_another_kind(table)
         signs = {**dict.fromkeys(self.negatives, -1.0), self.positive: 1.0}
-        labels = table.y.tolist()
-        unknown = next((row for row, label in enumerate(labels) if label not in signs), None)
-        if unknown is not None:
+        return np.array(_coded(table, signs, self.positive))
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """The map from integer labels of a file to the class numbers 0, 1, 2, ...
+
+    Fitted on the training file and applied to every other one, as :class:`BinaryLabels`.
+
+    Attributes
+    ----------
+    values : tuple of int
+        The labels, the smallest first.
+    label : str
+        What was taken for the label.
+
+    Examples
+    --------
+    >>> table = Table(np.ones((4, 1)), np.array([2, 7, 5, 2]), "a.svm")
+    >>> labels = ClassLabels.fit(table)
+    >>> labels.values, labels.apply(table)
+    ((2, 5, 7), array([0., 2., 1., 0.]))
+    """
+
+    values: tuple[int, ...]
+    label: str = "y"
+
+    @classmethod
+    def fit(cls, table: Table) -> ClassLabels:
+        """Find the classes of a table, the training rows.
+
+        Raises
+        ------
+        BadFileError
+            If the labels are no integers, or of one kind or too many.
+        """
+        values = _classes(table)
+        several = f"the labels are not binary: {len(values):,} different ones ({_listed(values)})"
+        check = (
+            f"check that {table.label} is the label (--label names another column of a CSV file)."
+        )
+        if len(values) == 1:
+            raise BadFileError(
+                table.source, f"every label is {_show(values[0])}", f"Give more classes, or {check}"
+            )
+        odd = next((value for value in values if not _is_whole(value)), None)
+        if odd is not None:
             raise BadFileError(
                 table.source,
-                f"the label {_show(labels[unknown])} is none of the training rows' "
-                f"({_listed([*self.negatives, self.positive])})",
-                "Write the labels as the training rows do, or leave the row out.",
-                line=table.line(unknown),
+                f"{several}, and {_show(odd)} is no integer",
+                "Number the classes for a multinomial model, choose one class against the others "
+                f"by --positive {_show(values[-1])}, or {check}",
+                line=table.line(_row_of(table, odd)),
             )
-        return np.array([signs[label] for label in labels])
+        if len(values) > MOST_CLASSES:
+            raise BadFileError(
+                table.source, several, f"Give at most {MOST_CLASSES:,} classes, or {check}"
+            )
+        return cls(tuple(int(value) for value in values), table.label)
 
-    def _refuse_another_kind(self, table: Table) -> None:
-        """Numbers are no text: against a positive label of the other kind all would become -1."""
-        is_text = table.y.dtype.kind in "US"
-        if is_text == isinstance(self.positive, str):
-            return
-        odd = next((i for i, label in enumerate(table.y) if not _is_number(label)), 0)
+    @property
+    def classes(self) -> npt.NDArray[np.integer]:
+        """The labels as an array of integers."""
+        return np.array(self.values)
+
+    @property
+    def note(self) -> str:
+        """What was taken for the label, as a sentence: it may be another column."""
+        return f"{self.label} holds {len(self.values):,} classes, of a multinomial model"
+
+    def counts(self, table: Table) -> str:
+        """How many rows have each label, as text."""
+        return _counted(list(self.values), Counter(table.y.tolist()))
+
+    def apply(self, table: Table) -> npt.NDArray[np.float64]:
+        """Return the class number of each row; raise for a label that the training rows lack."""
+        numbers = {value: float(j) for j, value in enumerate(self.values)}
+        return np.array(_coded(table, numbers, self.values[0]))
+
+    def refuse_split(self, table: Table, kept: Table) -> None:
+        """Raise where a class of ``table`` has no row among those that were ``kept`` to train.
+
+        A class of one row is refused whichever part it came to: that is chance.
+        """
+        rows, left = Counter(table.y.tolist()), set(kept.y.tolist())
+        alone = [value for value in self.values if rows[value] == 1]
+        if alone:
+            raise BadFileError(
+                table.source,
+                f"the labels are not binary: {len(self.values):,} different ones "
+                f"({_listed(list(self.values))}), and {alone[-1]} has one row alone, which cannot "
+                "both train and be held out",
+                "Give each class more rows, hold out a file by --val, choose one class against the "
+                f"others by --positive, or check that {table.label} is the label (--label names "
+                "another column of a CSV file).",
+                line=table.line(_row_of(table, alone[-1])),
+            )
+        missing = [value for value in self.values if value not in left]
+        if missing:
+            raise BadFileError(
+                table.source,
+                f"the split leaves no row of the class {_listed(missing)} to train on",
+                "Hold out fewer rows, split by another --seed, or hold out a file by --val.",
+                line=table.line(_row_of(table, missing[0])),
+            )
+
+
+def _row_of(table: Table, label: Any) -> int:
+    """The first row that has this label."""
+    return next(row for row, value in enumerate(table.y.tolist()) if value == label)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, (bool, str)):
+        return False
+    return isinstance(value, int) or (value.is_integer() and abs(value) < _WHOLE)
+
+
+def _coded(table: Table, codes: Mapping[Any, float], like: Any) -> list[float]:
+    """The number of each row's label; raise for one without, or of another kind than ``like``."""
+    _refuse_another_kind(table, like)
+    labels = table.y.tolist()
+    unknown = next((row for row, label in enumerate(labels) if label not in codes), None)
+    if unknown is not None:
         raise BadFileError(
             table.source,
-            f"its labels are {'text' if is_text else 'numbers'}, as {_show(table.y[odd])}, but the "
-            f"training rows have the label {_show(self.positive)}",
-            "Give it the same labels.",
-            line=table.line(odd),
+            f"the label {_show(labels[unknown])} is none of the training rows' "
+            f"({_listed(list(codes))})",
+            "Write the labels as the training rows do, or leave the row out.",
+            line=table.line(unknown),
         )
+    return [codes[label] for label in labels]
+
+
+def _refuse_another_kind(table: Table, like: Any) -> None:
+    """Numbers are no text: against a positive label of the other kind all would become -1."""
+    is_text = table.y.dtype.kind in "US"
+    if is_text == isinstance(like, str):
+        return
+    odd = next((i for i, label in enumerate(table.y) if not _is_number(label)), 0)
+    raise BadFileError(
+        table.source,
+        f"its labels are {'text' if is_text else 'numbers'}, as {_show(table.y[odd])}, but the "
+        f"training rows have the label {_show(like)}",
+        "Give it the same labels.",
+        line=table.line(odd),
+    )
 
 
 def _classes(table: Table) -> list[Any]:
