@@ -234,9 +234,11 @@ class QuasiNewton:
         small = math.sqrt(xp.finfo(directions.dtype).eps)
         s, y = (xp.reshape(a, (-1, m)) for a in (directions, products))
         squares = [xp.vecdot(u, v, axis=-2) for u, v in ((s, y), (s, s), (y, y))]
-        host = backend.scalars(*(a[j] for j in range(m) for a in squares))
+        host = backend.scalars(*squares)
         kept, scales = [], []
-        for j, (sy, ss, yy) in enumerate(zip(host[::3], host[1::3], host[2::3], strict=True)):
+        for j, (sy, ss, yy) in enumerate(
+            zip(host[:m], host[m : 2 * m], host[2 * m :], strict=True)
+        ):
             if math.isfinite(yy) and sy > small * math.sqrt(ss) * math.sqrt(yy):
                 kept.append(j)
                 scales.append(1 / math.sqrt(sy))
@@ -251,7 +253,7 @@ class QuasiNewton:
         if found is None:
             return None
         values, basis = found
-        on_host = backend.scalars(*(values[j] for j in range(len(kept))))
+        on_host = backend.scalars(values)
         first = sum(v <= small * on_host[-1] for v in on_host)
         change = scale[:, None] * basis[:, first:] / xp.sqrt(values[first:])
         return cls(*(xp.reshape(xp.matmul(a, change), (*shape, -1)) for a in (s, y)))
