@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from derivatives import check_bending, check_outer_bending, close
 from scipy.optimize import minimize
+from thin import first
 
 import bilevel
 from bilevel import Problem
@@ -545,7 +546,9 @@ SIDES = {
     ("side", "member"), [(side, name) for side, (_, names) in SIDES.items() for name in names]
 )
 @pytest.mark.parametrize(
-    "fault", [lambda a: 1.001 * a, lambda a: -a, lambda a: a[:1, :]], ids=["scale", "sign", "shape"]
+    "fault",
+    first(1, [lambda a: 1.001 * a, lambda a: -a, lambda a: a[:1, :]]),
+    ids=["scale", "sign", "shape"],
 )
 def test_a_check_names_the_third_derivative_that_is_wrong(monkeypatch, side, member, fault):
     point = SIDES[side][0]

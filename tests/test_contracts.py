@@ -1671,7 +1671,7 @@ def test_a_hypergradient_of_other_answers_is_refused(change, says):
         ({"next": lambda self, state, *_: (state, 1)}, "step_rule.next accepts"),
         *(
             ({"first": lambda self, *_, L=L: StepState(L, 1.0, 1.0)}, "the lipschitz of the StepSt")
-            for L in (0.0, -1.0, np.inf, np.nan, None)
+            for L in (-1.0, np.nan)
         ),
     ],
 )

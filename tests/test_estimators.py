@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from scipy import sparse
+from thin import first
 
 pytest.importorskip("sklearn")
 
@@ -73,7 +74,7 @@ def iris():
     [
         BilevelLogisticRegression(cv=3),
         BilevelRidge(cv=2, max_iter=5),
-        BilevelKernelRidge(cv=2, max_iter=4),
+        pytest.param(BilevelKernelRidge(cv=2, max_iter=4), marks=pytest.mark.slow),
         pytest.param(HyperparameterSearchCV(LogisticRegression(), cv=3), marks=pytest.mark.slow),
         HyperparameterSearchCV(make_pipeline(StandardScaler(), Ridge()), cv=2, max_iter=5),
         pytest.param(
@@ -951,7 +952,7 @@ def grouped():
     return X, y, np.random.default_rng(0).integers(0, 9, 60)
 
 
-@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("routing", first(1, [True, False]))
 @pytest.mark.parametrize("name", BEFORE)
 def test_groups_reach_the_splitter(name, routing):
     make, target = BEFORE[name]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from thin import first
 
 import bilevel
 from bilevel.linear_probe import Scored
 
 
-def features(c=4, n=900, p=12, seed=0, dtype=np.float64):
+def features(c=4, n=900, p=8, seed=0, dtype=np.float64):
     """Rows about the mean of their class, with columns far from zero and of unlike scales."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, c, n)
@@ -29,8 +30,8 @@ def loss(model, X, y):
     return pytest.importorskip("sklearn.metrics").log_loss(y, model.predict_proba(X))
 
 
-@pytest.mark.parametrize("c", [2, 3, 5])
 @pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("c", first(2, [2, 3, 5]))
 def test_it_is_their_model_at_a_c_that_no_grid_betters(c, fit_intercept):
     X, y, X_val, y_val = features(c)
     found = bilevel.probe(X, y, X_val, y_val, fit_intercept=fit_intercept)
@@ -43,7 +44,7 @@ def test_it_is_their_model_at_a_c_that_no_grid_betters(c, fit_intercept):
     assert found.accuracy == pytest.approx(model.score(X_val, y_val))
     np.testing.assert_array_equal(found.predict(X_val), model.predict(X_val))
     np.testing.assert_allclose(found.predict_proba(X_val), model.predict_proba(X_val), atol=1e-5)
-    for factor in (0.25, 0.5, 0.8, 1.25, 2.0, 4.0):
+    for factor in (0.5, 0.9, 1.1, 2.0):
         beside = theirs(X, y, found.C * factor, fit_intercept)
         assert found.log_loss <= loss(beside, X_val, y_val) * (1 + 2e-5)
 
@@ -125,7 +126,7 @@ def test_any_library(backend):
         ({"y": lambda y: y[:-1]}, ValueError, r"y must have shape \(450,\), got \(449,\)"),
         ({"y": lambda y: 0 * y}, ValueError, "two classes or more, got one"),
         ({"y_val": lambda y: y + 1}, ValueError, r"y_val must hold labels of y, got others: \[3\]"),
-        ({"X_val": lambda X: X[:, 1:]}, ValueError, "X_val must have the 12 columns of X, got 11"),
+        ({"X_val": lambda X: X[:, 1:]}, ValueError, "X_val must have the 8 columns of X, got 7"),
         ({"C": lambda C: 0.0}, ValueError, "C must"),
         ({"C": lambda C: 1e9}, ValueError, "C must lie within C_bounds, 1e-05 to 100000"),
         ({"C_bounds": lambda b: (2.0, 1.0)}, ValueError, "C_bounds must be two numbers, the lower"),
