@@ -40,7 +40,10 @@ def method_of(seed: int) -> Any:
 
 
 def run_of(seed: int) -> tuple[Any, Any, Any, str] | None:
-    """A drawn problem solved by a drawn method; None where MAID lacks the constants it needs."""
+    """A drawn problem solved by a drawn method.
+
+    None where MAID lacks the constants it needs, or where the seconds end the first iteration.
+    """
     problem, name = drawn(seed)
     method = method_of(seed)
     try:
@@ -50,6 +53,9 @@ def run_of(seed: int) -> tuple[Any, Any, Any, str] | None:
     except ValueError as error:
         if "MAID needs" not in str(error):
             raise
+        return None
+    if not result.history:
+        assert result.status is bilevel.Status.MAX_SECONDS, result.message
         return None
     return problem, method, result, f"{name}, {method}, from {start_of(seed):.3f}"
 
