@@ -56,14 +56,23 @@ def _accuracy(outer: Any, x: Array, lam: Array) -> float:
     assert isinstance(outer, HeldOutLoss)
     backend, xp = outer.predictor.backend, outer.predictor.backend.xp
     margins = outer.at(x, lam).prediction.value
-    right = _winner(margins, xp) == _winner(outer.y, xp)
+    right = winners(margins) == winners(outer.y)
     (share,) = backend.scalars(xp.mean(xp.astype(right, margins.dtype)))
     return share
 
 
-def _winner(margins: Array, xp: Any) -> Array:
+def winners(margins: Array) -> Array:
     """The number of the class with the largest margin, of two classes by the sign of one."""
+    xp = get_backend(margins).xp
     return xp.argmax(margins, axis=1) if margins.ndim > 1 else xp.astype(margins > 0, xp.int64)
+
+
+def log_proba(margins: Array) -> Array:
+    """Logarithms of the probabilities of the classes, shape (n, n_classes)."""
+    backend = get_backend(margins)
+    if margins.ndim == 1:
+        return -backend.xp.stack([backend.softplus(margins), backend.softplus(-margins)], axis=1)
+    return margins - backend.logsumexp(margins, axis=1)[:, None]
 
 
 @dataclass(frozen=True)
@@ -125,15 +134,11 @@ class ProbeResult:
     def predict(self, X: Array) -> Array:
         """The class of each row, shape (n,)."""
         xp = get_backend(self.coef).xp
-        return xp.take(self.classes, _winner(self.decision_function(X), xp), axis=0)
+        return xp.take(self.classes, winners(self.decision_function(X)), axis=0)
 
     def predict_proba(self, X: Array) -> Array:
         """The probability of each class, shape (n, n_classes)."""
-        backend, margins = get_backend(self.coef), self.decision_function(X)
-        xp = backend.xp
-        if margins.ndim == 1:
-            margins = xp.stack([xp.zeros_like(margins), margins], axis=1)
-        return xp.exp(margins - backend.logsumexp(margins, axis=1)[:, None])
+        return get_backend(self.coef).xp.exp(log_proba(self.decision_function(X)))
 
 
 def probe(
@@ -376,8 +381,7 @@ def _classes(y: Any, n: int, backend: Backend) -> tuple[Array, Array]:
     """The labels that there are, the smallest first, and the number of that of each row."""
     xp = backend.xp
     labels = _integers(y, n, "y", backend)
-    classes = xp.unique_values(labels)
-    classes = xp.sort(classes)
+    classes = xp.sort(xp.unique_values(labels))
     if classes.shape[0] < 2:
         raise ValueError("y must hold two classes or more, got one.")
     return classes, xp.searchsorted(classes, labels)

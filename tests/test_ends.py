@@ -283,8 +283,7 @@ def test_what_letting_go_promises_is_what_f_falls_by():
 
 def seeds(few, many):
     """Those of the default run, and more for the slow one."""
-    more = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, many)]
-    return pytest.mark.parametrize("seed", [*range(few), *more])
+    return pytest.mark.parametrize("seed", first(few, range(many)))
 
 
 @pytest.mark.parametrize("method", ["path", "hoag"])

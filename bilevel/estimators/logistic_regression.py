@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import bilevel
 from bilevel.backends import Array, library_of
+from bilevel.linear_probe import log_proba, winners
 from bilevel.losses import Logistic, Multinomial
 
 from ._base import (
@@ -215,28 +216,16 @@ class BilevelLogisticRegression(ClassifierMixin, BilevelEstimator):
     def predict(self, X: Any) -> Array:
         """Classes, shape (n,)."""
         margins = self._margins(X, "predict")
-        backend = bilevel.get_backend(margins)
-        xp = backend.xp
-        if margins.ndim == 1:
-            numbers = xp.astype(margins > 0, xp.int64)
-        else:
-            numbers = xp.argmax(margins, axis=1)
+        backend, numbers = bilevel.get_backend(margins), winners(margins)
         if library_of(self.classes_) == backend.name:
-            return xp.take(self.classes_, numbers, axis=0)
+            return backend.xp.take(self.classes_, numbers, axis=0)
         return self.classes_[backend.to_numpy(numbers)]  # words, on the host
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities of the classes, shape (n, n_classes)."""
         margins = self._margins(X, "predict_proba")
-        return bilevel.get_backend(margins).xp.exp(_log_proba(margins))
+        return bilevel.get_backend(margins).xp.exp(log_proba(margins))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Their logarithms."""
-        return _log_proba(self._margins(X, "predict_log_proba"))
-
-
-def _log_proba(margins: Array) -> Array:
-    backend = bilevel.get_backend(margins)
-    if margins.ndim == 1:
-        return -backend.xp.stack([backend.softplus(margins), backend.softplus(-margins)], axis=1)
-    return margins - backend.logsumexp(margins, axis=1)[:, None]
+        return log_proba(self._margins(X, "predict_log_proba"))

@@ -176,13 +176,13 @@ def walk(problem: Problem, look: Look, turn: Turn) -> Walked:
     """Go along the Newton step as far as h descends; nowhere where it is lost in rounding of x."""
     point, backend, xp = look.point, problem.backend, problem.backend.xp
     d, pushed = turn.d, turn.d_pushed
-    ray = point.ray(d, pushed) if isinstance(point, Pushable) else point.ray(d)
     beyond = xp.max(xp.abs(d) - 8 * float(xp.finfo(d.dtype).eps) * xp.abs(point.x))
     value, slope, beyond = backend.scalars(point.value, dot(look.grad, d, backend), beyond)
     if beyond <= 0:
         return Walked(point, False, True)
     found = None
     if slope < 0:
+        ray = point.ray(d, pushed) if isinstance(point, Pushable) else point.ray(d)
         found = WolfeSearch()(ray, value, slope, 1.0, backend, point.x.dtype)
     return Walked(point, False, False) if found is None else Walked(found, True, False)
 

@@ -178,10 +178,8 @@ def _within(problem: Problem, work: Work, gap: float) -> tuple[tuple[float, ...]
 
 def _least(problem: Problem, lam: Array) -> float:
     """The shortest look that rounding leaves of use."""
-    eps, (largest,) = (
-        _eps(problem),
-        problem.backend.scalars(problem.backend.xp.max(problem.backend.xp.abs(lam))),
-    )
+    eps, backend = _eps(problem), problem.backend
+    (largest,) = backend.scalars(backend.xp.max(backend.xp.abs(lam)))
     return max(math.pow(eps, 0.4), 100 * eps * largest)
 
 
