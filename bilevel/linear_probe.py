@@ -17,8 +17,9 @@ from .loop import minimize
 from .losses import Logistic, Loss, Multinomial
 from .methods import PathFollowing
 from .methods.path.state import PathState
-from .outer import HeldOutLoss, held_out
+from .outer import HeldOutLoss
 from .problem import Problem
+from .problems.linear import on_held_out_rows
 from .record import Result
 
 __all__ = ["ProbeResult", "ProbeStep", "Scored", "Scoring", "probe"]
@@ -214,7 +215,7 @@ def probe(
     if not low <= start <= high:
         raise ValueError(f"C must lie within C_bounds, {low:g} to {high:g}, got {start:g}.")
     flag(refit, "refit")
-    problem = Problem(rows.model(), rows.criterion(), Box(-math.log(high), -math.log(low)))
+    problem = rows.problem(Box(-math.log(high), -math.log(low)))
     result = minimize(
         problem,
         -math.log(start),
@@ -308,14 +309,15 @@ class _Rows:
             self.design(self.X), self.labels(self.y), self.loss, fit_intercept=self.fit_intercept
         )
 
-    def criterion(self) -> HeldOutLoss:
-        return held_out(
+    def problem(self, domain: Box) -> Problem:
+        return on_held_out_rows(
+            self.design(self.X),
+            self.labels(self.y),
             self.design(self.X_val),
             self.labels(self.y_val),
             self.loss,
             fit_intercept=self.fit_intercept,
-            X_name="X_val",
-            y_name="y_val",
+            domain=domain,
         )
 
     def found(self, problem: Problem, result: Result, *, together: bool) -> ProbeResult:

@@ -19,7 +19,7 @@ from bilevel.inner import linear_model
 from bilevel.io.model import winners
 from bilevel.linear_probe import Scored, Scoring
 from bilevel.losses import Logistic, Loss, Multinomial
-from bilevel.outer import held_out
+from bilevel.problems.linear import on_held_out_rows
 from bilevel.report import show_lam
 
 from ._columns import Columns, Scaling, refuse_overflow, refuse_underflow
@@ -256,9 +256,7 @@ def prepare(
     columns = Columns(backend, dtype, scaling, inputs.names)
     X, X_val = (columns.design(part.X, part.source) for part in (inputs.train, inputs.val))
     y, y_val = (backend.asarray(part.y, kind) for part in (inputs.train, inputs.val))
-    problem = bilevel.Problem(
-        linear_model(X, y, model.loss, fit_intercept=intercept),
-        held_out(X_val, y_val, model.loss, fit_intercept=intercept, X_name="X_val", y_name="y_val"),
-        bilevel.Box(*bounds),
+    problem = on_held_out_rows(
+        X, y, X_val, y_val, model.loss, fit_intercept=intercept, domain=bilevel.Box(*bounds)
     )
     return Prepared(problem, columns, intercept, model, inputs)

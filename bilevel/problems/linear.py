@@ -7,7 +7,7 @@ from typing import Any
 from ..backends import Array
 from ..domains import Box, Domain
 from ..inner import linear_model
-from ..losses import Logistic
+from ..losses import Logistic, Loss
 from ..outer import held_out
 from ..problem import Problem
 
@@ -56,7 +56,23 @@ def logistic_regression(
     >>> bilevel.logistic_regression(X, y, X, y).inner.x_shape
     (1,)
     """
-    loss = Logistic()
+    return on_held_out_rows(
+        X, y, X_val, y_val, Logistic(), groups=groups, fit_intercept=fit_intercept, domain=domain
+    )
+
+
+def on_held_out_rows(
+    X: Any,
+    y: Array,
+    X_val: Any,
+    y_val: Array,
+    loss: Loss,
+    *,
+    groups: Any = None,
+    fit_intercept: bool = False,
+    domain: Domain | None = None,
+) -> Problem:
+    """The same of any loss, the labels as it takes them."""
     inner = linear_model(X, y, loss, groups=groups, fit_intercept=fit_intercept)
     outer = held_out(
         X_val, y_val, loss, fit_intercept=fit_intercept, X_name="X_val", y_name="y_val"
